@@ -1,0 +1,3 @@
+//! tasuki: the command.
+
+fn main() {}

@@ -1,0 +1,88 @@
+//! How everything is: the reports that `tasuki status`, the manager page and tests read, and the log.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+
+use crate::{membership::Duty, names::Route};
+
+/// Answer of `tasuki status --json` and of the manager's `status.json`. A stable interface: fields are only added.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The balancer that was asked.
+    pub balancer: BalancerReport,
+    /// Its nodes, in the order of their routes.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// A balancer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BalancerReport {
+    /// Where users connect.
+    pub listen: SocketAddr,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// A node: what it says of itself, or, when it cannot be asked, what the balancer knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Its stable name.
+    pub route: Route,
+    /// Its process; unknown for a node that does not answer.
+    pub pid: Option<u32>,
+    /// Where it answers HTTP.
+    pub http: SocketAddr,
+    /// Whether it can be used.
+    pub state: NodeState,
+    /// What it wants to be asked for.
+    pub duty: Duty,
+    /// Its sessions.
+    pub sessions: SessionCounts,
+    /// Its view of the other nodes.
+    pub peers: Vec<PeerReport>,
+}
+
+/// Whether a node can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// It does not know its peers yet.
+    Starting,
+    /// It answers.
+    Ready,
+    /// It is about to exit.
+    Stopping,
+    /// It does not answer.
+    Failed,
+}
+
+/// How many sessions, copies apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionCounts {
+    /// Sessions this node may commit.
+    pub owned: usize,
+    /// Copies of sessions that others own.
+    pub held: usize,
+}
+
+/// One peer, as a node sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// The peer's route.
+    pub route: Route,
+    /// It is waited for before a reply is released, and holds all that this node owns.
+    pub in_sync: bool,
+    /// Age of the oldest write it has not acknowledged.
+    pub lag_ms: u64,
+}
+
+/// Starts the log on standard error. `RUST_LOG` chooses what is told, as everywhere in Rust; without it `info`.
+///
+/// Does nothing when a log is running already (several nodes of one test process).
+pub fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).try_init();
+}

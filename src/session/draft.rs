@@ -1,0 +1,250 @@
+//! What one request sees of its session and what it wants to change: a working copy that the node commits afterwards.
+//!
+//! A draft is made for every request of a page that uses sessions, also when there is no session yet: a session is
+//! created by its first write, not by a visit. A page that fails halfway leaves a draft that nobody commits.
+
+use std::sync::Arc;
+
+use serde::{Serialize, de::DeserializeOwned};
+use smallvec::SmallVec;
+
+use super::value::{BadValue, Value};
+use crate::{limits, names::SessionId};
+
+/// A working copy of one session.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    id: Option<SessionId>,
+    attributes: SmallVec<[(Arc<str>, Value); 2]>,
+    changes: SmallVec<[Change; 2]>,
+    fate: Fate,
+}
+
+/// One change of one attribute, in the order the page asked for them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The attribute has this value now.
+    Set(Arc<str>, Value),
+    /// The attribute is gone.
+    Remove(Arc<str>),
+}
+
+/// What the page wants of the session as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on.
+    Continues,
+    /// It goes on under a new id: after a login, so that an id planted before it is worth nothing.
+    Renewed,
+    /// It ends, on every node.
+    Ends,
+}
+
+/// Why a write was refused. The session is as it was before; the page may go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The value cannot be copied to another node.
+    #[error("session attribute {name:?}: {reason}")]
+    Value {
+        /// The attribute.
+        name: String,
+        /// What is wrong with the value.
+        reason: BadValue,
+    },
+    /// The name is empty or too long.
+    #[error("a session attribute's name has 1 to {max} bytes", max = limits::ATTRIBUTE_NAME_BYTES)]
+    Name,
+    /// One attribute too many.
+    #[error("a session has at most {max} attributes", max = limits::SESSION_ATTRIBUTES)]
+    TooMany,
+    /// The values together are too large.
+    #[error("the values of a session take at most {max} bytes", max = limits::SESSION_BYTES)]
+    TooLarge,
+    /// `add` on something that is not a whole number, or past its range.
+    #[error("session attribute {0:?} is not a whole number that {1} can be added to")]
+    NotANumber(String, i64),
+}
+
+impl Draft {
+    /// For a request without a session.
+    pub fn blank() -> Self {
+        Self::of(None, [])
+    }
+
+    /// For a request of an existing session.
+    pub fn of(id: Option<SessionId>, attributes: impl IntoIterator<Item = (Arc<str>, Value)>) -> Self {
+        Self { id, attributes: attributes.into_iter().collect(), changes: SmallVec::new(), fate: Fate::Continues }
+    }
+
+    /// The session's id, if there is a session.
+    pub fn id(&self) -> Option<SessionId> {
+        self.id
+    }
+
+    /// No session yet, and nothing written.
+    pub fn is_new(&self) -> bool {
+        self.id.is_none()
+    }
+
+    /// The encoded value of an attribute.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.attributes.iter().find(|(known, _)| &**known == name).map(|(_, value)| value)
+    }
+
+    /// Names and values, in the order they were first set.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.attributes.iter().map(|(name, value)| (&**name, value))
+    }
+
+    /// An attribute as a value of the caller's type; none when it is missing or of another shape.
+    pub fn get_as<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        self.get(name)?.decode().ok()
+    }
+
+    /// Sets an attribute. The value is encoded here, so what cannot be copied is an error now, for this attribute alone.
+    pub fn set(&mut self, name: &str, value: &impl Serialize) -> Result<(), Refused> {
+        let value = Value::encode(value).map_err(|reason| Refused::Value { name: name.into(), reason })?;
+        self.put(name, value)
+    }
+
+    /// Adds to a whole number (a missing attribute counts as 0) and gives the sum.
+    pub fn add(&mut self, name: &str, amount: i64) -> Result<i64, Refused> {
+        let refused = || Refused::NotANumber(name.into(), amount);
+        let before: i64 = match self.get(name) {
+            Some(value) => value.decode().map_err(|_| refused())?,
+            None => 0,
+        };
+        let sum = before.checked_add(amount).ok_or_else(refused)?;
+        self.set(name, &sum)?;
+        Ok(sum)
+    }
+
+    /// Removes an attribute and says whether it was there.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let Some(at) = self.attributes.iter().position(|(known, _)| &**known == name) else { return false };
+        let (name, _) = self.attributes.remove(at);
+        self.note(Change::Remove(name));
+        true
+    }
+
+    /// Ends the session: every node forgets it. Later writes of the same request start a new one.
+    pub fn invalidate(&mut self) {
+        self.attributes.clear();
+        self.changes.clear();
+        self.fate = Fate::Ends;
+    }
+
+    /// Gives the session a new id when the request is committed.
+    pub fn renew(&mut self) {
+        if self.fate == Fate::Continues {
+            self.fate = Fate::Renewed;
+        }
+    }
+
+    /// What the request changed, each attribute at most once.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// What the page wants of the session as a whole.
+    pub fn fate(&self) -> Fate {
+        self.fate
+    }
+
+    fn put(&mut self, name: &str, value: Value) -> Result<(), Refused> {
+        if name.is_empty() || name.len() > limits::ATTRIBUTE_NAME_BYTES {
+            return Err(Refused::Name);
+        }
+        let others = self.attributes.iter().filter(|(known, _)| &**known != name);
+        let (count, bytes) = others.fold((0, 0), |(count, bytes), (_, value)| (count + 1, bytes + value.len()));
+        if count == limits::SESSION_ATTRIBUTES {
+            return Err(Refused::TooMany);
+        }
+        if bytes + value.len() > limits::SESSION_BYTES {
+            return Err(Refused::TooLarge);
+        }
+        let name = match self.attributes.iter_mut().find(|(known, _)| &**known == name) {
+            Some((name, old)) => {
+                *old = value.clone();
+                name.clone()
+            }
+            None => {
+                let name: Arc<str> = name.into();
+                self.attributes.push((name.clone(), value.clone()));
+                name
+            }
+        };
+        self.note(Change::Set(name, value));
+        Ok(())
+    }
+
+    /// Keeps only the last change of each attribute: earlier ones are nobody's business.
+    fn note(&mut self, change: Change) {
+        self.changes.retain(|earlier| earlier.name() != change.name());
+        self.changes.push(change);
+    }
+}
+
+impl Change {
+    /// The attribute that changes.
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Set(name, _) | Self::Remove(name) => name,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visit_changes_nothing() {
+        let draft = Draft::blank();
+        assert!(draft.is_new() && draft.changes().is_empty());
+    }
+
+    #[test]
+    fn only_the_last_change_of_an_attribute_is_kept() {
+        let mut draft = Draft::blank();
+        draft.set("a", &1).unwrap();
+        draft.set("b", &"x").unwrap();
+        draft.set("a", &2).unwrap();
+        assert_eq!(draft.changes().iter().map(|c| &**c.name()).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(draft.get_as::<i64>("a"), Some(2));
+        assert!(draft.remove("a") && !draft.remove("a"));
+        assert_eq!(draft.changes().last(), Some(&Change::Remove("a".into())));
+    }
+
+    #[test]
+    fn adding_starts_at_zero_and_refuses_what_is_no_number() {
+        let mut draft = Draft::blank();
+        assert_eq!(draft.add("n", 2), Ok(2));
+        assert_eq!(draft.add("n", -5), Ok(-3));
+        draft.set("s", &"text").unwrap();
+        assert_eq!(draft.add("s", 1), Err(Refused::NotANumber("s".into(), 1)));
+        draft.set("n", &i64::MAX).unwrap();
+        assert!(draft.add("n", 1).is_err());
+        assert_eq!(draft.get_as::<i64>("n"), Some(i64::MAX), "a refused write leaves the value");
+    }
+
+    #[test]
+    fn a_session_has_a_bounded_size() {
+        let mut draft = Draft::blank();
+        let half = vec![7_u8; limits::SESSION_BYTES / 4];
+        draft.set("a", &half).unwrap();
+        let big = "x".repeat(limits::SESSION_BYTES);
+        assert_eq!(draft.set("b", &big), Err(Refused::TooLarge));
+        assert_eq!(draft.set("", &1), Err(Refused::Name));
+        assert_eq!(draft.attributes().count(), 1);
+    }
+
+    #[test]
+    fn ending_a_session_forgets_what_was_written_before() {
+        let mut draft = Draft::of(Some(SessionId([1; 16])), []);
+        draft.set("a", &1).unwrap();
+        draft.invalidate();
+        draft.renew();
+        assert_eq!((draft.fate(), draft.changes().len()), (Fate::Ends, 0));
+    }
+}

@@ -1,0 +1,170 @@
+//! Settings after they were checked: every value here may be used without another question.
+
+use std::{
+    net::{IpAddr, SocketAddr, SocketAddrV4},
+    num::NonZero,
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::names::Route;
+
+/// Everything an administrator can choose. [`Settings::default`] is what tasuki does without a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// `[cluster]`
+    pub cluster: Cluster,
+    /// `[session]`
+    pub session: Session,
+    /// `[node]`
+    pub node: Node,
+    /// `[balancer]` and `[[balancer.member]]`
+    pub balancer: Balancer,
+}
+
+/// Who belongs together and how members find each other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Members of other clusters on the same network are ignored by this name.
+    pub name: String,
+    /// The address for membership and replication. Loopback: the links are not sealed yet.
+    pub bind: IpAddr,
+    /// The ways of finding members that are on.
+    pub discovery: Vec<Discovery>,
+    /// The multicast group, Tomcat's by default.
+    pub multicast: SocketAddrV4,
+    /// `host:port` of other members; the port is their `node.replication`, for UDP and TCP alike.
+    pub peers: Vec<String>,
+    /// How long a starting node waits for members that neither answer nor refuse.
+    pub discovery_timeout: Duration,
+}
+
+/// A way of finding members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    /// Beacons to `cluster.multicast`.
+    Multicast,
+    /// The list in `cluster.peers`.
+    Static,
+}
+
+/// How sessions live and how they are copied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// Name of the session cookie; its lower case is the path parameter.
+    pub cookie: String,
+    /// Idle time after which a session ends, where web.xml names none.
+    pub timeout: Duration,
+    /// When a reply is released.
+    pub ack: Ack,
+    /// The longest wait for one peer; then it leaves the in-sync set until it has caught up.
+    pub ack_timeout: Duration,
+    /// The longest wait for live members when a session moves to this node.
+    pub claim_timeout: Duration,
+    /// The longest wait of a request for its turn in its session.
+    pub turn_timeout: Duration,
+    /// Sessions one node keeps, copies included; a new one above it is refused with 503.
+    pub max_sessions: NonZero<usize>,
+}
+
+/// How many copies must be held before a reply is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// None: the reply leaves at once (Tomcat's default; writes are lost when a node dies).
+    None,
+    /// One live peer holds the write.
+    One,
+    /// Every live peer in the in-sync set holds the write.
+    All,
+}
+
+/// One application server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// This node's name in cookies and on pages.
+    pub route: Route,
+    /// Where it answers HTTP. `tasuki up` adds 10,000 to the port for each further node (port 0 stays 0).
+    pub http: SocketAddr,
+    /// Membership (UDP) and replication (TCP): a fixed port, or none for the first free one of 4000 to 4099.
+    pub replication: Option<u16>,
+    /// The folder of the webapps.
+    pub webapps: PathBuf,
+    /// The folder for what must outlive the process.
+    pub run: PathBuf,
+    /// HTTP workers.
+    pub workers: NonZero<usize>,
+    /// `Tasuki-Node` and `Tasuki-Copies` on every reply.
+    pub response_headers: bool,
+    /// The longest graceful stop.
+    pub shutdown_timeout: Duration,
+}
+
+/// The door.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Balancer {
+    /// Where users connect.
+    pub listen: SocketAddr,
+    /// How new sessions are spread.
+    pub method: Method,
+    /// Requests with a route go to that member.
+    pub sticky: bool,
+    /// A request whose member is gone may go to another one.
+    pub failover: bool,
+    /// The longest wait for a member: to connect, and for the first byte of an answer.
+    pub timeout: Duration,
+    /// Members tried for one request, the first one included.
+    pub max_attempts: NonZero<usize>,
+    /// Time between health checks of a failed member.
+    pub retry: Duration,
+    /// Health check of a good member.
+    pub health_interval: Duration,
+    /// Failed checks in a row before a good member counts as failed.
+    pub health_fall: NonZero<u32>,
+    /// Good checks in a row before a failed member counts as good.
+    pub health_rise: NonZero<u32>,
+    /// The page for "no member left"; none for the built-in one. Read at start, served from memory.
+    pub sorry_page: Option<PathBuf>,
+    /// Clients whose `X-Forwarded-*` and `Forwarded` are believed and extended.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The largest request body that is kept so that the request can be sent again.
+    pub retry_body_bytes: usize,
+    /// HTTP workers.
+    pub workers: NonZero<usize>,
+    /// Members that membership does not find.
+    pub members: Vec<StaticMember>,
+    /// `[balancer.manager]`
+    pub manager: Manager,
+}
+
+/// How the member of a new session is chosen (httpd's lbmethod).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Weighted round robin over requests.
+    ByRequests,
+    /// The less busy one of two drawn members.
+    LeastConnections,
+}
+
+/// A member named in the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StaticMember {
+    /// Where it answers HTTP, from `url = "http://host:port"`.
+    pub address: SocketAddr,
+    /// The route it puts behind its session ids.
+    pub route: Route,
+    /// Its share of new sessions, 1 to 100.
+    pub weight: u8,
+    /// Used only when no other member is left.
+    pub standby: bool,
+}
+
+/// The manager page.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manager {
+    /// Its path; nothing below it is forwarded.
+    pub path: String,
+    /// Addresses that may open it.
+    pub allow: Vec<IpNet>,
+}
