@@ -45,9 +45,27 @@ pub const SESSION_BYTES: usize = 1024 * 1024;
 /// Nesting of an encoded value. The default of rmp-serde, 1,024, overflows a worker's stack in a debug build.
 pub const VALUE_DEPTH: usize = 32;
 
+/// Shards of the session table: a sweep or an export holds one of them at a time, and so stops few requests.
+pub const TABLE_SHARDS: usize = 256;
+
 /// Requests that wait for their turn in one session. A browser opens 6 connections; 200 parallel requests of one
 /// session are a promise.
 pub const TURN_WAITERS: usize = 1_024;
+
+/// Time between looks for sessions that are over. Tomcat looks every 60 s.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Ended sessions told in one message to the replicator.
+pub const SWEEP_BATCH: usize = 1_024;
+
+/// How long an ended session is remembered. Longer than any delta can be under way: a link that is silent for
+/// [`LINK_SILENCE`] is closed.
+pub const TOMBSTONE: Duration = Duration::from_secs(600);
+
+/// A peer that acknowledges nothing for this long is disconnected (TCP_USER_TIMEOUT, tcp(7)).
+pub const LINK_SILENCE: Duration = Duration::from_secs(10);
+
+const _: () = assert!(TOMBSTONE.as_secs() > 10 * LINK_SILENCE.as_secs());
 
 // --- Replication ---
 

@@ -1,4 +1,22 @@
 //! The memory: sessions, who owns them, and what may be done to them.
+//!
+//! ```text
+//!   request ─► turn (one at a time) ─► Draft ─► commit ─┐
+//!                                                       ├─► Slot of the table ─► Update to the holders
+//!   peer ─► Update, ClaimRequest ─► apply, promise ─────┘
+//! ```
+//!
+//! What is true of a session is decided in `replica`, a pure state machine over one slot. This folder knows nothing of
+//! HTTP and nothing of sockets.
 
+mod actor;
+pub mod claim;
+pub mod delta;
 pub mod draft;
+pub mod replica;
+pub mod stamp;
+mod table;
 pub mod value;
+
+pub use actor::{SessionStore, Swept};
+pub use table::{NoTurn, Table, Turn};

@@ -1,0 +1,152 @@
+//! The actor that owns the life of sessions: it ends what is over and forgets what is past.
+//!
+//! Requests do not pass its mailbox; they use the table, which it hands out.
+
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient};
+use tracing::info;
+
+use super::{
+    delta::Update,
+    replica::{self, Reach, Slot, Tenure},
+    table::Table,
+};
+use crate::{limits, names::SessionId, time::Moment};
+
+/// Keeps the sessions of a node.
+pub struct SessionStore {
+    table: Table,
+    ended: Recipient<Swept>,
+}
+
+/// Sessions that ended by time, for the other nodes to hear.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Swept(pub Vec<Update>);
+
+/// Asks for a sweep now.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Sweep;
+
+/// What a sweep does with a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// Nothing.
+    Nothing,
+    /// This node owns it and its time is over: it ends everywhere.
+    End,
+    /// A copy whose owner did not end it in twice its time, or a tombstone past its use: forgotten here.
+    Forget,
+}
+
+impl SessionStore {
+    /// Keeps `table`; `ended` hears of sessions that ended by time.
+    pub fn new(table: Table, ended: Recipient<Swept>) -> Self {
+        Self { table, ended }
+    }
+
+    fn sweep(&self, now: Moment) {
+        let due = self.table.ids(|slot| due(slot, now) != Due::Nothing);
+        let mut updates: Vec<Update> = due.iter().filter_map(|id| self.settle(*id, now)).collect();
+        if !due.is_empty() {
+            info!(ended = updates.len(), forgotten = due.len() - updates.len(), "sessions swept");
+        }
+        while !updates.is_empty() {
+            let rest = updates.split_off(updates.len().min(limits::SWEEP_BATCH));
+            self.ended.do_send(Swept(std::mem::replace(&mut updates, rest)));
+        }
+    }
+
+    /// Looks again under the lock: a request may have come in between.
+    fn settle(&self, id: SessionId, now: Moment) -> Option<Update> {
+        self.table.with(id, |slot| match slot.as_ref().map_or(Due::Nothing, |slot| due(slot, now)) {
+            Due::Nothing => None,
+            Due::Forget => {
+                *slot = None;
+                None
+            }
+            Due::End => {
+                let told = Slot::live(slot).is_some_and(|record| record.reach() == Reach::Cluster);
+                replica::end(slot, id, now).ok().map(|committed| committed.update).filter(|_| told)
+            }
+        })
+    }
+}
+
+fn due(slot: &Slot, now: Moment) -> Due {
+    match slot {
+        Slot::Ended(tombstone) if tombstone.until <= now => Due::Forget,
+        Slot::Ended(_) => Due::Nothing,
+        Slot::Live(record) if record.tenure() == Tenure::Owned && record.is_over(now, 1) => Due::End,
+        Slot::Live(record) if record.tenure() != Tenure::Owned && record.is_over(now, 2) => Due::Forget,
+        Slot::Live(_) => Due::Nothing,
+    }
+}
+
+impl Actor for SessionStore {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // Nodes started together do not sweep together (Jetty adds 10 % at random for the same reason).
+        let spread = Duration::from_millis(self.table.me().0 % 1_000);
+        ctx.run_interval(limits::SWEEP_INTERVAL + spread, |_, ctx| ctx.notify(Sweep));
+    }
+}
+
+impl Handler<Sweep> for SessionStore {
+    type Result = ();
+
+    fn handle(&mut self, _: Sweep, _: &mut Self::Context) {
+        self.sweep(Moment::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        names::{ContextPath, NodeId},
+        session::replica::Birth,
+    };
+
+    const ME: NodeId = NodeId(1);
+
+    struct Ear(std::sync::mpsc::Sender<Vec<Update>>);
+
+    impl Actor for Ear {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Swept> for Ear {
+        type Result = ();
+
+        fn handle(&mut self, swept: Swept, _: &mut Self::Context) {
+            self.0.send(swept.0).unwrap();
+        }
+    }
+
+    #[actix_web::test]
+    async fn an_idle_session_ends_everywhere_and_its_tombstone_is_forgotten_later() {
+        let (told, heard) = std::sync::mpsc::channel();
+        let table = Table::new(ME);
+        let store = SessionStore::new(table.clone(), Ear(told).start().recipient());
+        let (context, timeout) = (ContextPath::root(), Some(Duration::from_secs(60)));
+        for (n, reach) in [Reach::Cluster, Reach::Node].into_iter().enumerate() {
+            let id = SessionId([n as u8; 16]);
+            let birth = Birth { id, me: ME, context: &context, reach, timeout };
+            table.with(id, |slot| replica::create(slot, &birth, &[], Moment(0)));
+        }
+        store.sweep(Moment(59_999));
+        assert_eq!(table.counts().owned, 2);
+        store.sweep(Moment(60_000));
+        tokio::task::yield_now().await;
+        assert_eq!(table.counts().owned, 0);
+        let ended = heard.recv_timeout(Duration::from_secs(5)).unwrap();
+        assert_eq!(ended.iter().map(Update::id).collect::<Vec<_>>(), [SessionId([0; 16])], "local ones are not told");
+        assert_eq!(table.ids(|_| true).len(), 2);
+        store.sweep(Moment(60_000) + limits::TOMBSTONE);
+        assert_eq!(table.ids(|_| true).len(), 0);
+    }
+}

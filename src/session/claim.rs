@@ -1,0 +1,173 @@
+//! One claim under way: who has been asked, what they answered, and when that is enough.
+//!
+//! Pure; the replicator feeds it answers, lost links and the end of the waiting time.
+
+use smallvec::SmallVec;
+
+use super::{
+    delta::{Answer, Whole},
+    stamp::{Epoch, Stamp},
+};
+use crate::names::NodeId;
+
+/// A claim that has been sent to the members it waits for.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    epoch: Epoch,
+    waiting: SmallVec<[NodeId; 4]>,
+    newest: Option<Whole>,
+    ended: Option<Stamp>,
+    refused: Option<Epoch>,
+    owner: Option<NodeId>,
+}
+
+/// How a claim ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Nobody outranks it: take the newest of these and what is held here.
+    Take(Option<Whole>),
+    /// A member has promised this higher epoch.
+    Refused(Epoch),
+    /// This member owns the session and serves it.
+    Stay(NodeId),
+    /// The session has ended.
+    Ended(Stamp),
+}
+
+impl Claim {
+    /// A claim with `epoch`, sent to `asked`.
+    pub fn new(epoch: Epoch, asked: impl IntoIterator<Item = NodeId>) -> Self {
+        let waiting = asked.into_iter().collect();
+        Self { epoch, waiting, newest: None, ended: None, refused: None, owner: None }
+    }
+
+    /// The epoch that was asked for.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// A member has answered.
+    pub fn answered(&mut self, from: NodeId, answer: Answer) -> Option<Outcome> {
+        if !self.strike_off(from) {
+            return None;
+        }
+        match answer {
+            Answer::Promised(copy) => self.newest = newer(self.newest.take(), copy),
+            Answer::Unknown => {}
+            Answer::Ended(stamp) => self.ended = self.ended.max(Some(stamp)),
+            Answer::Refused(epoch) => self.refused = self.refused.max(Some(epoch)),
+            Answer::Owned => self.owner = Some(from),
+        }
+        self.outcome()
+    }
+
+    /// A member cannot answer any more: its link is down.
+    pub fn lost(&mut self, member: NodeId) -> Option<Outcome> {
+        self.strike_off(member);
+        self.outcome()
+    }
+
+    /// The waiting time is over: whoever has not answered is left out.
+    pub fn expired(mut self) -> Outcome {
+        self.waiting.clear();
+        self.decide()
+    }
+
+    /// The claim's end, if nothing more is waited for.
+    pub fn outcome(&mut self) -> Option<Outcome> {
+        // An owner that serves ends the claim at once: nothing moves.
+        (self.waiting.is_empty() || self.owner.is_some()).then(|| self.decide())
+    }
+
+    fn decide(&mut self) -> Outcome {
+        if let Some(stamp) = self.ended {
+            return Outcome::Ended(stamp);
+        }
+        if let Some(owner) = self.owner {
+            return Outcome::Stay(owner);
+        }
+        match self.refused {
+            Some(epoch) => Outcome::Refused(epoch),
+            None => Outcome::Take(self.newest.take()),
+        }
+    }
+
+    fn strike_off(&mut self, member: NodeId) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|waited| *waited != member);
+        self.waiting.len() < before
+    }
+}
+
+fn newer(a: Option<Whole>, b: Option<Whole>) -> Option<Whole> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if a.stamp < b.stamp { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::names::{ContextPath, SessionId};
+
+    const ME: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+    const C: NodeId = NodeId(3);
+
+    fn copy(version: u32) -> Whole {
+        let epoch = Epoch::first(B);
+        Whole {
+            id: SessionId([1; 16]),
+            context: ContextPath::root(),
+            owner: epoch,
+            stamp: Stamp { epoch, version },
+            timeout: None,
+            idle: Duration::ZERO,
+            attributes: Vec::new(),
+        }
+    }
+
+    fn claim() -> Claim {
+        Claim::new(Epoch { counter: 2, node: ME }, [B, C])
+    }
+
+    #[test]
+    fn nobody_to_ask_is_an_answer_too() {
+        assert_eq!(Claim::new(Epoch::first(ME), []).outcome(), Some(Outcome::Take(None)));
+    }
+
+    #[test]
+    fn every_member_is_waited_for_and_the_newest_copy_wins() {
+        let mut claim = claim();
+        assert_eq!(claim.answered(B, Answer::Promised(Some(copy(4)))), None);
+        assert_eq!(claim.answered(C, Answer::Promised(Some(copy(3)))), Some(Outcome::Take(Some(copy(4)))));
+    }
+
+    #[test]
+    fn a_member_counts_once() {
+        let mut claim = claim();
+        assert_eq!(claim.answered(B, Answer::Unknown), None);
+        assert_eq!(claim.answered(B, Answer::Unknown), None);
+        assert_eq!(claim.lost(C), Some(Outcome::Take(None)));
+    }
+
+    #[test]
+    fn an_end_outweighs_a_copy_and_a_refusal_outweighs_taking() {
+        let mut ended = claim();
+        ended.answered(B, Answer::Promised(Some(copy(4))));
+        let stamp = copy(5).stamp;
+        assert_eq!(ended.answered(C, Answer::Ended(stamp)), Some(Outcome::Ended(stamp)));
+        let mut refused = claim();
+        let higher = Epoch { counter: 3, node: B };
+        refused.answered(B, Answer::Refused(higher));
+        assert_eq!(refused.expired(), Outcome::Refused(higher));
+    }
+
+    #[test]
+    fn a_serving_owner_ends_the_claim_at_once() {
+        assert_eq!(claim().answered(C, Answer::Owned), Some(Outcome::Stay(C)));
+    }
+}

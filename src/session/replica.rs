@@ -1,0 +1,681 @@
+//! The truth about one session on one node: who owns it, what it holds, what may be done to it.
+//!
+//! Pure: no clock, no socket, no lock. Everything here judges first and then changes one [`Slot`]; the table hands it
+//! in, the simulator too.
+//!
+//! ```text
+//!            create                        promise (hand-over), newer update, fence
+//!   (none) ─────────► Owned ◄──────────────────────────────────────────► Held
+//!                       ▲          adopt                                   │
+//!                       └───────────────────── Claiming ◄──────────────────┘ claim
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use smallvec::SmallVec;
+
+use super::{
+    delta::{Answer, Attribute, ClaimRequest, Delta, End, Update, Whole},
+    draft::Change,
+    stamp::{Epoch, Stamp},
+    value::Value,
+};
+use crate::{
+    limits,
+    names::{ContextPath, NodeId, SessionId},
+    time::Moment,
+};
+
+/// What a node knows of one session id; nothing at all is `None`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Slot {
+    /// A session.
+    Live(Record),
+    /// It has ended. Kept longer than any late delta can be under way.
+    Ended(Tombstone),
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    context: ContextPath,
+    stamp: Stamp,
+    promised: Epoch,
+    tenure: Tenure,
+    reach: Reach,
+    timeout: Option<u32>,
+    accessed: Moment,
+    told: Moment,
+    attributes: SmallVec<[Attribute; 1]>,
+}
+
+/// This node's part in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tenure {
+    /// It may commit.
+    Owned,
+    /// It is asking to become the owner.
+    Claiming,
+    /// It keeps a copy.
+    Held,
+}
+
+/// How far a session travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To the other nodes.
+    Cluster,
+    /// Nowhere: its webapp is not `<distributable/>`.
+    Node,
+}
+
+/// The memory of an ended session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tombstone {
+    /// The commit that ended it.
+    pub stamp: Stamp,
+    /// When even this may be forgotten.
+    pub until: Moment,
+}
+
+/// What a node can do with a session right now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    /// It owns it.
+    Owned,
+    /// It has a copy; the owner is, as far as it knows, `owner`.
+    Held {
+        /// The node with the highest promised epoch.
+        owner: NodeId,
+    },
+    /// It never heard of it.
+    Unknown,
+    /// The session has ended.
+    Ended,
+    /// The id belongs to a session of another webapp.
+    OtherWebapp,
+}
+
+/// How a holder took an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It holds it now.
+    Applied,
+    /// It held it already.
+    Duplicate,
+    /// A step in between is missing: it needs the whole session.
+    Gap,
+    /// It has promised this higher epoch, so the sender is not the owner any more.
+    Fenced(Epoch),
+    /// The session has ended, with this commit.
+    Ended(Stamp),
+}
+
+/// A commit that was made here and is not yet safe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Committed {
+    /// What the holders must be told.
+    pub update: Update,
+    /// How to take it back.
+    pub undo: Undo,
+}
+
+/// The state before a commit that may still be refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Undo {
+    stamp: Stamp,
+    before: Option<Slot>,
+}
+
+/// Why a commit was not made. The request changed nothing and may be sent to another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this node does not own the session any more")]
+pub struct NotOwner;
+
+/// How an adoption ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// This node is the owner.
+    Owner,
+    /// A higher epoch was promised meanwhile.
+    Superseded(Epoch),
+    /// Nobody has the session.
+    Nothing,
+}
+
+/// What a node creates a session with.
+#[derive(Clone, Debug)]
+pub struct Birth<'a> {
+    /// The new id.
+    pub id: SessionId,
+    /// The creator and first owner.
+    pub me: NodeId,
+    /// The webapp.
+    pub context: &'a ContextPath,
+    /// How far it travels.
+    pub reach: Reach,
+    /// Idle time after which it ends.
+    pub timeout: Option<Duration>,
+}
+
+/// What a claim asks the slot for before any message is sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intent {
+    /// The epoch to ask for.
+    pub epoch: Epoch,
+    /// What this node holds.
+    pub have: Option<Stamp>,
+}
+
+impl Slot {
+    /// The session, if it is live.
+    pub fn live(slot: &Option<Self>) -> Option<&Record> {
+        match slot {
+            Some(Self::Live(record)) => Some(record),
+            _ => None,
+        }
+    }
+
+    fn live_mut(slot: &mut Option<Self>) -> Option<&mut Record> {
+        match slot {
+            Some(Self::Live(record)) => Some(record),
+            _ => None,
+        }
+    }
+}
+
+impl Record {
+    /// The webapp it belongs to.
+    pub fn context(&self) -> &ContextPath {
+        &self.context
+    }
+
+    /// The newest commit in it.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// The highest epoch this node has promised; its node is the owner as far as this node knows.
+    pub fn promised(&self) -> Epoch {
+        self.promised
+    }
+
+    /// This node's part in it.
+    pub fn tenure(&self) -> Tenure {
+        self.tenure
+    }
+
+    /// How far it travels.
+    pub fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    /// When it was last used.
+    pub fn accessed(&self) -> Moment {
+        self.accessed
+    }
+
+    /// What is in it.
+    pub fn attributes(&self) -> impl Iterator<Item = (Arc<str>, Value)> + '_ {
+        self.attributes.iter().map(|attribute| (attribute.name.clone(), attribute.value.clone()))
+    }
+
+    /// It has been idle for longer than its timeout, times `patience`.
+    pub fn is_over(&self, now: Moment, patience: u32) -> bool {
+        self.timeout.is_some_and(|timeout| {
+            now.since(self.accessed) >= Duration::from_secs(timeout.into()).saturating_mul(patience)
+        })
+    }
+
+    /// The session as it stands.
+    pub fn whole(&self, id: SessionId, now: Moment) -> Whole {
+        Whole {
+            id,
+            context: self.context.clone(),
+            owner: self.promised,
+            stamp: self.stamp,
+            timeout: self.timeout.map(|seconds| Duration::from_secs(seconds.into())),
+            idle: now.since(self.accessed),
+            attributes: self.attributes.to_vec(),
+        }
+    }
+
+    fn apply(&mut self, changes: &[Change], stamp: Stamp, now: Moment) {
+        debug_assert!(stamp > self.stamp, "a session moves forward");
+        for change in changes {
+            let at = self.attributes.iter().position(|known| known.name == *change.name());
+            match (change, at) {
+                (Change::Set(_, value), Some(at)) => {
+                    self.attributes[at].value = value.clone();
+                    self.attributes[at].stamp = stamp;
+                }
+                (Change::Set(name, value), None) => {
+                    self.attributes.push(Attribute { name: name.clone(), value: value.clone(), stamp });
+                }
+                (Change::Remove(_), Some(at)) => drop(self.attributes.remove(at)),
+                (Change::Remove(_), None) => {}
+            }
+        }
+        self.stamp = stamp;
+        self.accessed = now;
+        self.told = now;
+    }
+
+    fn of_whole(whole: Whole, tenure: Tenure, now: Moment) -> Self {
+        Self {
+            context: whole.context,
+            stamp: whole.stamp,
+            promised: whole.owner,
+            tenure,
+            reach: Reach::Cluster,
+            timeout: whole.timeout.map(seconds),
+            accessed: now - whole.idle,
+            told: now,
+            attributes: whole.attributes.into(),
+        }
+    }
+}
+
+/// What this node can do with the session for a request of `context`.
+pub fn standing(slot: &Option<Slot>, context: &ContextPath) -> Standing {
+    match slot {
+        None => Standing::Unknown,
+        Some(Slot::Ended(_)) => Standing::Ended,
+        Some(Slot::Live(record)) if record.context != *context => Standing::OtherWebapp,
+        Some(Slot::Live(record)) if record.tenure == Tenure::Owned => Standing::Owned,
+        Some(Slot::Live(record)) => Standing::Held { owner: record.promised.node },
+    }
+}
+
+/// Notes that a request used the session, and says whether the holders should hear of it: they do when a tenth of the
+/// timeout has passed since they last did, so reading costs no message.
+pub fn touch(slot: &mut Option<Slot>, now: Moment) -> bool {
+    let Some(record) = Slot::live_mut(slot) else { return false };
+    record.accessed = now;
+    let due = record.timeout.is_some_and(|timeout| now.since(record.told) * 10 >= Duration::from_secs(timeout.into()));
+    if due && record.tenure == Tenure::Owned {
+        record.told = now;
+    }
+    due && record.tenure == Tenure::Owned && record.reach == Reach::Cluster
+}
+
+/// Takes over an owner's word that a session was used.
+pub fn touched(slot: &mut Option<Slot>, idle: Duration, now: Moment) {
+    if let Some(record) = Slot::live_mut(slot).filter(|record| record.tenure != Tenure::Owned) {
+        record.accessed = record.accessed.max(now - idle);
+    }
+}
+
+/// Creates a session by its first write.
+pub fn create(slot: &mut Option<Slot>, birth: &Birth<'_>, changes: &[Change], now: Moment) -> Committed {
+    debug_assert!(slot.is_none(), "a drawn id is new");
+    let epoch = Epoch::first(birth.me);
+    let mut record = Record {
+        context: birth.context.clone(),
+        stamp: Stamp { epoch, version: 0 },
+        promised: epoch,
+        tenure: Tenure::Owned,
+        reach: birth.reach,
+        timeout: birth.timeout.map(seconds),
+        accessed: now,
+        told: now,
+        attributes: SmallVec::new(),
+    };
+    let stamp = Stamp { epoch, version: 1 };
+    record.apply(changes, stamp, now);
+    let update = Update::Whole(record.whole(birth.id, now));
+    *slot = Some(Slot::Live(record));
+    Committed { update, undo: Undo { stamp, before: None } }
+}
+
+/// Commits a request's changes on the owner.
+///
+/// The first commit of an ownership is told whole, because the holders' copies may end at different versions.
+pub fn commit(slot: &mut Option<Slot>, id: SessionId, changes: &[Change], now: Moment) -> Result<Committed, NotOwner> {
+    let before = slot.clone();
+    let record = Slot::live_mut(slot).filter(|record| record.tenure == Tenure::Owned).ok_or(NotOwner)?;
+    let first_of_epoch = record.stamp.epoch != record.promised;
+    let stamp = Stamp { epoch: record.promised, version: record.stamp.version.saturating_add(1) };
+    record.apply(changes, stamp, now);
+    let update = if first_of_epoch {
+        Update::Whole(record.whole(id, now))
+    } else {
+        Update::Delta(Delta { id, stamp, changes: changes.to_vec() })
+    };
+    Ok(Committed { update, undo: Undo { stamp, before } })
+}
+
+/// Ends a session on its owner: by logout, or because its time is over.
+pub fn end(slot: &mut Option<Slot>, id: SessionId, now: Moment) -> Result<Committed, NotOwner> {
+    let record = Slot::live(slot).filter(|record| record.tenure == Tenure::Owned).ok_or(NotOwner)?;
+    let stamp = Stamp { epoch: record.promised, version: record.stamp.version.saturating_add(1) };
+    let tombstone = Tombstone { stamp, until: now + limits::TOMBSTONE };
+    let before = slot.replace(Slot::Ended(tombstone));
+    Ok(Committed { update: Update::End(End { id, stamp }), undo: Undo { stamp, before } })
+}
+
+/// Takes back a commit that a holder refused, and yields to the epoch it has promised.
+///
+/// When something newer has arrived meanwhile there is nothing left to take back.
+pub fn undo(slot: &mut Option<Slot>, undo: Undo, promised: Epoch) {
+    let current = match slot {
+        Some(Slot::Live(record)) => Some(record.stamp),
+        Some(Slot::Ended(tombstone)) => Some(tombstone.stamp),
+        None => None,
+    };
+    if current == Some(undo.stamp) {
+        *slot = undo.before;
+    }
+    yield_to(slot, promised);
+}
+
+/// Learns that another node has a higher claim.
+pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
+    if let Some(record) = Slot::live_mut(slot).filter(|record| record.promised < promised) {
+        record.promised = promised;
+        record.tenure = Tenure::Held;
+    }
+}
+
+/// Takes an update from its sender, or says why not. The sender counts it as held after `Applied` and `Duplicate` only.
+pub fn apply(slot: &mut Option<Slot>, update: Update, now: Moment) -> Applied {
+    match update {
+        Update::Delta(delta) => apply_delta(slot, &delta, now),
+        Update::Whole(whole) => apply_whole(slot, whole, now),
+        Update::End(end) => apply_end(slot, &end, now),
+    }
+}
+
+fn apply_delta(slot: &mut Option<Slot>, delta: &Delta, now: Moment) -> Applied {
+    let verdict = match slot {
+        None => Applied::Gap,
+        Some(Slot::Ended(tombstone)) => Applied::Ended(tombstone.stamp),
+        Some(Slot::Live(record)) => judge_delta(record, delta.stamp),
+    };
+    if let (Applied::Applied, Some(record)) = (verdict, Slot::live_mut(slot)) {
+        record.promised = delta.stamp.epoch;
+        record.tenure = Tenure::Held;
+        record.apply(&delta.changes, delta.stamp, now);
+    }
+    verdict
+}
+
+fn judge_delta(record: &Record, stamp: Stamp) -> Applied {
+    if stamp.epoch < record.promised {
+        return Applied::Fenced(record.promised);
+    }
+    if stamp <= record.stamp {
+        return Applied::Duplicate;
+    }
+    let follows = record.stamp.epoch == stamp.epoch && record.stamp.version + 1 == stamp.version;
+    if follows { Applied::Applied } else { Applied::Gap }
+}
+
+fn apply_whole(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
+    let verdict = match slot {
+        None => Applied::Applied,
+        Some(Slot::Ended(tombstone)) => Applied::Ended(tombstone.stamp),
+        Some(Slot::Live(record)) => judge_whole(record, &whole),
+    };
+    match (verdict, &mut *slot) {
+        (Applied::Applied, _) => *slot = Some(Slot::Live(Record::of_whole(whole, Tenure::Held, now))),
+        (Applied::Duplicate, Some(Slot::Live(_))) => yield_to(slot, whole.owner),
+        _ => {}
+    }
+    verdict
+}
+
+fn judge_whole(record: &Record, whole: &Whole) -> Applied {
+    if whole.owner < record.promised {
+        return Applied::Fenced(record.promised);
+    }
+    if whole.stamp <= record.stamp { Applied::Duplicate } else { Applied::Applied }
+}
+
+fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
+    let verdict = match slot {
+        None => Applied::Applied,
+        Some(Slot::Ended(_)) => Applied::Duplicate,
+        Some(Slot::Live(record)) if end.stamp.epoch < record.promised => Applied::Fenced(record.promised),
+        Some(Slot::Live(_)) => Applied::Applied,
+    };
+    if verdict == Applied::Applied {
+        *slot = Some(Slot::Ended(Tombstone { stamp: end.stamp, until: now + limits::TOMBSTONE }));
+    }
+    verdict
+}
+
+/// Begins a claim: nobody of a lower epoch is listened to from here on.
+///
+/// `above` is an epoch that refused an earlier try.
+pub fn claim(slot: &mut Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
+    let Some(record) = Slot::live_mut(slot) else {
+        return Intent { epoch: above.map_or(Epoch::first(me), |epoch| epoch.outranked_by(me)), have: None };
+    };
+    let highest = above.map_or(record.promised, |epoch| epoch.max(record.promised));
+    record.promised = highest.outranked_by(me);
+    record.tenure = Tenure::Claiming;
+    Intent { epoch: record.promised, have: Some(record.stamp) }
+}
+
+/// A member's answer to a claim. `serving`: this node answers requests, so an owner here need not move a session.
+///
+/// When this node owns the session, the caller holds the session's turn: no request of it is running.
+pub fn promise(slot: &mut Option<Slot>, request: &ClaimRequest, serving: bool, now: Moment) -> Answer {
+    let id = request.id;
+    let record = match slot {
+        None => return Answer::Unknown,
+        Some(Slot::Ended(tombstone)) => return Answer::Ended(tombstone.stamp),
+        Some(Slot::Live(record)) if record.context != request.context || record.reach == Reach::Node => {
+            return Answer::Unknown;
+        }
+        Some(Slot::Live(record)) => record,
+    };
+    if record.tenure == Tenure::Owned && serving && !request.insist {
+        return Answer::Owned;
+    }
+    if request.epoch <= record.promised {
+        return Answer::Refused(record.promised);
+    }
+    record.promised = request.epoch;
+    record.tenure = Tenure::Held;
+    let newer = request.have.is_none_or(|have| have < record.stamp);
+    Answer::Promised(newer.then(|| record.whole(id, now)))
+}
+
+/// Ends a claim: this node becomes the owner of the newest copy, unless a higher epoch was promised meanwhile.
+pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, newest: Option<Whole>, now: Moment) -> Adoption {
+    match slot {
+        Some(Slot::Ended(_)) => return Adoption::Nothing,
+        Some(Slot::Live(record)) if record.promised > epoch => return Adoption::Superseded(record.promised),
+        _ => {}
+    }
+    let held = Slot::live(slot).map(Record::stamp);
+    if let Some(newest) = newest.filter(|newest| held.is_none_or(|held| held < newest.stamp)) {
+        *slot = Some(Slot::Live(Record::of_whole(newest, Tenure::Owned, now)));
+    }
+    let Some(record) = Slot::live_mut(slot) else { return Adoption::Nothing };
+    record.promised = epoch;
+    record.tenure = Tenure::Owned;
+    Adoption::Owner
+}
+
+/// Gives up a claim that led nowhere: the copy is a copy again, and the promise stands.
+pub fn abandon(slot: &mut Option<Slot>) {
+    if let Some(record) = Slot::live_mut(slot).filter(|record| record.tenure == Tenure::Claiming) {
+        record.tenure = Tenure::Held;
+    }
+}
+
+/// Learns that the session has ended elsewhere. An end is final whatever was committed beside it: a user who logged out
+/// must not be logged in again by a node that did not hear of it.
+pub fn bury(slot: &mut Option<Slot>, stamp: Stamp, now: Moment) {
+    if matches!(slot, Some(Slot::Live(_))) {
+        *slot = Some(Slot::Ended(Tombstone { stamp, until: now + limits::TOMBSTONE }));
+    }
+}
+
+fn seconds(timeout: Duration) -> u32 {
+    timeout.as_secs().try_into().unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+    const ID: SessionId = SessionId([7; 16]);
+    const NOW: Moment = Moment(1_000_000);
+
+    fn set(name: &str, value: i64) -> Vec<Change> {
+        vec![Change::Set(name.into(), Value::encode(&value).unwrap())]
+    }
+
+    fn value(slot: &Option<Slot>, name: &str) -> Option<i64> {
+        Slot::live(slot)?.attributes().find(|(known, _)| &**known == name)?.1.decode().ok()
+    }
+
+    fn created(me: NodeId) -> (Option<Slot>, Update) {
+        let (mut slot, context) = (None, ContextPath::root());
+        let timeout = Some(Duration::from_secs(1_800));
+        let birth = Birth { id: ID, me, context: &context, reach: Reach::Cluster, timeout };
+        let committed = create(&mut slot, &birth, &set("n", 1), NOW);
+        (slot, committed.update)
+    }
+
+    fn committed(slot: &mut Option<Slot>, n: i64) -> Update {
+        commit(slot, ID, &set("n", n), NOW).unwrap().update
+    }
+
+    fn request(slot: &mut Option<Slot>, me: NodeId, insist: bool) -> ClaimRequest {
+        let Intent { epoch, have } = claim(slot, me, None);
+        ClaimRequest { id: ID, epoch, context: ContextPath::root(), have, insist }
+    }
+
+    #[test]
+    fn a_holder_follows_its_owner_step_by_step() {
+        let (mut a, birth) = created(A);
+        let mut b = None;
+        assert_eq!(apply(&mut b, birth.clone(), NOW), Applied::Applied);
+        assert_eq!(apply(&mut b, birth, NOW), Applied::Duplicate);
+        let (second, third) = (committed(&mut a, 2), committed(&mut a, 3));
+        assert_eq!(apply(&mut b, third.clone(), NOW), Applied::Gap, "a step is missing");
+        assert_eq!(value(&b, "n"), Some(1), "a gap changes nothing");
+        assert_eq!(apply(&mut b, second, NOW), Applied::Applied);
+        assert_eq!(apply(&mut b, third, NOW), Applied::Applied);
+        assert_eq!(value(&b, "n"), Some(3));
+        assert_eq!(standing(&b, &ContextPath::root()), Standing::Held { owner: A });
+    }
+
+    #[test]
+    fn a_claim_takes_the_newest_copy_and_fences_the_old_owner() {
+        let (mut a, birth) = created(A);
+        let mut b = None;
+        apply(&mut b, birth, NOW);
+        let unseen = committed(&mut a, 2);
+        let asked = request(&mut b, B, true);
+        let Answer::Promised(Some(copy)) = promise(&mut a, &asked, true, NOW) else { panic!("a hands over") };
+        assert_eq!(adopt(&mut b, asked.epoch, Some(copy), NOW), Adoption::Owner);
+        assert_eq!(value(&b, "n"), Some(2));
+        assert_eq!(commit(&mut a, ID, &set("n", 9), NOW), Err(NotOwner));
+        assert_eq!(apply(&mut b, unseen, NOW), Applied::Fenced(asked.epoch));
+        assert!(matches!(committed(&mut b, 3), Update::Whole(_)), "an ownership begins with the whole session");
+        assert!(matches!(committed(&mut b, 4), Update::Delta(_)));
+    }
+
+    #[test]
+    fn a_serving_owner_keeps_the_session_unless_the_claimant_insists() {
+        let (mut a, birth) = created(A);
+        let mut b = None;
+        apply(&mut b, birth, NOW);
+        let asked = request(&mut b, B, false);
+        assert_eq!(promise(&mut a, &asked, true, NOW), Answer::Owned);
+        assert_eq!(promise(&mut a, &asked, false, NOW), Answer::Promised(None), "a draining owner hands over");
+    }
+
+    #[test]
+    fn of_two_claims_the_lower_one_is_refused_or_superseded() {
+        let (_, birth) = created(A);
+        let (mut b, mut c, mut holder) = (None, None, None);
+        for slot in [&mut b, &mut c, &mut holder] {
+            apply(slot, birth.clone(), NOW);
+        }
+        let of_b = request(&mut b, B, true);
+        let of_c = request(&mut c, NodeId(3), true);
+        assert!(of_b.epoch < of_c.epoch);
+        assert_eq!(promise(&mut holder, &of_c, true, NOW), Answer::Promised(None));
+        assert_eq!(promise(&mut holder, &of_b, true, NOW), Answer::Refused(of_c.epoch));
+        assert_eq!(promise(&mut b, &of_c, true, NOW), Answer::Promised(None));
+        assert_eq!(adopt(&mut b, of_b.epoch, None, NOW), Adoption::Superseded(of_c.epoch));
+        assert_eq!(adopt(&mut c, of_c.epoch, None, NOW), Adoption::Owner);
+    }
+
+    #[test]
+    fn a_refused_commit_is_taken_back() {
+        let (mut a, birth) = created(A);
+        let mut b = None;
+        apply(&mut b, birth, NOW);
+        let asked = request(&mut b, B, true);
+        adopt(&mut b, asked.epoch, None, NOW);
+        let late = commit(&mut a, ID, &set("n", 5), NOW).unwrap();
+        let Applied::Fenced(promised) = apply(&mut b, late.update, NOW) else { panic!("the old owner is fenced") };
+        undo(&mut a, late.undo, promised);
+        assert_eq!(value(&a, "n"), Some(1));
+        assert_eq!(standing(&a, &ContextPath::root()), Standing::Held { owner: B });
+    }
+
+    #[test]
+    fn taking_back_never_overwrites_something_newer() {
+        let (mut a, birth) = created(A);
+        let mut b = None;
+        apply(&mut b, birth, NOW);
+        let late = commit(&mut a, ID, &set("n", 5), NOW).unwrap();
+        let asked = request(&mut b, B, true);
+        adopt(&mut b, asked.epoch, None, NOW);
+        let newer = committed(&mut b, 6);
+        assert_eq!(apply(&mut a, newer, NOW), Applied::Applied);
+        undo(&mut a, late.undo, asked.epoch);
+        assert_eq!(value(&a, "n"), Some(6));
+    }
+
+    #[test]
+    fn an_ended_session_stays_ended() {
+        let (mut a, birth) = created(A);
+        let (mut b, mut c) = (None, None);
+        apply(&mut b, birth.clone(), NOW);
+        apply(&mut c, birth.clone(), NOW);
+        let late = committed(&mut a, 2);
+        let over = end(&mut a, ID, NOW).unwrap().update;
+        assert_eq!(apply(&mut b, over.clone(), NOW), Applied::Applied);
+        assert_eq!(apply(&mut b, over, NOW), Applied::Duplicate);
+        assert!(matches!(apply(&mut b, late, NOW), Applied::Ended(_)));
+        assert!(matches!(apply(&mut b, birth, NOW), Applied::Ended(_)));
+        let asked = request(&mut c, NodeId(3), true);
+        assert!(matches!(promise(&mut b, &asked, true, NOW), Answer::Ended(_)));
+    }
+
+    #[test]
+    fn a_session_of_another_webapp_is_not_given_away() {
+        let (mut a, _) = created(A);
+        let asked = ClaimRequest {
+            id: ID,
+            epoch: Epoch { counter: 9, node: B },
+            context: "/shop".parse().unwrap(),
+            have: None,
+            insist: true,
+        };
+        assert_eq!(promise(&mut a, &asked, true, NOW), Answer::Unknown);
+        assert_eq!(standing(&a, &asked.context), Standing::OtherWebapp);
+    }
+
+    #[test]
+    fn reading_is_told_once_in_a_tenth_of_the_timeout() {
+        let (mut a, _) = created(A);
+        assert!(!touch(&mut a, NOW + Duration::from_secs(100)));
+        assert!(touch(&mut a, NOW + Duration::from_secs(200)));
+        assert!(!touch(&mut a, NOW + Duration::from_secs(210)));
+        let over = NOW + Duration::from_secs(210 + 1_800);
+        assert!(Slot::live(&a).unwrap().is_over(over, 1) && !Slot::live(&a).unwrap().is_over(over, 2));
+    }
+}

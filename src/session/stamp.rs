@@ -1,0 +1,68 @@
+//! The order of everything that happens to a session: epochs rank owners, versions count an owner's commits.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::NodeId;
+
+/// The rank of an ownership: a counter, then the owner's id, so that two claims are never equal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Grows with each claim.
+    pub counter: u32,
+    /// The owner.
+    pub node: NodeId,
+}
+
+/// One commit: the higher epoch wins, then the higher version.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The ownership under which it was committed.
+    pub epoch: Epoch,
+    /// Counts the commits of a session, across its owners.
+    pub version: u32,
+}
+
+impl Epoch {
+    /// The first ownership of a session that `node` creates.
+    pub fn first(node: NodeId) -> Self {
+        Self { counter: 1, node }
+    }
+
+    /// The lowest ownership of `node` that outranks this one.
+    pub fn outranked_by(self, node: NodeId) -> Self {
+        Self { counter: self.counter.saturating_add(1), node }
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{:?}", self.counter, self.node)
+    }
+}
+
+impl fmt::Debug for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v{}/{:?}", self.version, self.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_higher_epoch_outranks_any_version() {
+        let old = Epoch::first(NodeId(9));
+        let new = old.outranked_by(NodeId(1));
+        assert!(new > old);
+        assert!(Stamp { epoch: new, version: 2 } > Stamp { epoch: old, version: 900 });
+    }
+
+    #[test]
+    fn two_claims_of_the_same_count_are_ordered_by_the_node() {
+        let start = Epoch::first(NodeId(5));
+        assert!(start.outranked_by(NodeId(2)) < start.outranked_by(NodeId(3)));
+    }
+}

@@ -1,0 +1,252 @@
+//! The table of all sessions of a node, and the queue of each session's requests.
+//!
+//! The only file that knows DashMap. No guard leaves it and none lives across an await: callers hand in a closure that
+//! sees one slot and gives back what it needs.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use dashmap::{DashMap, Entry};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::timeout,
+};
+
+use super::replica::{Record, Slot, Tenure};
+use crate::{
+    limits,
+    names::{NodeId, SessionId},
+    observe::SessionCounts,
+};
+
+/// All sessions of this node. A handle: clones share the table.
+#[derive(Clone)]
+pub struct Table(Arc<Inner>);
+
+struct Inner {
+    me: NodeId,
+    /// `None` only while a closure runs: an emptied slot is removed before its shard is unlocked.
+    slots: DashMap<SessionId, Option<Slot>>,
+    turns: DashMap<SessionId, Arc<Mutex<()>>>,
+    owned: AtomicUsize,
+    held: AtomicUsize,
+}
+
+/// The right to run one request of a session. Dropping it lets the next one in, in the order they came.
+pub struct Turn {
+    table: Table,
+    id: SessionId,
+    guard: Option<OwnedMutexGuard<()>>,
+}
+
+/// Why a request did not get its turn. It may be sent again later; nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoTurn {
+    /// The requests before it took too long.
+    #[error("earlier requests of this session take too long")]
+    TimedOut,
+    /// Too many requests wait already.
+    #[error("too many requests of this session at once")]
+    Crowded,
+}
+
+/// What a count is made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Absent,
+    Owned,
+    Held,
+}
+
+impl Table {
+    /// An empty table of the node `me`.
+    pub fn new(me: NodeId) -> Self {
+        let slots = DashMap::with_shard_amount(limits::TABLE_SHARDS);
+        let turns = DashMap::with_shard_amount(limits::TABLE_SHARDS);
+        Self(Arc::new(Inner { me, slots, turns, owned: AtomicUsize::new(0), held: AtomicUsize::new(0) }))
+    }
+
+    /// The node this table belongs to.
+    pub fn me(&self) -> NodeId {
+        self.0.me
+    }
+
+    /// Shows one slot to `act`, which may fill, change or empty it. Nobody else sees it meanwhile, so `act` is short
+    /// and never asks the table.
+    pub fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R {
+        match self.0.slots.entry(id) {
+            Entry::Occupied(mut entry) => {
+                let before = Kind::of(entry.get());
+                let result = act(entry.get_mut());
+                self.recount(before, Kind::of(entry.get()));
+                if entry.get().is_none() {
+                    entry.remove();
+                }
+                result
+            }
+            Entry::Vacant(entry) => {
+                let mut slot = None;
+                let result = act(&mut slot);
+                self.recount(Kind::Absent, Kind::of(&slot));
+                if slot.is_some() {
+                    entry.insert(slot);
+                }
+                result
+            }
+        }
+    }
+
+    /// Shows one slot to `look`, which changes nothing.
+    pub fn peek<R>(&self, id: SessionId, look: impl FnOnce(&Option<Slot>) -> R) -> R {
+        match self.0.slots.get(&id) {
+            Some(slot) => look(&slot),
+            None => look(&None),
+        }
+    }
+
+    /// Waits for the session's turn, behind the requests that came before.
+    pub async fn turn(&self, id: SessionId, patience: Duration) -> Result<Turn, NoTurn> {
+        // Made before the queue is touched, so that however this ends an unused queue is removed.
+        let mut turn = Turn { table: self.clone(), id, guard: None };
+        let queue = self.0.turns.entry(id).or_default().clone();
+        if Arc::strong_count(&queue) > limits::TURN_WAITERS {
+            return Err(NoTurn::Crowded);
+        }
+        turn.guard = Some(timeout(patience, queue.lock_owned()).await.map_err(|_| NoTurn::TimedOut)?);
+        Ok(turn)
+    }
+
+    /// How many sessions, ended ones left out.
+    pub fn counts(&self) -> SessionCounts {
+        SessionCounts { owned: self.0.owned.load(Relaxed), held: self.0.held.load(Relaxed) }
+    }
+
+    /// The ids of all sessions for which `wanted` holds. Shards are looked at one after the other, so a session that
+    /// comes or goes meanwhile may be on the list or not.
+    pub fn ids(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<SessionId> {
+        let slots = self.0.slots.iter();
+        slots.filter(|entry| entry.value().as_ref().is_some_and(&wanted)).map(|entry| *entry.key()).collect()
+    }
+
+    fn recount(&self, before: Kind, after: Kind) {
+        if before == after {
+            return;
+        }
+        if let Some(count) = self.count(before) {
+            count.fetch_sub(1, Relaxed);
+        }
+        if let Some(count) = self.count(after) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn count(&self, kind: Kind) -> Option<&AtomicUsize> {
+        match kind {
+            Kind::Absent => None,
+            Kind::Owned => Some(&self.0.owned),
+            Kind::Held => Some(&self.0.held),
+        }
+    }
+}
+
+impl Kind {
+    fn of(slot: &Option<Slot>) -> Self {
+        match Slot::live(slot).map(Record::tenure) {
+            None => Self::Absent,
+            Some(Tenure::Owned) => Self::Owned,
+            Some(Tenure::Held | Tenure::Claiming) => Self::Held,
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        drop(self.guard.take());
+        // One handle is the table's own; whoever waits for the turn has another.
+        self.table.0.turns.remove_if(&self.id, |_, queue| Arc::strong_count(queue) == 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        names::ContextPath,
+        session::replica::{self, Birth, Reach},
+        time::Moment,
+    };
+
+    const ME: NodeId = NodeId(1);
+    const ID: SessionId = SessionId([1; 16]);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn create(table: &Table) {
+        let context = ContextPath::root();
+        let birth = Birth { id: ID, me: ME, context: &context, reach: Reach::Cluster, timeout: None };
+        table.with(ID, |slot| replica::create(slot, &birth, &[], Moment(1)));
+    }
+
+    #[test]
+    fn looking_at_nothing_leaves_nothing_behind() {
+        let table = Table::new(ME);
+        assert!(table.with(ID, |slot| slot.is_none()));
+        assert_eq!((table.0.slots.len(), table.counts()), (0, SessionCounts::default()));
+    }
+
+    #[test]
+    fn the_counts_follow_what_happens_to_a_session() {
+        let table = Table::new(ME);
+        create(&table);
+        assert_eq!(table.counts(), SessionCounts { owned: 1, held: 0 });
+        let outranked = table.peek(ID, |slot| Slot::live(slot).unwrap().promised().outranked_by(NodeId(2)));
+        table.with(ID, |slot| replica::yield_to(slot, outranked));
+        assert_eq!(table.counts(), SessionCounts { owned: 0, held: 1 });
+        assert_eq!(table.ids(|_| true), [ID]);
+        table.with(ID, |slot| *slot = None);
+        assert_eq!((table.0.slots.len(), table.counts()), (0, SessionCounts::default()));
+    }
+
+    #[actix_web::test]
+    async fn requests_of_a_session_take_turns_in_the_order_they_came() {
+        let table = Table::new(ME);
+        let first = table.turn(ID, PATIENCE).await.unwrap();
+        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let waiters: Vec<_> = (0..3)
+            .map(|n| {
+                let (table, order) = (table.clone(), order.clone());
+                actix_web::rt::spawn(async move {
+                    let _turn = table.turn(ID, PATIENCE).await.unwrap();
+                    order.lock().unwrap().push(n);
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(order.lock().unwrap().is_empty(), "the turn is taken");
+        drop(first);
+        for waiter in waiters {
+            waiter.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
+        assert!(table.0.turns.is_empty(), "an unused queue is removed");
+    }
+
+    #[actix_web::test]
+    async fn nobody_waits_for_ever_or_in_endless_company() {
+        let table = Table::new(ME);
+        let _first = table.turn(ID, PATIENCE).await.unwrap();
+        assert!(matches!(table.turn(ID, Duration::from_millis(1)).await, Err(NoTurn::TimedOut)));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut crowd: Vec<_> = (0..limits::TURN_WAITERS).map(|_| Box::pin(table.turn(ID, PATIENCE))).collect();
+        for waiting in &mut crowd {
+            let _ = waiting.as_mut().poll(&mut context);
+        }
+        assert!(matches!(table.turn(ID, PATIENCE).await, Err(NoTurn::Crowded)));
+        drop(crowd);
+        assert!(matches!(table.turn(ID, Duration::from_millis(1)).await, Err(NoTurn::TimedOut)), "the crowd is gone");
+    }
+}
