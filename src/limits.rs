@@ -90,3 +90,27 @@ const _: () = assert!(FRAME_BYTES * 4 <= LINK_QUEUE_BYTES);
 
 /// Connections accepted on the replication port and not yet greeted.
 pub const PENDING_GREETINGS: usize = 64;
+
+/// First pause before a link is tried again; it doubles up to [`LINK_RETRY_LAST`].
+pub const LINK_RETRY_FIRST: Duration = Duration::from_millis(20);
+
+/// Longest pause before a link is tried again.
+pub const LINK_RETRY_LAST: Duration = Duration::from_millis(500);
+
+/// Bytes read from a link at once.
+pub const LINK_READ_BYTES: usize = 64 * 1024;
+
+/// How often a replicator looks for peers and claims whose time is over.
+pub const REPLICATOR_TICK: Duration = Duration::from_millis(20);
+
+/// Messages in a replicator's mailbox before senders wait; actix's default of 16 is less than one burst.
+pub const REPLICATOR_MAILBOX: usize = 4_096;
+
+/// How long the links of a joining peer must have been quiet before everything is copied to it.
+pub const EXPORT_QUIET: Duration = Duration::from_millis(40);
+
+/// A claim that is refused by a higher one is tried again this often.
+pub const CLAIM_TRIES: usize = 4;
+
+/// Answers to claims of one link that wait to be written.
+pub const CLAIMS_ANSWERED: usize = 1_024;

@@ -2,4 +2,4 @@
 
 mod roster;
 
-pub use roster::{Duty, Member, NodeMember, Role, Roster, RosterChanged};
+pub use roster::{Duty, Member, NodeMember, Role, Roster, RosterChanged, SharedDuty};

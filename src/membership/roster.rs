@@ -1,6 +1,12 @@
 //! Who is in the cluster: what a member says of itself, and the list everyone else works from.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
 
 use actix::Message;
 use serde::{Deserialize, Serialize};
@@ -46,6 +52,10 @@ pub enum Duty {
     Draining,
 }
 
+/// This node's own duty, shared by everyone who acts on it.
+#[derive(Clone, Debug)]
+pub struct SharedDuty(Arc<AtomicU8>);
+
 /// The live members at one moment, this process left out, in the order of their ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
@@ -74,6 +84,27 @@ pub struct NodeMember {
     pub http: SocketAddr,
     /// What it wants to be asked for.
     pub duty: Duty,
+}
+
+impl SharedDuty {
+    /// A starting node.
+    pub fn starting() -> Self {
+        Self(Arc::new(AtomicU8::new(Duty::Starting as u8)))
+    }
+
+    /// The duty now.
+    pub fn get(&self) -> Duty {
+        match self.0.load(Ordering::Acquire) {
+            duty if duty == Duty::Starting as u8 => Duty::Starting,
+            duty if duty == Duty::Serving as u8 => Duty::Serving,
+            _ => Duty::Draining,
+        }
+    }
+
+    /// Changes it for everyone.
+    pub fn set(&self, duty: Duty) {
+        self.0.store(duty as u8, Ordering::Release);
+    }
 }
 
 impl Roster {

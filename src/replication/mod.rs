@@ -1,1 +1,24 @@
-//! Being built.
+//! The wire: deltas out, acknowledgements back, claims and their answers.
+//!
+//! ```text
+//!   worker 1 ─► Replicator ─┬─ link ──► peer's accept ─► its table
+//!   worker 2 ─► Replicator ─┤   ◄── acks, objections, answers
+//!   main     ─► Replicator ─┘   (this one also copies everything to a peer that joins)
+//! ```
+//!
+//! A replicator lives on the arbiter of the HTTP worker it serves: an update never hops between threads on its way out,
+//! and what is queued within one turn of the event loop leaves in one write. What may be released is decided in
+//! `ledger`, what is done about an answer in `core`, both pure; what is true is decided in `session::replica`.
+
+pub mod accept;
+mod actor;
+pub mod core;
+mod export;
+pub mod frame;
+mod greeting;
+pub mod ledger;
+mod link;
+
+pub use actor::{
+    Claim, Claimed, LinkGone, LinkReport, Observe, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch,
+};

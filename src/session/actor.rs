@@ -10,7 +10,7 @@ use tracing::info;
 use super::{
     delta::Update,
     replica::{self, Reach, Slot, Tenure},
-    table::Table,
+    table::{Slots, Table},
 };
 use crate::{limits, names::SessionId, time::Moment};
 

@@ -56,7 +56,7 @@ impl Claim {
             Answer::Unknown => {}
             Answer::Ended(stamp) => self.ended = self.ended.max(Some(stamp)),
             Answer::Refused(epoch) => self.refused = self.refused.max(Some(epoch)),
-            Answer::Owned => self.owner = Some(from),
+            Answer::Owned(owner) => self.owner = Some(owner),
         }
         self.outcome()
     }
@@ -168,6 +168,6 @@ mod tests {
 
     #[test]
     fn a_serving_owner_ends_the_claim_at_once() {
-        assert_eq!(claim().answered(C, Answer::Owned), Some(Outcome::Stay(C)));
+        assert_eq!(claim().answered(C, Answer::Owned(C)), Some(Outcome::Stay(C)));
     }
 }

@@ -7,7 +7,7 @@ use super::{
     stamp::{Epoch, Stamp},
     value::Value,
 };
-use crate::names::{ContextPath, SessionId};
+use crate::names::{ContextPath, NodeId, SessionId};
 
 /// The changes of one commit. It follows on `version - 1` of the same epoch; a first commit of an epoch is a [`Whole`].
 #[derive(Clone, Debug, PartialEq)]
@@ -96,8 +96,8 @@ pub enum Answer {
     Ended(Stamp),
     /// It has promised this higher epoch to another node.
     Refused(Epoch),
-    /// It owns the session and serves it: the request should go there.
-    Owned,
+    /// This node owns the session and serves it: the request should go there. Nothing was promised.
+    Owned(NodeId),
 }
 
 impl Update {

@@ -19,4 +19,4 @@ mod table;
 pub mod value;
 
 pub use actor::{SessionStore, Swept};
-pub use table::{NoTurn, Table, Turn};
+pub use table::{NoTurn, Slots, Table, Turn};

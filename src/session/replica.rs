@@ -165,6 +165,8 @@ pub struct Intent {
     pub epoch: Epoch,
     /// What this node holds.
     pub have: Option<Stamp>,
+    /// What it had promised before.
+    pub before: Option<Epoch>,
 }
 
 impl Slot {
@@ -450,19 +452,25 @@ fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
 /// `above` is an epoch that refused an earlier try.
 pub fn claim(slot: &mut Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
     let Some(record) = Slot::live_mut(slot) else {
-        return Intent { epoch: above.map_or(Epoch::first(me), |epoch| epoch.outranked_by(me)), have: None };
+        let epoch = above.map_or(Epoch::first(me), |epoch| epoch.outranked_by(me));
+        return Intent { epoch, have: None, before: None };
     };
-    let highest = above.map_or(record.promised, |epoch| epoch.max(record.promised));
-    record.promised = highest.outranked_by(me);
+    let before = record.promised;
+    record.promised = above.map_or(before, |epoch| epoch.max(before)).outranked_by(me);
     record.tenure = Tenure::Claiming;
-    Intent { epoch: record.promised, have: Some(record.stamp) }
+    Intent { epoch: record.promised, have: Some(record.stamp), before: Some(before) }
 }
 
-/// A member's answer to a claim. `serving`: this node answers requests, so an owner here need not move a session.
+/// A member's answer to a claim. `serves` tells of a node whether it is live and answers requests: an owner that does
+/// need not give a session away, unless the claimant insists.
 ///
 /// When this node owns the session, the caller holds the session's turn: no request of it is running.
-pub fn promise(slot: &mut Option<Slot>, request: &ClaimRequest, serving: bool, now: Moment) -> Answer {
-    let id = request.id;
+pub fn promise(
+    slot: &mut Option<Slot>,
+    request: &ClaimRequest,
+    serves: impl FnOnce(NodeId) -> bool,
+    now: Moment,
+) -> Answer {
     let record = match slot {
         None => return Answer::Unknown,
         Some(Slot::Ended(tombstone)) => return Answer::Ended(tombstone.stamp),
@@ -471,8 +479,9 @@ pub fn promise(slot: &mut Option<Slot>, request: &ClaimRequest, serving: bool, n
         }
         Some(Slot::Live(record)) => record,
     };
-    if record.tenure == Tenure::Owned && serving && !request.insist {
-        return Answer::Owned;
+    let owner = record.promised.node;
+    if !request.insist && owner != request.epoch.node && serves(owner) {
+        return Answer::Owned(owner);
     }
     if request.epoch <= record.promised {
         return Answer::Refused(record.promised);
@@ -480,7 +489,7 @@ pub fn promise(slot: &mut Option<Slot>, request: &ClaimRequest, serving: bool, n
     record.promised = request.epoch;
     record.tenure = Tenure::Held;
     let newer = request.have.is_none_or(|have| have < record.stamp);
-    Answer::Promised(newer.then(|| record.whole(id, now)))
+    Answer::Promised(newer.then(|| record.whole(request.id, now)))
 }
 
 /// Ends a claim: this node becomes the owner of the newest copy, unless a higher epoch was promised meanwhile.
@@ -500,9 +509,11 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, newest: Option<Whole>, now: 
     Adoption::Owner
 }
 
-/// Gives up a claim that led nowhere: the copy is a copy again, and the promise stands.
-pub fn abandon(slot: &mut Option<Slot>) {
-    if let Some(record) = Slot::live_mut(slot).filter(|record| record.tenure == Tenure::Claiming) {
+/// Takes a claim back because the owner serves: this node follows it as before.
+pub fn withdraw(slot: &mut Option<Slot>, intent: &Intent) {
+    let claimed = Slot::live_mut(slot).filter(|record| record.promised == intent.epoch);
+    if let (Some(record), Some(before)) = (claimed, intent.before) {
+        record.promised = before;
         record.tenure = Tenure::Held;
     }
 }
@@ -549,7 +560,7 @@ mod tests {
     }
 
     fn request(slot: &mut Option<Slot>, me: NodeId, insist: bool) -> ClaimRequest {
-        let Intent { epoch, have } = claim(slot, me, None);
+        let Intent { epoch, have, .. } = claim(slot, me, None);
         ClaimRequest { id: ID, epoch, context: ContextPath::root(), have, insist }
     }
 
@@ -575,7 +586,7 @@ mod tests {
         apply(&mut b, birth, NOW);
         let unseen = committed(&mut a, 2);
         let asked = request(&mut b, B, true);
-        let Answer::Promised(Some(copy)) = promise(&mut a, &asked, true, NOW) else { panic!("a hands over") };
+        let Answer::Promised(Some(copy)) = promise(&mut a, &asked, |_| true, NOW) else { panic!("a hands over") };
         assert_eq!(adopt(&mut b, asked.epoch, Some(copy), NOW), Adoption::Owner);
         assert_eq!(value(&b, "n"), Some(2));
         assert_eq!(commit(&mut a, ID, &set("n", 9), NOW), Err(NotOwner));
@@ -590,8 +601,18 @@ mod tests {
         let mut b = None;
         apply(&mut b, birth, NOW);
         let asked = request(&mut b, B, false);
-        assert_eq!(promise(&mut a, &asked, true, NOW), Answer::Owned);
-        assert_eq!(promise(&mut a, &asked, false, NOW), Answer::Promised(None), "a draining owner hands over");
+        assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Owned(A));
+        assert_eq!(promise(&mut a, &asked, |_| false, NOW), Answer::Promised(None), "a draining owner hands over");
+    }
+
+    #[test]
+    fn a_claim_taken_back_leaves_the_owner_in_its_right() {
+        let (mut a, birth) = created(A);
+        let mut b = None;
+        apply(&mut b, birth, NOW);
+        let intent = claim(&mut b, B, None);
+        withdraw(&mut b, &intent);
+        assert_eq!(apply(&mut b, committed(&mut a, 2), NOW), Applied::Applied);
     }
 
     #[test]
@@ -604,9 +625,9 @@ mod tests {
         let of_b = request(&mut b, B, true);
         let of_c = request(&mut c, NodeId(3), true);
         assert!(of_b.epoch < of_c.epoch);
-        assert_eq!(promise(&mut holder, &of_c, true, NOW), Answer::Promised(None));
-        assert_eq!(promise(&mut holder, &of_b, true, NOW), Answer::Refused(of_c.epoch));
-        assert_eq!(promise(&mut b, &of_c, true, NOW), Answer::Promised(None));
+        assert_eq!(promise(&mut holder, &of_c, |_| true, NOW), Answer::Promised(None));
+        assert_eq!(promise(&mut holder, &of_b, |_| true, NOW), Answer::Refused(of_c.epoch));
+        assert_eq!(promise(&mut b, &of_c, |_| true, NOW), Answer::Promised(None));
         assert_eq!(adopt(&mut b, of_b.epoch, None, NOW), Adoption::Superseded(of_c.epoch));
         assert_eq!(adopt(&mut c, of_c.epoch, None, NOW), Adoption::Owner);
     }
@@ -652,7 +673,7 @@ mod tests {
         assert!(matches!(apply(&mut b, late, NOW), Applied::Ended(_)));
         assert!(matches!(apply(&mut b, birth, NOW), Applied::Ended(_)));
         let asked = request(&mut c, NodeId(3), true);
-        assert!(matches!(promise(&mut b, &asked, true, NOW), Answer::Ended(_)));
+        assert!(matches!(promise(&mut b, &asked, |_| true, NOW), Answer::Ended(_)));
     }
 
     #[test]
@@ -665,7 +686,7 @@ mod tests {
             have: None,
             insist: true,
         };
-        assert_eq!(promise(&mut a, &asked, true, NOW), Answer::Unknown);
+        assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown);
         assert_eq!(standing(&a, &asked.context), Standing::OtherWebapp);
     }
 

@@ -37,6 +37,16 @@ struct Inner {
     held: AtomicUsize,
 }
 
+/// The slots of a node, as the protocol needs them: the table, or the map of a simulated node.
+pub trait Slots {
+    /// The node.
+    fn me(&self) -> NodeId;
+    /// Shows one slot to `act`, which may fill, change or empty it, and never asks for another one.
+    fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R;
+    /// The ids of all slots for which `wanted` holds.
+    fn ids(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<SessionId>;
+}
+
 /// The right to run one request of a session. Dropping it lets the next one in, in the order they came.
 pub struct Turn {
     table: Table,
@@ -71,36 +81,6 @@ impl Table {
         Self(Arc::new(Inner { me, slots, turns, owned: AtomicUsize::new(0), held: AtomicUsize::new(0) }))
     }
 
-    /// The node this table belongs to.
-    pub fn me(&self) -> NodeId {
-        self.0.me
-    }
-
-    /// Shows one slot to `act`, which may fill, change or empty it. Nobody else sees it meanwhile, so `act` is short
-    /// and never asks the table.
-    pub fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R {
-        match self.0.slots.entry(id) {
-            Entry::Occupied(mut entry) => {
-                let before = Kind::of(entry.get());
-                let result = act(entry.get_mut());
-                self.recount(before, Kind::of(entry.get()));
-                if entry.get().is_none() {
-                    entry.remove();
-                }
-                result
-            }
-            Entry::Vacant(entry) => {
-                let mut slot = None;
-                let result = act(&mut slot);
-                self.recount(Kind::Absent, Kind::of(&slot));
-                if slot.is_some() {
-                    entry.insert(slot);
-                }
-                result
-            }
-        }
-    }
-
     /// Shows one slot to `look`, which changes nothing.
     pub fn peek<R>(&self, id: SessionId, look: impl FnOnce(&Option<Slot>) -> R) -> R {
         match self.0.slots.get(&id) {
@@ -126,13 +106,6 @@ impl Table {
         SessionCounts { owned: self.0.owned.load(Relaxed), held: self.0.held.load(Relaxed) }
     }
 
-    /// The ids of all sessions for which `wanted` holds. Shards are looked at one after the other, so a session that
-    /// comes or goes meanwhile may be on the list or not.
-    pub fn ids(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<SessionId> {
-        let slots = self.0.slots.iter();
-        slots.filter(|entry| entry.value().as_ref().is_some_and(&wanted)).map(|entry| *entry.key()).collect()
-    }
-
     fn recount(&self, before: Kind, after: Kind) {
         if before == after {
             return;
@@ -151,6 +124,43 @@ impl Table {
             Kind::Owned => Some(&self.0.owned),
             Kind::Held => Some(&self.0.held),
         }
+    }
+}
+
+impl Slots for Table {
+    fn me(&self) -> NodeId {
+        self.0.me
+    }
+
+    /// Nobody else sees the slot meanwhile, so `act` is short.
+    fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R {
+        match self.0.slots.entry(id) {
+            Entry::Occupied(mut entry) => {
+                let before = Kind::of(entry.get());
+                let result = act(entry.get_mut());
+                self.recount(before, Kind::of(entry.get()));
+                if entry.get().is_none() {
+                    entry.remove();
+                }
+                result
+            }
+            Entry::Vacant(entry) => {
+                let mut slot = None;
+                let result = act(&mut slot);
+                self.recount(Kind::Absent, Kind::of(&slot));
+                if slot.is_some() {
+                    entry.insert(slot);
+                }
+                result
+            }
+        }
+    }
+
+    /// Shards are looked at one after the other, so a session that
+    /// comes or goes meanwhile may be on the list or not.
+    fn ids(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<SessionId> {
+        let slots = self.0.slots.iter();
+        slots.filter(|entry| entry.value().as_ref().is_some_and(&wanted)).map(|entry| *entry.key()).collect()
     }
 }
 

@@ -1,0 +1,351 @@
+//! The actor that tells the holders: a thin shell that gives the core its links, its clock and its callers.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseFuture};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::{
+    core::{ClaimEnded, ClaimId, Core, CoreConfig, Lagging, Port, Queued, Serves, Wish},
+    frame::{self, Reply, Request},
+    greeting::Hello,
+    ledger::{Verdict, WaitId},
+    link::{FromLink, Link},
+};
+use crate::{
+    limits,
+    membership::{Duty, NodeMember, Roster, RosterChanged},
+    names::{NodeId, Route, SessionId},
+    session::{Slots, Swept, Table, delta::Update},
+    time::Moment,
+};
+
+/// Tells the holders what one worker commits, and asks them for what it lacks.
+pub struct Replicator {
+    core: Core<Table>,
+    outside: Outside,
+}
+
+/// What a replicator is given at its start.
+#[derive(Clone)]
+pub struct ReplicatorConfig {
+    /// The sessions of this node.
+    pub table: Table,
+    /// This node's name.
+    pub route: Route,
+    /// The cluster's name.
+    pub cluster: String,
+    /// When a reply is released, and how long anything is waited for.
+    pub rules: CoreConfig,
+    /// Who copies whole sessions to a peer; none: this one does.
+    pub exporter: Option<Recipient<PeerNeeds>>,
+    /// Who hears that a peer's process is gone.
+    pub gone: Recipient<LinkGone>,
+}
+
+/// A peer's process has gone: its link broke, and nobody listens there any more.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct LinkGone(pub NodeId);
+
+/// A peer may lack sessions: a link to it came up, or its queue was full.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct PeerNeeds(pub NodeId);
+
+/// Tells the holders of a commit; answers when the reply may leave.
+#[derive(Debug, Message)]
+#[rtype(result = "Verdict")]
+pub struct Replicate(pub Update);
+
+/// Tells the holders that a session was used. Nobody waits for it.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Touch(pub SessionId);
+
+/// Asks for a session that this node does not own.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Claimed")]
+pub struct Claim(pub Wish);
+
+/// How a claim ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// This node owns the session now.
+    Owner,
+    /// The node of this route owns it and serves: the request should go there.
+    Elsewhere(Route),
+    /// Nobody has it, or it has ended.
+    Nothing,
+    /// Others claim it at the same time; the request may be tried again.
+    Contended,
+}
+
+/// Asks how the links are.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Vec<LinkReport>")]
+pub struct Observe;
+
+/// One link, as its replicator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkReport {
+    /// The peer.
+    pub peer: NodeId,
+    /// Its name.
+    pub route: Route,
+    /// It is waited for.
+    pub in_sync: bool,
+    /// Nothing is left that it ought to be told whole.
+    pub complete: bool,
+    /// Age of the oldest update it has not answered.
+    pub lag: Duration,
+    /// Updates under way.
+    pub in_flight: usize,
+    /// Bytes not yet written.
+    pub queued_bytes: usize,
+}
+
+/// What the link's task reports.
+#[derive(Debug)]
+pub(super) enum LinkEvent {
+    /// Greeted; numbers start anew.
+    Up,
+    /// The peer answered.
+    Replies(Vec<Reply>),
+    /// The connection broke.
+    Down,
+    /// Right after it broke, the peer's address refused: the process is gone.
+    Gone,
+}
+
+/// The world as the core may touch it.
+struct Outside {
+    config: ReplicatorConfig,
+    links: BTreeMap<NodeId, Link>,
+    roster: Arc<Roster>,
+    waits: HashMap<WaitId, oneshot::Sender<Verdict>>,
+    claims: HashMap<ClaimId, oneshot::Sender<Claimed>>,
+    /// What the core decided at once, before its caller could begin to wait.
+    at_once: Option<Verdict>,
+    claimed_at_once: Option<Claimed>,
+    /// Reasons for this replicator itself to copy everything to a peer.
+    needs: Vec<NodeId>,
+}
+
+impl Replicator {
+    /// A replicator without links; it opens them when it hears of members.
+    pub fn new(config: ReplicatorConfig) -> Self {
+        let core = Core::new(config.table.clone(), config.rules);
+        let outside = Outside {
+            config,
+            links: BTreeMap::new(),
+            roster: Arc::default(),
+            waits: HashMap::new(),
+            claims: HashMap::new(),
+            at_once: None,
+            claimed_at_once: None,
+            needs: Vec::new(),
+        };
+        Self { core, outside }
+    }
+
+    /// Lets the core act, and then does what it asked of this replicator itself.
+    fn run<R>(&mut self, act: impl FnOnce(&mut Core<Table>, Moment, &mut Outside) -> R) -> R {
+        let now = Moment::now();
+        let result = act(&mut self.core, now, &mut self.outside);
+        for peer in self.outside.needs.drain(..) {
+            self.core.export(peer, now);
+        }
+        result
+    }
+}
+
+impl Outside {
+    fn name(&self, peer: NodeId) -> String {
+        self.roster.node(peer).map_or_else(|| peer.to_string(), |node| node.route.to_string())
+    }
+
+    fn open(&mut self, node: NodeMember, ctx: &Context<Replicator>) {
+        let config = &self.config;
+        let hello = Hello::new(&config.cluster, config.table.me(), config.route.clone(), node.id);
+        self.links.entry(node.id).or_insert_with(|| Link::open(node, hello, ctx.address()));
+    }
+}
+
+impl Port for Outside {
+    fn send(&mut self, peer: NodeId, request: &Request) -> Queued {
+        self.links.get(&peer).map_or(Queued::Full, |link| link.queue(|out| frame::put_request(out, request)))
+    }
+
+    fn send_update(&mut self, peer: NodeId, update: &Update) -> Queued {
+        self.links.get(&peer).map_or(Queued::Full, |link| link.queue(|out| frame::put_update(out, update)))
+    }
+
+    fn settled(&mut self, wait: WaitId, verdict: Verdict) {
+        match self.waits.remove(&wait) {
+            // The request may have been given up meanwhile.
+            Some(reply) => drop(reply.send(verdict)),
+            None => self.at_once = Some(verdict),
+        }
+    }
+
+    fn claimed(&mut self, claim: ClaimId, ended: ClaimEnded) {
+        let claimed = match ended {
+            ClaimEnded::Owner => Claimed::Owner,
+            ClaimEnded::Nothing => Claimed::Nothing,
+            ClaimEnded::Contended => Claimed::Contended,
+            ClaimEnded::Elsewhere(node) => {
+                self.roster.node(node).map_or(Claimed::Contended, |node| Claimed::Elsewhere(node.route))
+            }
+        };
+        match self.claims.remove(&claim) {
+            Some(answer) => drop(answer.send(claimed)),
+            None => self.claimed_at_once = Some(claimed),
+        }
+    }
+
+    fn needs(&mut self, peer: NodeId) {
+        match &self.config.exporter {
+            // Only at events of links, so the mailbox needs no bound; a lost reason would leave a peer without sessions.
+            Some(exporter) => exporter.do_send(PeerNeeds(peer)),
+            None => self.needs.push(peer),
+        }
+    }
+
+    fn lagging(&mut self, peer: NodeId, why: Lagging) {
+        let reason = match why {
+            Lagging::Silent => "it did not acknowledge in time",
+            Lagging::Full => "it takes less than it is sent",
+        };
+        warn!(peer = self.name(peer), "not waited for until it has caught up: {reason}");
+    }
+
+    fn exported(&mut self, peer: NodeId, sessions: usize) {
+        info!(peer = self.name(peer), sessions, "the peer was told everything and holds it");
+    }
+}
+
+impl Actor for Replicator {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(limits::REPLICATOR_MAILBOX);
+        ctx.run_interval(limits::REPLICATOR_TICK, |replicator, _| replicator.run(Core::tick));
+    }
+}
+
+impl Handler<RosterChanged> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, RosterChanged(roster): RosterChanged, ctx: &mut Self::Context) {
+        let links = self.outside.links.keys();
+        let gone: Vec<NodeId> = links.filter(|peer| roster.node(**peer).is_none()).copied().collect();
+        for peer in gone {
+            self.outside.links.remove(&peer);
+            self.run(|core, now, outside| core.link_down(peer, now, outside));
+        }
+        let serves = |node: &NodeMember| if node.duty == Duty::Serving { Serves::Yes } else { Serves::No };
+        self.core.nodes(roster.nodes().map(|node| (node.id, serves(&node))).collect());
+        for node in roster.nodes() {
+            self.outside.open(node, ctx);
+        }
+        self.outside.roster = roster;
+    }
+}
+
+impl Handler<FromLink> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, FromLink { peer, event }: FromLink, _: &mut Self::Context) {
+        if !self.outside.links.contains_key(&peer) {
+            return;
+        }
+        match event {
+            LinkEvent::Up => self.run(|core, _, outside| core.link_up(peer, outside)),
+            LinkEvent::Down => self.run(|core, now, outside| core.link_down(peer, now, outside)),
+            LinkEvent::Replies(replies) => self.run(|core, now, outside| core.replied(peer, replies, now, outside)),
+            LinkEvent::Gone => self.outside.config.gone.do_send(LinkGone(peer)),
+        }
+    }
+}
+
+impl Handler<Replicate> for Replicator {
+    type Result = ResponseFuture<Verdict>;
+
+    fn handle(&mut self, Replicate(update): Replicate, _: &mut Self::Context) -> Self::Result {
+        let wait = self.run(|core, now, outside| core.replicate(&update, now, outside));
+        if let Some(verdict) = self.outside.at_once.take() {
+            return Box::pin(std::future::ready(verdict));
+        }
+        let (reply, verdict) = oneshot::channel();
+        self.outside.waits.insert(wait, reply);
+        // The sender is dropped only with this actor, that is, with the process.
+        Box::pin(async { verdict.await.unwrap_or(Verdict::Held(1)) })
+    }
+}
+
+impl Handler<Claim> for Replicator {
+    type Result = ResponseFuture<Claimed>;
+
+    fn handle(&mut self, Claim(wish): Claim, _: &mut Self::Context) -> Self::Result {
+        let claim = self.run(|core, now, outside| core.claim(wish, now, outside));
+        if let Some(claimed) = self.outside.claimed_at_once.take() {
+            return Box::pin(std::future::ready(claimed));
+        }
+        let (answer, claimed) = oneshot::channel();
+        self.outside.claims.insert(claim, answer);
+        Box::pin(async { claimed.await.unwrap_or(Claimed::Contended) })
+    }
+}
+
+impl Handler<Touch> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, Touch(id): Touch, _: &mut Self::Context) {
+        self.run(|core, _, outside| core.touch(id, outside));
+    }
+}
+
+impl Handler<Swept> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, Swept(updates): Swept, _: &mut Self::Context) {
+        for update in &updates {
+            self.run(|core, now, outside| core.announce(update, now, outside));
+        }
+    }
+}
+
+impl Handler<PeerNeeds> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, PeerNeeds(peer): PeerNeeds, _: &mut Self::Context) {
+        self.run(|core, now, _| core.export(peer, now));
+    }
+}
+
+impl Handler<Observe> for Replicator {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        let now = Moment::now();
+        let report = |node: NodeMember| {
+            let state = self.core.peer(node.id, now);
+            LinkReport {
+                peer: node.id,
+                in_sync: state.in_sync,
+                complete: state.complete,
+                lag: state.lag,
+                in_flight: state.in_flight,
+                queued_bytes: self.outside.links.get(&node.id).map_or(0, Link::queued_bytes),
+                route: node.route,
+            }
+        };
+        MessageResult(self.outside.roster.nodes().map(report).collect())
+    }
+}

@@ -1,0 +1,106 @@
+//! Which sessions a peer still has to be told whole.
+//!
+//! Pure: a run begins with the list of all that the peer might lack, goes on as the peer acknowledges, and is done when
+//! the last of it is held. A reason that comes up meanwhile asks for another run.
+
+use std::collections::VecDeque;
+
+use crate::{names::SessionId, time::Moment};
+
+/// The copying of sessions to one peer.
+#[derive(Debug, Default)]
+pub(super) struct Export {
+    wanted_at: Option<Moment>,
+    left: VecDeque<SessionId>,
+    running: bool,
+    sent: usize,
+}
+
+impl Export {
+    /// The peer may lack something, as of now.
+    pub(super) fn want(&mut self, now: Moment) {
+        self.wanted_at = Some(now);
+    }
+
+    /// Whether a run should begin: none is going on, and the reasons have stopped coming since `quiet_since`, for the
+    /// links of all workers come up one after the other and one run serves them all.
+    pub(super) fn is_due(&self, quiet_since: Moment) -> bool {
+        !self.running && self.wanted_at.is_some_and(|at| at <= quiet_since)
+    }
+
+    /// Begins a run over these sessions.
+    pub(super) fn begin(&mut self, ids: Vec<SessionId>) {
+        debug_assert!(!self.running, "one run at a time");
+        self.wanted_at = None;
+        self.running = true;
+        self.sent = 0;
+        self.left = ids.into();
+    }
+
+    /// The next session to send.
+    pub(super) fn next(&mut self) -> Option<SessionId> {
+        let next = self.left.pop_front();
+        self.sent += usize::from(next.is_some());
+        next
+    }
+
+    /// Nothing of this run is under way any more. Gives the number of sessions if that ends it.
+    pub(super) fn drained(&mut self) -> Option<usize> {
+        if !self.running || !self.left.is_empty() {
+            return None;
+        }
+        self.running = false;
+        Some(self.sent)
+    }
+
+    /// The link broke: what was under way counts for nothing.
+    pub(super) fn broken(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The peer holds everything, as far as this node knows.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.running && self.wanted_at.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: SessionId = SessionId([1; 16]);
+
+    #[test]
+    fn one_run_serves_reasons_that_come_together() {
+        let mut export = Export::default();
+        assert!(export.is_complete() && !export.is_due(Moment(9)));
+        export.want(Moment(10));
+        export.want(Moment(12));
+        assert!(!export.is_due(Moment(11)) && export.is_due(Moment(12)));
+    }
+
+    #[test]
+    fn a_run_ends_when_its_last_session_is_held() {
+        let mut export = Export::default();
+        export.want(Moment(1));
+        export.begin(vec![ID]);
+        assert_eq!(export.drained(), None, "one is left");
+        assert_eq!(export.next(), Some(ID));
+        assert_eq!(export.next(), None);
+        assert!(!export.is_complete());
+        assert_eq!(export.drained(), Some(1));
+        assert!(export.is_complete());
+    }
+
+    #[test]
+    fn a_reason_during_a_run_asks_for_another() {
+        let mut export = Export::default();
+        export.begin(Vec::new());
+        export.want(Moment(5));
+        assert!(!export.is_due(Moment(9)), "the first one is still running");
+        assert_eq!(export.drained(), Some(0));
+        assert!(export.is_due(Moment(9)) && !export.is_complete());
+        export.broken();
+        assert!(!export.is_due(Moment(9)));
+    }
+}

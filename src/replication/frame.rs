@@ -1,0 +1,461 @@
+//! Bytes on a link: three bytes of length (big-endian), one byte of kind, a positional MessagePack body.
+//!
+//! Positional bodies cannot grow a field for an old reader, so a change here is a new protocol version of the greeting.
+//! The sender of a delta or a claim is known from the greeting and not repeated in it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Buf, BufMut, BytesMut};
+use rmp_serde::{decode::ReadRefReader, encode::Error as EncodeError};
+use serde::{Deserialize, Serialize};
+use serde_bytes::{ByteArray, Bytes};
+
+use super::ledger::{Objection, Sequence};
+use crate::{
+    limits,
+    names::{ContextPath, NodeId, SessionId},
+    session::{
+        delta::{Answer, Attribute, ClaimRequest, Delta, End, Update, Whole},
+        draft::Change,
+        stamp::{Epoch, Stamp},
+        value::Value,
+    },
+};
+
+/// From the node that connected.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Counted by both ends, and acknowledged.
+    Update(Update),
+    /// A session was used.
+    Touch {
+        /// The session.
+        id: SessionId,
+        /// How long ago.
+        idle: Duration,
+    },
+    /// Asks for an answer under this number.
+    Claim(Ticket, ClaimRequest),
+}
+
+/// From the node that accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// Everything up to this number is held, but for what was objected to.
+    Ack(Sequence),
+    /// One update could not be taken.
+    Objection(Sequence, Objection),
+    /// To a claim.
+    Answer(Ticket, Answer),
+}
+
+/// Numbers the claims of one link.
+pub type Ticket = u32;
+
+/// Why bytes are not a frame. The link is closed: nothing after them can be trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum BadFrame {
+    /// Longer than the bound.
+    #[error("a frame of {0} bytes, at most {max} are allowed", max = limits::FRAME_BYTES)]
+    TooLong(usize),
+    /// No such kind.
+    #[error("a frame of the unknown kind {0}")]
+    UnknownKind(u8),
+    /// Not the body of its kind.
+    #[error("a frame of kind {0} with a bad body: {1}")]
+    BadBody(u8, String),
+}
+
+const PREFIX: usize = 3;
+
+/// Kinds on the wire. Never reuse a number.
+mod kind {
+    pub(super) const DELTA: u8 = 1;
+    pub(super) const WHOLE: u8 = 2;
+    pub(super) const END: u8 = 3;
+    pub(super) const TOUCH: u8 = 4;
+    pub(super) const CLAIM: u8 = 5;
+    pub(super) const ACK: u8 = 16;
+    pub(super) const GAP: u8 = 17;
+    pub(super) const FENCED: u8 = 18;
+    pub(super) const ENDED: u8 = 19;
+    pub(super) const PROMISED: u8 = 20;
+    pub(super) const UNKNOWN: u8 = 21;
+    pub(super) const ANSWER_ENDED: u8 = 22;
+    pub(super) const REFUSED: u8 = 23;
+    pub(super) const OWNED: u8 = 24;
+}
+
+// An epoch or a stamp as written: counter, node; version.
+type WireEpoch = (u32, u64);
+type WireStamp = (u32, u64, u32);
+
+#[derive(Serialize, Deserialize)]
+struct WireChange<'a>(&'a str, #[serde(borrow)] Option<&'a Bytes>);
+
+#[derive(Serialize, Deserialize)]
+struct WireDelta<'a>(ByteArray<16>, u32, u32, #[serde(borrow)] Vec<WireChange<'a>>);
+
+#[derive(Serialize, Deserialize)]
+struct WireAttribute<'a>(&'a str, #[serde(borrow)] &'a Bytes, WireStamp);
+
+#[derive(Serialize, Deserialize)]
+struct WireWhole<'a>(
+    ByteArray<16>,
+    &'a str,
+    WireEpoch,
+    WireStamp,
+    Option<u32>,
+    u64,
+    #[serde(borrow)] Vec<WireAttribute<'a>>,
+);
+
+#[derive(Serialize, Deserialize)]
+struct WireClaim<'a>(Ticket, ByteArray<16>, u32, &'a str, Option<WireStamp>, bool);
+
+/// Appends a request to what will be written to a link.
+pub fn put_request(out: &mut BytesMut, request: &Request) {
+    match request {
+        Request::Update(update) => put_update(out, update),
+        Request::Touch { id, idle } => put(out, kind::TOUCH, &(wire_id(*id), millis(*idle))),
+        Request::Claim(ticket, claim) => put(
+            out,
+            kind::CLAIM,
+            &WireClaim(
+                *ticket,
+                wire_id(claim.id),
+                claim.epoch.counter,
+                claim.context.as_str(),
+                claim.have.map(wire_stamp),
+                claim.insist,
+            ),
+        ),
+    }
+}
+
+/// Appends an update to what will be written to a link.
+pub fn put_update(out: &mut BytesMut, update: &Update) {
+    match update {
+        Update::Delta(delta) => put_delta(out, delta),
+        Update::Whole(whole) => put(out, kind::WHOLE, &wire_whole(whole)),
+        Update::End(end) => put(out, kind::END, &(wire_id(end.id), wire_stamp(end.stamp))),
+    }
+}
+
+/// Appends a reply to what will be written to a link.
+pub fn put_reply(out: &mut BytesMut, reply: &Reply) {
+    match reply {
+        Reply::Ack(sequence) => put(out, kind::ACK, sequence),
+        Reply::Objection(sequence, Objection::Gap) => put(out, kind::GAP, sequence),
+        Reply::Objection(sequence, Objection::Fenced(epoch)) => put(out, kind::FENCED, &(sequence, wire_epoch(*epoch))),
+        Reply::Objection(sequence, Objection::Ended(stamp)) => put(out, kind::ENDED, &(sequence, wire_stamp(*stamp))),
+        Reply::Answer(ticket, Answer::Promised(copy)) => {
+            put(out, kind::PROMISED, &(ticket, copy.as_ref().map(wire_whole)));
+        }
+        Reply::Answer(ticket, Answer::Unknown) => put(out, kind::UNKNOWN, ticket),
+        Reply::Answer(ticket, Answer::Ended(stamp)) => put(out, kind::ANSWER_ENDED, &(ticket, wire_stamp(*stamp))),
+        Reply::Answer(ticket, Answer::Refused(epoch)) => put(out, kind::REFUSED, &(ticket, wire_epoch(*epoch))),
+        Reply::Answer(ticket, Answer::Owned(owner)) => put(out, kind::OWNED, &(ticket, owner.0)),
+    }
+}
+
+/// Takes the next request of the node `from` out of what was read; none while a frame is not complete.
+pub fn take_request(input: &mut BytesMut, from: NodeId) -> Result<Option<Request>, BadFrame> {
+    take(input, |kind, body| read_request(kind, body, from))
+}
+
+/// Takes the next reply out of what was read; none while a frame is not complete.
+pub fn take_reply(input: &mut BytesMut) -> Result<Option<Reply>, BadFrame> {
+    take(input, read_reply)
+}
+
+fn read_request(kind: u8, body: &[u8], from: NodeId) -> Result<Request, BadFrame> {
+    Ok(match kind {
+        kind::DELTA => Request::Update(Update::Delta(delta_of(decode(kind, body)?, from))),
+        kind::WHOLE => Request::Update(Update::Whole(whole_of(kind, decode(kind, body)?)?)),
+        kind::END => {
+            let (id, stamp): (ByteArray<16>, WireStamp) = decode(kind, body)?;
+            Request::Update(Update::End(End { id: id_of(id), stamp: stamp_of(stamp) }))
+        }
+        kind::TOUCH => {
+            let (id, idle): (ByteArray<16>, u64) = decode(kind, body)?;
+            Request::Touch { id: id_of(id), idle: Duration::from_millis(idle) }
+        }
+        kind::CLAIM => {
+            let WireClaim(ticket, id, counter, context, have, insist) = decode(kind, body)?;
+            let context = context_of(kind, context)?;
+            let (epoch, have) = (Epoch { counter, node: from }, have.map(stamp_of));
+            Request::Claim(ticket, ClaimRequest { id: id_of(id), epoch, context, have, insist })
+        }
+        _ => return Err(BadFrame::UnknownKind(kind)),
+    })
+}
+
+fn read_reply(kind: u8, body: &[u8]) -> Result<Reply, BadFrame> {
+    Ok(match kind {
+        kind::ACK => Reply::Ack(decode(kind, body)?),
+        kind::GAP => Reply::Objection(decode(kind, body)?, Objection::Gap),
+        kind::FENCED => {
+            let (sequence, epoch) = decode(kind, body)?;
+            Reply::Objection(sequence, Objection::Fenced(epoch_of(epoch)))
+        }
+        kind::ENDED => {
+            let (sequence, stamp) = decode(kind, body)?;
+            Reply::Objection(sequence, Objection::Ended(stamp_of(stamp)))
+        }
+        kind::PROMISED => {
+            let (ticket, copy): (Ticket, Option<WireWhole<'_>>) = decode(kind, body)?;
+            Reply::Answer(ticket, Answer::Promised(copy.map(|copy| whole_of(kind, copy)).transpose()?))
+        }
+        kind::UNKNOWN => Reply::Answer(decode(kind, body)?, Answer::Unknown),
+        kind::ANSWER_ENDED => {
+            let (ticket, stamp) = decode(kind, body)?;
+            Reply::Answer(ticket, Answer::Ended(stamp_of(stamp)))
+        }
+        kind::REFUSED => {
+            let (ticket, epoch) = decode(kind, body)?;
+            Reply::Answer(ticket, Answer::Refused(epoch_of(epoch)))
+        }
+        kind::OWNED => {
+            let (ticket, owner) = decode(kind, body)?;
+            Reply::Answer(ticket, Answer::Owned(NodeId(owner)))
+        }
+        _ => return Err(BadFrame::UnknownKind(kind)),
+    })
+}
+
+fn put_delta(out: &mut BytesMut, delta: &Delta) {
+    let changes = delta.changes.iter().map(|change| match change {
+        Change::Set(name, value) => WireChange(name, Some(Bytes::new(value.as_bytes()))),
+        Change::Remove(name) => WireChange(name, None),
+    });
+    let Stamp { epoch, version } = delta.stamp;
+    put(out, kind::DELTA, &WireDelta(wire_id(delta.id), epoch.counter, version, changes.collect()));
+}
+
+/// Writes one frame. Everything we send has a MessagePack form, and its size is bounded where it was made.
+fn put(out: &mut BytesMut, kind: u8, body: &impl Serialize) {
+    let start = out.len();
+    out.put_bytes(0, PREFIX);
+    out.put_u8(kind);
+    let written: Result<(), EncodeError> = rmp_serde::encode::write(&mut out.writer(), body);
+    written.expect("our own frames can be encoded");
+    let length = (out.len() - start - PREFIX) as u32;
+    out[start..start + PREFIX].copy_from_slice(&length.to_be_bytes()[1..]);
+}
+
+fn take<T>(input: &mut BytesMut, read: impl FnOnce(u8, &[u8]) -> Result<T, BadFrame>) -> Result<Option<T>, BadFrame> {
+    let Some(&[a, b, c]) = input.first_chunk::<PREFIX>() else { return Ok(None) };
+    let length = u32::from_be_bytes([0, a, b, c]) as usize;
+    if length > limits::FRAME_BYTES {
+        return Err(BadFrame::TooLong(length));
+    }
+    if input.len() < PREFIX + length {
+        input.reserve(PREFIX + length - input.len());
+        return Ok(None);
+    }
+    let (kind, body) = input[PREFIX..PREFIX + length].split_first().ok_or(BadFrame::UnknownKind(0))?;
+    let taken = read(*kind, body)?;
+    input.advance(PREFIX + length);
+    Ok(Some(taken))
+}
+
+fn decode<'a, T: Deserialize<'a>>(kind: u8, body: &'a [u8]) -> Result<T, BadFrame> {
+    let mut reader = rmp_serde::Deserializer::<ReadRefReader<'a, [u8]>>::from_read_ref(body);
+    reader.set_max_depth(limits::VALUE_DEPTH);
+    T::deserialize(&mut reader).map_err(|error| BadFrame::BadBody(kind, error.to_string()))
+}
+
+fn wire_whole(whole: &Whole) -> WireWhole<'_> {
+    let attributes = whole.attributes.iter();
+    let attributes = attributes
+        .map(|Attribute { name, value, stamp }| WireAttribute(name, Bytes::new(value.as_bytes()), wire_stamp(*stamp)));
+    WireWhole(
+        wire_id(whole.id),
+        whole.context.as_str(),
+        wire_epoch(whole.owner),
+        wire_stamp(whole.stamp),
+        whole.timeout.map(|timeout| timeout.as_secs().try_into().unwrap_or(u32::MAX)),
+        millis(whole.idle),
+        attributes.collect(),
+    )
+}
+
+fn whole_of(kind: u8, wire: WireWhole<'_>) -> Result<Whole, BadFrame> {
+    let WireWhole(id, context, owner, stamp, timeout, idle, attributes) = wire;
+    let attributes = attributes.into_iter().map(|WireAttribute(name, value, stamp)| Attribute {
+        name: name.into(),
+        value: Value::from_bytes(value),
+        stamp: stamp_of(stamp),
+    });
+    Ok(Whole {
+        id: id_of(id),
+        context: context_of(kind, context)?,
+        owner: epoch_of(owner),
+        stamp: stamp_of(stamp),
+        timeout: timeout.map(|seconds| Duration::from_secs(seconds.into())),
+        idle: Duration::from_millis(idle),
+        attributes: attributes.collect(),
+    })
+}
+
+fn delta_of(WireDelta(id, counter, version, changes): WireDelta<'_>, from: NodeId) -> Delta {
+    let changes = changes.into_iter().map(|WireChange(name, value)| {
+        let name: Arc<str> = name.into();
+        match value {
+            Some(value) => Change::Set(name, Value::from_bytes(value)),
+            None => Change::Remove(name),
+        }
+    });
+    let stamp = Stamp { epoch: Epoch { counter, node: from }, version };
+    Delta { id: id_of(id), stamp, changes: changes.collect() }
+}
+
+fn context_of(kind: u8, text: &str) -> Result<ContextPath, BadFrame> {
+    text.parse().map_err(|error| BadFrame::BadBody(kind, format!("{error}")))
+}
+
+fn wire_id(id: SessionId) -> ByteArray<16> {
+    ByteArray::new(id.0)
+}
+
+fn id_of(id: ByteArray<16>) -> SessionId {
+    SessionId(id.into_array())
+}
+
+fn wire_epoch(epoch: Epoch) -> WireEpoch {
+    (epoch.counter, epoch.node.0)
+}
+
+fn epoch_of((counter, node): WireEpoch) -> Epoch {
+    Epoch { counter, node: NodeId(node) }
+}
+
+fn wire_stamp(stamp: Stamp) -> WireStamp {
+    (stamp.epoch.counter, stamp.epoch.node.0, stamp.version)
+}
+
+fn stamp_of((counter, node, version): WireStamp) -> Stamp {
+    Stamp { epoch: epoch_of((counter, node)), version }
+}
+
+fn millis(span: Duration) -> u64 {
+    span.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SENDER: NodeId = NodeId(0x0102_0304_0506_0708);
+    const ID: SessionId = SessionId([0xAA; 16]);
+
+    fn stamp(version: u32) -> Stamp {
+        Stamp { epoch: Epoch { counter: 1, node: SENDER }, version }
+    }
+
+    fn increment() -> Request {
+        let changes = vec![Change::Set("count".into(), Value::encode(&7).unwrap())];
+        Request::Update(Update::Delta(Delta { id: ID, stamp: stamp(2), changes }))
+    }
+
+    fn whole() -> Whole {
+        let attribute = Attribute { name: "count".into(), value: Value::encode(&7).unwrap(), stamp: stamp(2) };
+        Whole {
+            id: ID,
+            context: "/shop".parse().unwrap(),
+            owner: Epoch { counter: 3, node: SENDER },
+            stamp: stamp(2),
+            timeout: Some(Duration::from_secs(1_800)),
+            idle: Duration::from_millis(20),
+            attributes: vec![attribute],
+        }
+    }
+
+    fn requests() -> Vec<Request> {
+        let claim =
+            ClaimRequest { id: ID, epoch: stamp(0).epoch, context: ContextPath::root(), have: None, insist: true };
+        vec![
+            increment(),
+            Request::Update(Update::Delta(Delta {
+                id: ID,
+                stamp: stamp(3),
+                changes: vec![Change::Remove("a".into())],
+            })),
+            Request::Update(Update::Whole(whole())),
+            Request::Update(Update::End(End { id: ID, stamp: stamp(4) })),
+            Request::Touch { id: ID, idle: Duration::from_millis(5) },
+            Request::Claim(9, claim),
+        ]
+    }
+
+    fn replies() -> Vec<Reply> {
+        let epoch = stamp(0).epoch;
+        let answers = [
+            Answer::Promised(Some(whole())),
+            Answer::Promised(None),
+            Answer::Unknown,
+            Answer::Ended(stamp(1)),
+            Answer::Refused(epoch),
+            Answer::Owned(SENDER),
+        ];
+        let objections = [Objection::Gap, Objection::Fenced(epoch), Objection::Ended(stamp(1))];
+        let answers = answers.into_iter().map(|answer| Reply::Answer(9, answer));
+        let objections = objections.into_iter().map(|objection| Reply::Objection(300, objection));
+        answers.chain(objections).chain([Reply::Ack(1)]).collect()
+    }
+
+    #[test]
+    fn the_bytes_of_a_counter_increment_are_pinned() {
+        let mut out = BytesMut::new();
+        put_request(&mut out, &increment());
+        let mut expected = vec![0, 0, 33, 1, 0x94, 0xC4, 16];
+        expected.extend([0xAA; 16]);
+        expected.extend([1, 2, 0x91, 0x92, 0xA5]);
+        expected.extend(b"count");
+        expected.extend([0xC4, 1, 7]);
+        assert_eq!(out[..], expected);
+        let mut ack = BytesMut::new();
+        put_reply(&mut ack, &Reply::Ack(7));
+        assert_eq!(ack[..], [0, 0, 2, 16, 7]);
+        assert!(out.len() + ack.len() <= 64, "a write costs little on the wire");
+    }
+
+    #[test]
+    fn everything_comes_back_as_it_was_sent_however_it_is_cut() {
+        let mut stream = BytesMut::new();
+        requests().iter().for_each(|request| put_request(&mut stream, request));
+        let (mut input, mut read) = (BytesMut::new(), Vec::new());
+        for byte in stream {
+            input.put_u8(byte);
+            read.extend(take_request(&mut input, SENDER).unwrap());
+        }
+        assert_eq!(read, requests());
+        let mut stream = BytesMut::new();
+        replies().iter().for_each(|reply| put_reply(&mut stream, reply));
+        for reply in replies() {
+            assert_eq!(take_reply(&mut stream).unwrap(), Some(reply));
+        }
+        assert!(take_reply(&mut stream).unwrap().is_none());
+    }
+
+    #[test]
+    fn noise_is_refused_and_never_panics() {
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u8
+        };
+        for _ in 0..20_000 {
+            let length = random() % 60;
+            let mut input = BytesMut::from(&[0, 0, length, [1, 2, 3, 4, 5, 20][usize::from(random()) % 6]][..]);
+            input.extend((0..length).map(|_| random()));
+            let _ = take_request(&mut input.clone(), SENDER);
+            let _ = take_reply(&mut input);
+        }
+        let mut endless = BytesMut::from(&[0xFF, 0xFF, 0xFF, 1][..]);
+        assert!(matches!(take_request(&mut endless, SENDER), Err(BadFrame::TooLong(_))));
+        let mut empty = BytesMut::from(&[0, 0, 0][..]);
+        assert!(matches!(take_request(&mut empty, SENDER), Err(BadFrame::UnknownKind(0))));
+    }
+}

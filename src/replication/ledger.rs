@@ -1,0 +1,424 @@
+//! Who holds what was sent, and which replies wait for it.
+//!
+//! Pure: one ledger for each replicator. On each link the updates are numbered from 1 by both ends; a cumulative
+//! acknowledgement says how far the peer holds everything, and what it could not take it answers one by one.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Duration,
+};
+
+use smallvec::SmallVec;
+
+use crate::{
+    names::{NodeId, SessionId},
+    session::stamp::{Epoch, Stamp},
+    settings::Ack,
+    time::Moment,
+};
+
+/// The books of one replicator.
+#[derive(Debug)]
+pub struct Ledger {
+    ack: Ack,
+    patience: Duration,
+    peers: BTreeMap<NodeId, Account>,
+    waits: HashMap<WaitId, Wait>,
+    next_wait: u64,
+}
+
+/// A reply that waits for copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WaitId(u64);
+
+/// The number of an update on its link.
+pub type Sequence = u64;
+
+/// Whether a peer is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// It is.
+    InSync,
+    /// It did not answer in time and is not waited for until it has caught up, as Kafka treats replicas.
+    Lagging,
+}
+
+/// What became of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The reply.
+    pub wait: WaitId,
+    /// What it may say.
+    pub verdict: Verdict,
+}
+
+/// Whether a commit is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// So many nodes hold it, this one included. 1: nobody else was there.
+    Held(usize),
+    /// A peer has promised a higher epoch: the commit must be taken back.
+    Fenced(Epoch),
+    /// The session has ended elsewhere: the commit is void.
+    Ended(Stamp),
+}
+
+/// A peer's objection to one update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Objection {
+    /// A step is missing there.
+    Gap,
+    /// It has promised a higher epoch.
+    Fenced(Epoch),
+    /// The session has ended there.
+    Ended(Stamp),
+}
+
+/// What the replicator has to do about an objection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Nothing.
+    None,
+    /// Send the whole session, for this reply if one still waits.
+    SendWhole(SessionId, Option<WaitId>),
+    /// Tell the reply.
+    Settle(Settled),
+    /// The reply has left already: learn that this node is not the owner any more.
+    Yield(SessionId, Objection),
+}
+
+#[derive(Debug)]
+struct Account {
+    sync: Sync,
+    sent: Sequence,
+    pending: VecDeque<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    sequence: Sequence,
+    id: SessionId,
+    wait: Option<WaitId>,
+    at: Moment,
+    /// An objection was raised: the peer does not hold it, whatever it acknowledges.
+    refused: bool,
+}
+
+#[derive(Debug)]
+struct Wait {
+    outstanding: SmallVec<[NodeId; 4]>,
+    copies: usize,
+}
+
+impl Ledger {
+    /// Empty books under a rule of acknowledgement; a peer that owes an answer for longer than `patience` is lagging.
+    pub fn new(ack: Ack, patience: Duration) -> Self {
+        Self { ack, patience, peers: BTreeMap::new(), waits: HashMap::new(), next_wait: 0 }
+    }
+
+    /// A link is up: numbers start anew.
+    pub fn link_up(&mut self, peer: NodeId) {
+        self.peers.insert(peer, Account { sync: Sync::InSync, sent: 0, pending: VecDeque::new() });
+    }
+
+    /// A link is down: nobody waits for that peer any more.
+    pub fn link_down(&mut self, peer: NodeId) -> Vec<Settled> {
+        self.peers.remove(&peer);
+        self.release(peer)
+    }
+
+    /// The peers with a link.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.keys().copied()
+    }
+
+    /// The peers a claim is sent to and waits for.
+    pub fn in_sync(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.iter().filter(|(_, account)| account.sync == Sync::InSync).map(|(peer, _)| *peer)
+    }
+
+    /// Whether a peer has a link and is waited for.
+    pub fn is_in_sync(&self, peer: NodeId) -> bool {
+        self.peers.get(&peer).is_some_and(|account| account.sync == Sync::InSync)
+    }
+
+    /// Age of the oldest update a peer has not answered.
+    pub fn lag(&self, peer: NodeId, now: Moment) -> Duration {
+        let oldest = self.peers.get(&peer).and_then(|account| account.pending.front());
+        oldest.map_or(Duration::ZERO, |entry| now.since(entry.at))
+    }
+
+    /// Updates on their way to a peer.
+    pub fn in_flight(&self, peer: NodeId) -> usize {
+        self.peers.get(&peer).map_or(0, |account| account.pending.len())
+    }
+
+    /// Opens a wait. The updates are sent next; [`Ledger::sealed`] closes the list.
+    pub fn open(&mut self) -> WaitId {
+        self.next_wait += 1;
+        let wait = WaitId(self.next_wait);
+        self.waits.insert(wait, Wait { outstanding: SmallVec::new(), copies: 1 });
+        wait
+    }
+
+    /// An update was queued for a peer with a link.
+    pub fn sent(&mut self, peer: NodeId, id: SessionId, wait: Option<WaitId>, now: Moment) {
+        let Some(account) = self.peers.get_mut(&peer) else { return };
+        account.sent += 1;
+        account.pending.push_back(Entry { sequence: account.sent, id, wait, at: now, refused: false });
+        let waited_for = account.sync == Sync::InSync;
+        if let Some(wait) = wait.and_then(|wait| self.waits.get_mut(&wait)).filter(|_| waited_for)
+            && !wait.outstanding.contains(&peer)
+        {
+            wait.outstanding.push(peer);
+        }
+    }
+
+    /// Everything was queued that is to be queued: perhaps there is nothing to wait for.
+    pub fn sealed(&mut self, wait: WaitId) -> Option<Settled> {
+        self.judge(wait)
+    }
+
+    /// A peer's queue is full: it is not waited for until it has caught up.
+    pub fn overflowed(&mut self, peer: NodeId) -> Vec<Settled> {
+        if let Some(account) = self.peers.get_mut(&peer) {
+            account.sync = Sync::Lagging;
+        }
+        self.release(peer)
+    }
+
+    /// A peer holds everything up to `sequence` that it did not object to.
+    pub fn acked(&mut self, peer: NodeId, sequence: Sequence) -> Vec<Settled> {
+        let Some(account) = self.peers.get_mut(&peer) else { return Vec::new() };
+        let mut held = Vec::new();
+        while account.pending.front().is_some_and(|entry| entry.sequence <= sequence) {
+            held.extend(account.pending.pop_front().filter(|entry| !entry.refused).and_then(|entry| entry.wait));
+        }
+        if account.pending.is_empty() {
+            account.sync = Sync::InSync;
+        }
+        held.into_iter().filter_map(|wait| self.held(wait, peer)).collect()
+    }
+
+    /// A peer could not take one update. It says so before it acknowledges that number.
+    pub fn objected(&mut self, peer: NodeId, sequence: Sequence, objection: Objection) -> Remedy {
+        let account = self.peers.get_mut(&peer);
+        let entry = account.and_then(|account| account.pending.iter_mut().find(|entry| entry.sequence == sequence));
+        let Some(entry) = entry.filter(|entry| !entry.refused) else { return Remedy::None };
+        entry.refused = true;
+        let id = entry.id;
+        let wait = entry.wait.filter(|wait| self.waits.contains_key(wait));
+        let verdict = match objection {
+            Objection::Gap => return Remedy::SendWhole(id, wait),
+            Objection::Fenced(epoch) => Verdict::Fenced(epoch),
+            Objection::Ended(stamp) => Verdict::Ended(stamp),
+        };
+        match wait {
+            Some(wait) => {
+                self.waits.remove(&wait);
+                Remedy::Settle(Settled { wait, verdict })
+            }
+            None => Remedy::Yield(id, objection),
+        }
+    }
+
+    /// Peers that owe an answer for too long leave the in-sync set.
+    pub fn tick(&mut self, now: Moment) -> Vec<(NodeId, Vec<Settled>)> {
+        let patience = self.patience;
+        let late = |account: &Account| account.pending.front().is_some_and(|entry| now.since(entry.at) >= patience);
+        let lagging: Vec<NodeId> = self
+            .peers
+            .iter_mut()
+            .filter(|(_, account)| account.sync == Sync::InSync && late(account))
+            .map(|(peer, account)| {
+                account.sync = Sync::Lagging;
+                *peer
+            })
+            .collect();
+        lagging.into_iter().map(|peer| (peer, self.release(peer))).collect()
+    }
+
+    /// Nothing waits and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.waits.is_empty() && self.peers.values().all(|account| account.pending.is_empty())
+    }
+
+    fn held(&mut self, wait: WaitId, peer: NodeId) -> Option<Settled> {
+        let open = self.waits.get_mut(&wait)?;
+        open.copies += 1;
+        open.outstanding.retain(|waited| *waited != peer);
+        self.judge(wait)
+    }
+
+    fn release(&mut self, peer: NodeId) -> Vec<Settled> {
+        let mut touched: Vec<WaitId> = Vec::new();
+        for (id, wait) in &mut self.waits {
+            if wait.outstanding.contains(&peer) {
+                wait.outstanding.retain(|waited| *waited != peer);
+                touched.push(*id);
+            }
+        }
+        touched.sort_unstable();
+        touched.into_iter().filter_map(|wait| self.judge(wait)).collect()
+    }
+
+    fn judge(&mut self, wait: WaitId) -> Option<Settled> {
+        let open = self.waits.get(&wait)?;
+        let enough = match self.ack {
+            Ack::None => true,
+            Ack::One => open.copies > 1,
+            Ack::All => false,
+        };
+        if !enough && !open.outstanding.is_empty() {
+            return None;
+        }
+        let copies = open.copies;
+        self.waits.remove(&wait);
+        Some(Settled { wait, verdict: Verdict::Held(copies) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const B: NodeId = NodeId(2);
+    const C: NodeId = NodeId(3);
+    const ID: SessionId = SessionId([1; 16]);
+    const START: Moment = Moment(1_000);
+
+    fn ledger(ack: Ack) -> Ledger {
+        let mut ledger = Ledger::new(ack, Duration::from_secs(1));
+        ledger.link_up(B);
+        ledger.link_up(C);
+        ledger
+    }
+
+    fn commit(ledger: &mut Ledger, now: Moment) -> (WaitId, Option<Settled>) {
+        let wait = ledger.open();
+        for peer in ledger.peers().collect::<Vec<_>>() {
+            ledger.sent(peer, ID, Some(wait), now);
+        }
+        (wait, ledger.sealed(wait))
+    }
+
+    fn held(wait: WaitId, copies: usize) -> Settled {
+        Settled { wait, verdict: Verdict::Held(copies) }
+    }
+
+    #[test]
+    fn the_first_copy_releases_a_reply_that_wants_one() {
+        let mut ledger = ledger(Ack::One);
+        let (wait, at_once) = commit(&mut ledger, START);
+        assert_eq!(at_once, None);
+        assert_eq!(ledger.acked(B, 1), [held(wait, 2)]);
+        assert_eq!(ledger.acked(C, 1), []);
+        assert!(ledger.is_idle());
+    }
+
+    #[test]
+    fn every_copy_is_needed_by_a_reply_that_wants_all() {
+        let mut ledger = ledger(Ack::All);
+        let (wait, _) = commit(&mut ledger, START);
+        assert_eq!(ledger.acked(B, 1), []);
+        assert_eq!(ledger.acked(C, 1), [held(wait, 3)]);
+    }
+
+    #[test]
+    fn a_reply_that_wants_none_leaves_at_once() {
+        let mut ledger = ledger(Ack::None);
+        let (wait, at_once) = commit(&mut ledger, START);
+        assert_eq!(at_once, Some(held(wait, 1)));
+    }
+
+    #[test]
+    fn without_peers_the_reply_leaves_and_says_it_is_alone() {
+        let mut ledger = Ledger::new(Ack::One, Duration::from_secs(1));
+        let (wait, at_once) = commit(&mut ledger, START);
+        assert_eq!(at_once, Some(held(wait, 1)));
+    }
+
+    #[test]
+    fn an_acknowledgement_covers_everything_before_it() {
+        let mut ledger = ledger(Ack::One);
+        let waits: Vec<WaitId> = (0..3).map(|_| commit(&mut ledger, START).0).collect();
+        assert_eq!(ledger.acked(B, 2), [held(waits[0], 2), held(waits[1], 2)]);
+        assert_eq!(ledger.in_flight(B), 1);
+    }
+
+    #[test]
+    fn a_dead_peer_is_not_waited_for() {
+        let mut ledger = ledger(Ack::One);
+        let (wait, _) = commit(&mut ledger, START);
+        assert_eq!(ledger.link_down(B), []);
+        assert_eq!(ledger.link_down(C), [held(wait, 1)]);
+    }
+
+    #[test]
+    fn a_silent_peer_leaves_the_in_sync_set_until_it_has_caught_up() {
+        let mut ledger = ledger(Ack::All);
+        let (first, _) = commit(&mut ledger, START);
+        ledger.acked(B, 1);
+        assert_eq!(ledger.tick(START + Duration::from_millis(999)), []);
+        assert_eq!(ledger.tick(START + Duration::from_secs(1)), [(C, vec![held(first, 2)])]);
+        assert!(!ledger.is_in_sync(C));
+        let (second, _) = commit(&mut ledger, START + Duration::from_secs(1));
+        assert_eq!(ledger.acked(B, 2), [held(second, 2)], "nobody waits for a lagging peer");
+        ledger.acked(C, 1);
+        assert!(!ledger.is_in_sync(C), "it still owes an answer");
+        ledger.acked(C, 2);
+        assert!(ledger.is_in_sync(C));
+    }
+
+    #[test]
+    fn a_fence_outweighs_copies_and_is_never_counted_as_one() {
+        let mut ledger = ledger(Ack::All);
+        let (wait, _) = commit(&mut ledger, START);
+        ledger.acked(B, 1);
+        let higher = Epoch { counter: 5, node: B };
+        let fenced = Settled { wait, verdict: Verdict::Fenced(higher) };
+        assert_eq!(ledger.objected(C, 1, Objection::Fenced(higher)), Remedy::Settle(fenced));
+        assert_eq!(ledger.acked(C, 1), []);
+    }
+
+    #[test]
+    fn a_late_fence_still_teaches_who_the_owner_is() {
+        let mut ledger = ledger(Ack::One);
+        commit(&mut ledger, START);
+        ledger.acked(B, 1);
+        let fence = Objection::Fenced(Epoch { counter: 5, node: B });
+        assert_eq!(ledger.objected(C, 1, fence), Remedy::Yield(ID, fence));
+        assert_eq!(ledger.objected(C, 1, fence), Remedy::None, "an objection counts once");
+    }
+
+    #[test]
+    fn a_gap_is_mended_by_the_whole_session_before_it_counts() {
+        let mut ledger = Ledger::new(Ack::One, Duration::from_secs(1));
+        ledger.link_up(B);
+        let (wait, _) = commit(&mut ledger, START);
+        assert_eq!(ledger.objected(B, 1, Objection::Gap), Remedy::SendWhole(ID, Some(wait)));
+        ledger.sent(B, ID, Some(wait), START);
+        assert_eq!(ledger.acked(B, 1), [], "a refused update is not held");
+        assert_eq!(ledger.acked(B, 2), [held(wait, 2)]);
+    }
+
+    #[test]
+    fn a_full_queue_releases_those_who_wait_for_it() {
+        let mut ledger = Ledger::new(Ack::One, Duration::from_secs(1));
+        ledger.link_up(B);
+        let (wait, _) = commit(&mut ledger, START);
+        assert_eq!(ledger.overflowed(B), [held(wait, 1)]);
+        assert!(!ledger.is_in_sync(B));
+    }
+
+    #[test]
+    fn numbers_of_an_old_link_mean_nothing_on_the_new_one() {
+        let mut ledger = Ledger::new(Ack::One, Duration::from_secs(1));
+        ledger.link_up(B);
+        commit(&mut ledger, START);
+        ledger.link_down(B);
+        ledger.link_up(B);
+        let (wait, _) = commit(&mut ledger, START);
+        assert_eq!(ledger.acked(B, 1), [held(wait, 2)]);
+    }
+}

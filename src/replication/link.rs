@@ -1,0 +1,194 @@
+//! One outgoing TCP connection to one peer: kept up for as long as the peer is a member.
+
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
+
+use actix::Addr;
+use actix_web::rt;
+use bytes::BytesMut;
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    actor::{LinkEvent, Replicator},
+    core::Queued,
+    frame::{self, Reply},
+    greeting::{self, Hello, NoGreeting},
+};
+use crate::{limits, membership::NodeMember, names::NodeId};
+
+/// A link to one life of one peer. Dropping it closes the connection.
+pub(super) struct Link {
+    outbox: Rc<Outbox>,
+    task: JoinHandle<()>,
+}
+
+/// What is to be written, shared by the replicator and the link's task on the same thread.
+#[derive(Default)]
+struct Outbox {
+    buffer: RefCell<BytesMut>,
+    wake: Notify,
+}
+
+/// What the link's task does with the peer.
+struct Dialer {
+    peer: NodeMember,
+    hello: Hello,
+    outbox: Rc<Outbox>,
+    replicator: Addr<Replicator>,
+}
+
+/// How a connection ended.
+enum Ended {
+    /// Never established: nobody listens there.
+    Refused,
+    /// Never established.
+    Failed,
+    /// Was up and broke.
+    Broken,
+}
+
+impl Link {
+    /// Starts connecting, and keeps at it.
+    pub(super) fn open(peer: NodeMember, hello: Hello, replicator: Addr<Replicator>) -> Self {
+        let outbox = Rc::new(Outbox::default());
+        let dialer = Dialer { peer, hello, outbox: outbox.clone(), replicator };
+        Self { outbox, task: rt::spawn(dialer.run()) }
+    }
+
+    /// Queues what `put` writes. Only while the link is up: what is queued before is thrown away.
+    pub(super) fn queue(&self, put: impl FnOnce(&mut BytesMut)) -> Queued {
+        let mut buffer = self.outbox.buffer.borrow_mut();
+        if buffer.len() >= limits::LINK_QUEUE_BYTES {
+            return Queued::Full;
+        }
+        put(&mut buffer);
+        self.outbox.wake.notify_one();
+        Queued::Yes
+    }
+
+    /// Bytes that wait to be written.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.outbox.buffer.borrow().len()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Dialer {
+    async fn run(self) {
+        let mut pause = limits::LINK_RETRY_FIRST;
+        loop {
+            match self.connection().await {
+                // At once: either the network hiccuped, or a refusal will tell that the process is gone.
+                Ended::Broken => pause = Duration::ZERO,
+                Ended::Refused if pause.is_zero() => {
+                    self.tell(LinkEvent::Gone).await;
+                    pause = limits::LINK_RETRY_FIRST;
+                }
+                Ended::Refused | Ended::Failed => {
+                    pause = (pause * 2).clamp(limits::LINK_RETRY_FIRST, limits::LINK_RETRY_LAST);
+                }
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn connection(&self) -> Ended {
+        let mut stream = match timeout(limits::GREETING_TIMEOUT, connect(self.peer.replication)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Ended::Refused,
+            Ok(Err(_)) | Err(_) => return Ended::Failed,
+        };
+        match timeout(limits::GREETING_TIMEOUT, greeting::greet(&mut stream, &self.hello)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(NoGreeting::Io(_))) | Err(_) => return Ended::Failed,
+            Ok(Err(error)) => {
+                warn!(peer = %self.peer.route, address = %self.peer.replication, "no link: {error}");
+                return Ended::Failed;
+            }
+        }
+        self.outbox.buffer.borrow_mut().clear();
+        self.tell(LinkEvent::Up).await;
+        debug!(peer = %self.peer.route, "link up");
+        let (reader, writer) = stream.into_split();
+        let error = tokio::select! {
+            error = self.write(writer) => error,
+            error = self.read(reader) => error,
+        };
+        info!(peer = %self.peer.route, "link down: {error}");
+        self.tell(LinkEvent::Down).await;
+        Ended::Broken
+    }
+
+    async fn write(&self, mut stream: impl AsyncWriteExt + Unpin) -> String {
+        loop {
+            let chunk = self.outbox.buffer.borrow_mut().split();
+            if chunk.is_empty() {
+                self.outbox.wake.notified().await;
+            } else if let Err(error) = stream.write_all(&chunk).await {
+                return error.to_string();
+            }
+        }
+    }
+
+    async fn read(&self, mut stream: impl AsyncReadExt + Unpin) -> String {
+        let mut input = BytesMut::with_capacity(limits::LINK_READ_BYTES);
+        loop {
+            match stream.read_buf(&mut input).await {
+                Ok(0) => return "closed by the peer".into(),
+                Ok(_) => {}
+                Err(error) => return error.to_string(),
+            }
+            match take_all(&mut input) {
+                Ok(replies) if replies.is_empty() => {}
+                Ok(replies) => self.tell(LinkEvent::Replies(replies)).await,
+                Err(error) => return error.to_string(),
+            }
+        }
+    }
+
+    /// Waits until the replicator has heard, so that a flood of replies is held back in the socket.
+    async fn tell(&self, event: LinkEvent) {
+        // A closed mailbox means that the process is going down.
+        let _ = self.replicator.send(FromLink { peer: self.peer.id, event }).await;
+    }
+}
+
+/// An event of one link, for its replicator.
+#[derive(Debug, actix::Message)]
+#[rtype(result = "()")]
+pub(super) struct FromLink {
+    pub(super) peer: NodeId,
+    pub(super) event: LinkEvent,
+}
+
+fn take_all(input: &mut BytesMut) -> Result<Vec<Reply>, frame::BadFrame> {
+    let mut replies = Vec::new();
+    while let Some(reply) = frame::take_reply(input)? {
+        replies.push(reply);
+    }
+    Ok(replies)
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    tune(&stream)?;
+    Ok(stream)
+}
+
+/// No delay for small writes, and a peer that has vanished without a word is noticed.
+pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_user_timeout(Some(limits::LINK_SILENCE))
+}
