@@ -114,3 +114,32 @@ pub const CLAIM_TRIES: usize = 4;
 
 /// Answers to claims of one link that wait to be written.
 pub const CLAIMS_ANSWERED: usize = 1_024;
+// --- Membership ---
+
+/// Bytes of a datagram's body. With its head and, later, a seal it fits an Ethernet frame unfragmented.
+pub const DATAGRAM_BODY_BYTES: usize = 1_400;
+
+// IPv4 head 20, UDP head 8, our head 13, nonce 24 and tag 16 of a sealed datagram: 1,481 of 1,500.
+const _: () = assert!(DATAGRAM_BODY_BYTES + 20 + 8 + 13 + 24 + 16 <= 1_500);
+
+/// Members remembered, those that are down included. Every node holds every session, so a cluster is far smaller.
+pub const MEMBERS: usize = 256;
+
+/// News of members that wait to be passed on. More than twice the members only if somebody forges them: then
+/// datagrams are dropped until these have been told.
+pub const UNTOLD_NEWS: usize = 2 * MEMBERS;
+
+/// Bytes of a member's announcement that a newer version added and this one only carries along.
+pub const UNKNOWN_FIELDS_BYTES: usize = 64;
+
+/// Addresses taken from one name in `cluster.peers`.
+pub const ADDRESSES_OF_A_PEER: usize = 8;
+
+/// Addresses heard by multicast that are remembered between beacons.
+pub const HEARD_ADDRESSES: usize = 256;
+
+/// Sender addresses of other clusters that are logged, once each.
+pub const STRANGERS_LOGGED: usize = 64;
+
+/// Probes for an absent peer that are under way at once; each is a socket.
+pub const PROBES_AT_ONCE: usize = 32;
