@@ -279,3 +279,127 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    fn discovery(peers: &[&str], multicast: bool) -> Discovery {
+        let settings = settings::Cluster {
+            name: "test".into(),
+            bind: [127, 0, 0, 1].into(),
+            discovery: vec![settings::Discovery::Static, settings::Discovery::Multicast],
+            multicast: "228.0.0.4:45564".parse().unwrap(),
+            peers: peers.iter().map(|peer| (*peer).to_owned()).collect(),
+            discovery_timeout: Duration::from_secs(3),
+        };
+        Discovery::new(&settings, multicast, at(1), Moment(0))
+    }
+
+    fn is_complete_at(discovery: &mut Discovery, now: u64) -> bool {
+        discovery.settle(Moment(now));
+        discovery.is_complete()
+    }
+
+    #[test]
+    fn an_absent_peer_is_asked_for_ever_and_ever_more_rarely() {
+        let mut discovery = discovery(&["127.0.0.1:2"], false);
+        let mut times = Vec::new();
+        while times.len() < 8 {
+            let now = discovery.next().unwrap();
+            let asks = discovery.due(now, &[]);
+            discovery.settle(now);
+            if asks.contains(&Ask::Announce(at(2))) {
+                times.push(now.0);
+            }
+        }
+        assert_eq!(times, [0, 200, 600, 1_400, 3_000, 6_200, 11_200, 16_200]);
+    }
+
+    #[test]
+    fn a_member_is_not_asked_again_until_it_is_lost() {
+        let mut discovery = discovery(&["127.0.0.1:2"], false);
+        discovery.due(Moment(0), &[]);
+        discovery.told(at(2));
+        assert!(is_complete_at(&mut discovery, 1));
+        for now in [200, 5_200, 10_200] {
+            assert_eq!(discovery.due(Moment(now), &[at(2)]), []);
+        }
+        discovery.lost(at(2), Moment(11_000));
+        assert_eq!(discovery.due(Moment(11_199), &[]), []);
+        assert_eq!(discovery.due(Moment(11_200), &[]), [Ask::Announce(at(2))]);
+    }
+
+    #[test]
+    fn every_peer_must_have_answered_or_refused() {
+        let mut discovery = discovery(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], false);
+        assert!(!is_complete_at(&mut discovery, 0));
+        discovery.refused(at(2));
+        assert!(!is_complete_at(&mut discovery, 1));
+        discovery.told(at(3));
+        assert!(is_complete_at(&mut discovery, 1));
+    }
+
+    #[test]
+    fn whoever_has_no_peers_waits_for_an_answer_to_its_beacon() {
+        assert!(is_complete_at(&mut discovery(&[], false), 0), "nobody can be found");
+        for own_or_none in [&[][..], &["127.0.0.1:1"]] {
+            let mut discovery = discovery(own_or_none, true);
+            assert!(!is_complete_at(&mut discovery, 2_999));
+            discovery.told(at(9));
+            assert!(is_complete_at(&mut discovery, 2_999));
+        }
+        assert!(is_complete_at(&mut discovery(&[], true), 3_000), "the time is over");
+    }
+
+    #[test]
+    fn a_name_is_looked_up_once_at_a_time_and_refuses_when_all_its_addresses_do() {
+        let mut discovery = discovery(&["host:2"], false);
+        assert_eq!(discovery.due(Moment(0), &[]), [Ask::Resolve("host:2".into())]);
+        assert_eq!(discovery.due(Moment(200), &[]), [], "the look-up is under way");
+        let other_family = "[::1]:2".parse().unwrap();
+        discovery.resolved("host:2", &[other_family, at(2), at(3)], Moment(300));
+        let asks = discovery.due(Moment(300), &[]);
+        assert!(asks.contains(&Ask::Probe(at(2))) && asks.contains(&Ask::Announce(at(3))), "{asks:?}");
+        assert!(!asks.contains(&Ask::Announce(other_family)), "a socket of one family cannot reach the other");
+        discovery.refused(at(2));
+        assert!(!is_complete_at(&mut discovery, 301));
+        discovery.refused(at(3));
+        assert!(is_complete_at(&mut discovery, 301));
+    }
+
+    #[test]
+    fn a_name_that_is_this_process_is_left_out() {
+        let mut discovery = discovery(&["host:1"], false);
+        discovery.due(Moment(0), &[]);
+        discovery.resolved("host:1", &[at(1)], Moment(1));
+        assert!(is_complete_at(&mut discovery, 1));
+        assert_eq!(discovery.due(Moment(1), &[]), []);
+    }
+
+    #[test]
+    fn the_latest_ask_gets_the_credit() {
+        let mut discovery = discovery(&["127.0.0.1:2"], true);
+        assert_eq!(discovery.way(at(2), Moment(0)), Way::Introduced);
+        discovery.due(Moment(0), &[]);
+        assert_eq!(discovery.way(at(2), Moment(1)), Way::Static);
+        assert_eq!(discovery.beacon_heard(at(2), Moment(50)), Some(Ask::Announce(at(2))));
+        assert_eq!(discovery.beacon_heard(at(2), Moment(60)), None, "one ask for each beacon period");
+        assert_eq!(discovery.way(at(2), Moment(60)), Way::Multicast);
+        assert_eq!(discovery.way(at(2), Moment(10_051)), Way::Introduced);
+    }
+
+    #[test]
+    fn beacons_from_everywhere_do_not_grow_the_memory() {
+        let mut discovery = discovery(&[], true);
+        for port in 2..5_000 {
+            discovery.beacon_heard(at(port), Moment(u64::from(port)));
+        }
+        assert_eq!(discovery.asked.len(), limits::HEARD_ADDRESSES);
+        assert_eq!(discovery.way(at(4_999), Moment(5_000)), Way::Multicast);
+    }
+}
