@@ -143,3 +143,59 @@ pub const STRANGERS_LOGGED: usize = 64;
 
 /// Probes for an absent peer that are under way at once; each is a socket.
 pub const PROBES_AT_ONCE: usize = 32;
+// --- Webapps ---
+
+/// Folders of the webapps folder that are looked at.
+pub const WEBAPPS: usize = 256;
+
+/// Files of one webapp: its list of static files is kept in memory.
+pub const WEBAPP_FILES: usize = 20_000;
+
+/// Nesting of a webapp's folders.
+pub const WEBAPP_DEPTH: usize = 32;
+
+/// Bytes of WEB-INF/web.xml.
+pub const DESCRIPTOR_BYTES: u64 = 1024 * 1024;
+
+/// Nesting of elements in WEB-INF/web.xml.
+pub const DESCRIPTOR_DEPTH: usize = 16;
+
+/// Remarks about one descriptor or folder that are kept; more of the same kind teach nobody anything.
+pub const WEBAPP_REMARKS: usize = 32;
+
+/// Bytes of one template.
+pub const TEMPLATE_BYTES: u64 = 1024 * 1024;
+
+/// Bytes of all templates of one webapp.
+pub const TEMPLATES_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Files above this many bytes count with their name and size in a webapp's version, not with their content: a
+/// deployment must not wait for the disk.
+pub const HASHED_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Work of one rendering of a page, in minijinja's fuel: about one unit an instruction and one each 64 bytes made.
+/// Bounds the time on the worker (some milliseconds) and the memory (16 MB).
+pub const PAGE_FUEL: u64 = 250_000;
+
+/// Nesting of includes and macros in one rendering. minijinja's default, 500, is made for the stack of a main thread.
+pub const PAGE_RECURSION: usize = 160;
+
+/// Bytes of one rendered page.
+pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Fields of a query or a form. Tomcat's maxParameterCount.
+pub const PARAMETERS: usize = 1_000;
+
+/// Headers and cookies that one page may set.
+pub const PAGE_HEADERS: usize = 64;
+
+/// Bytes of a header that a page sets. Tomcat's maxHttpHeaderSize.
+pub const PAGE_HEADER_BYTES: usize = 8 * 1024;
+
+/// Silence in the webapps folder before it is read: whoever copies is done by then.
+pub const DEPLOY_QUIET: Duration = Duration::from_millis(300);
+
+/// How often the webapps folder is looked at without a hint: network file systems give none. Tomcat: 10 s.
+pub const DEPLOY_POLL: Duration = Duration::from_secs(5);
+
+const _: () = assert!(DEPLOY_QUIET.as_millis() * 2 <= DEPLOY_POLL.as_millis());

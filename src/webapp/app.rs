@@ -1,0 +1,84 @@
+//! A deployed webapp: what answers for each path. Made whole by `folder`, never changed afterwards.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use super::{descriptor::Descriptor, page::Page, path};
+use crate::names::ContextPath;
+
+/// One version of one webapp. Requests that started on it end on it, also when a newer one has taken its place.
+#[derive(Debug)]
+pub struct Webapp {
+    pub(super) name: String,
+    pub(super) context: ContextPath,
+    pub(super) version: String,
+    pub(super) descriptor: Descriptor,
+    /// By the path of what they produce: `/index.html`.
+    pub(super) pages: HashMap<String, Arc<Page>>,
+    /// Static files by their path. What is not listed is not served, whatever lies in the folder.
+    pub(super) assets: HashMap<String, PathBuf>,
+}
+
+/// What answers for a path of a webapp.
+#[derive(Clone, Debug)]
+pub enum Resource {
+    /// A server page.
+    Page(Arc<Page>),
+    /// A static file, for [`assets::answer`](super::assets::answer).
+    Asset(PathBuf),
+    /// A folder asked for without its slash: redirect to this path (percent-encoded, starts with one slash); the
+    /// query of the request goes behind it.
+    AddSlash(String),
+    /// Nothing.
+    NotFound,
+}
+
+impl Webapp {
+    /// The name of its folder: `ROOT`, `shop`, `a#b`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The path under which it answers.
+    pub fn context(&self) -> &ContextPath {
+        &self.context
+    }
+
+    /// A fingerprint of its content: equal on all nodes that have the same files.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// What its web.xml says.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// Finds what answers for a path within the webapp, as [`Catalog::find`](super::Catalog::find) gave it.
+    pub fn resolve(&self, path: &str) -> Resource {
+        if path.ends_with('/') {
+            return self.welcome(path);
+        }
+        match self.exact(path) {
+            Resource::NotFound => match self.welcome(&format!("{path}/")) {
+                Resource::NotFound => Resource::NotFound,
+                _ => Resource::AddSlash(path::encode(&format!("{}{path}/", self.context.as_str()))),
+            },
+            found => found,
+        }
+    }
+
+    /// The first welcome file of a folder; a page answers before a static file of the same name.
+    fn welcome(&self, folder: &str) -> Resource {
+        let names = self.descriptor.welcome_files.iter();
+        let mut found = names.map(|name| self.exact(&format!("{folder}{name}")));
+        found.find(|resource| !matches!(resource, Resource::NotFound)).unwrap_or(Resource::NotFound)
+    }
+
+    fn exact(&self, path: &str) -> Resource {
+        match (self.pages.get(path), self.assets.get(path)) {
+            (Some(page), _) => Resource::Page(page.clone()),
+            (None, Some(file)) => Resource::Asset(file.clone()),
+            (None, None) => Resource::NotFound,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A server page: a compiled `.j2` template that turns a request and a session's draft into an answer.
+//!
+//! What a template sees:
+//!
+//! | name | members |
+//! |---|---|
+//! | `session` | `get(name, default)`, `set(name, value)`, `add(name, n)`, `has`, `remove`, `renew()`, `invalidate()`, `.id`, `.is_new`, `.name` |
+//! | `request` | `.method .path .query .query_string .form .headers .cookies .remote_addr .scheme .host .user`, `header(name)`, `form_all(name)`, `query_all(name)` |
+//! | `response` | `status(code)`, `header(name, value)`, `cookie(name, value, max_age=, path=, ...)`, `redirect(url)`, which ends the page |
+//! | `application` | `.name .context .version .parameters` |
+//! | `node` | `.route .members` (each `.route .duty .me`) |
+//! | functions | `url(path)`, `csrf_field()`, `csrf_token()`; filter `hue` |
+//!
+//! Rendering is synchronous, reads no clock and waits for nothing; fuel, nesting and size are bounded by `limits`.
+
+mod csrf;
+mod exchange;
+mod reach;
+mod request;
+mod response;
+mod session;
+mod templates;
+
+use std::{error::Error as _, fmt, sync::Arc};
+
+use actix_web::http::{
+    StatusCode,
+    header::{self, HeaderName, HeaderValue},
+};
+use minijinja::{AutoEscape, ErrorKind, Value};
+
+pub(super) use self::templates::{Application, Source, Templates};
+use self::{exchange::Exchange, templates::produced};
+pub use self::{
+    exchange::{MemberInfo, NodeInfo},
+    request::{Request, TooManyParameters, parameters},
+};
+use crate::{limits, session::draft::Draft};
+
+/// A page of one version of a webapp.
+#[derive(Debug)]
+pub struct Page {
+    templates: Arc<Templates>,
+    name: String,
+    content_type: HeaderValue,
+    uses_session: bool,
+}
+
+/// What a page answers.
+#[derive(Debug)]
+pub struct Rendered {
+    /// 200 where the page names none; 303 after a redirect.
+    pub status: StatusCode,
+    /// What the page set, in its order, and `Cache-Control: no-store` for a page with a session that names none
+    /// itself. Never a hop-by-hop header, Content-Length or Content-Type.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// By the name of what the page produces, or as it chose.
+    pub content_type: HeaderValue,
+    /// The body; empty after a redirect.
+    pub body: String,
+    /// The draft with what the page changed: to be committed before the answer is sent.
+    pub draft: Draft,
+}
+
+/// A page that could not be rendered: the webapp's fault, answered with 500. Nothing of its draft is committed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct PageError {
+    /// The template, relative to the webapps folder: `shop/WEB-INF/templates/base.html.j2`.
+    pub file: String,
+    /// The line in it, if it is known.
+    pub line: Option<usize>,
+    /// What went wrong. For the log, not for the client.
+    pub what: String,
+}
+
+impl Page {
+    /// The page of a template. `name` as in [`Templates`]: `/index.html.j2`.
+    pub(super) fn new(templates: Arc<Templates>, name: String) -> Self {
+        let content_type = content_type(produced(&name));
+        let uses_session = templates.use_session(&name);
+        Self { templates, name, content_type, uses_session }
+    }
+
+    /// Whether this page, or anything it may include, extends or import, names the session. Then it needs the
+    /// session's draft and its turn; otherwise [`Draft::blank`] will do for a safe method.
+    pub fn uses_session(&self) -> bool {
+        self.uses_session
+    }
+
+    /// Whether a request of this method needs the session's draft: an unsafe one always does, for the CSRF token.
+    pub fn needs_session(&self, method: &str) -> bool {
+        self.uses_session || csrf::is_unsafe(method)
+    }
+
+    /// Renders the page.
+    ///
+    /// A request of an unsafe method without the session's CSRF token (form field `_csrf` or header `X-CSRF-Token`)
+    /// does not reach the template: the answer is 403 and the draft is as it was.
+    ///
+    /// # Errors
+    /// The template failed, ran out of fuel, nested too deep or made too much; the draft is gone with it.
+    pub fn render(&self, request: Request, draft: Draft, node: &Arc<NodeInfo>) -> Result<Rendered, PageError> {
+        if csrf::is_unsafe(&request.method) && !csrf::accepts(&request, &draft) {
+            return Ok(csrf::refusal(draft));
+        }
+        let exchange = Arc::new(Exchange::new(request, draft, node));
+        let template = self.templates.environment.get_template(&self.name).map_err(|error| self.error(&error))?;
+        let body = match template.render(Value::from_dyn_object(exchange.clone())) {
+            Ok(body) if body.len() <= limits::PAGE_BYTES => body,
+            Ok(body) => return Err(self.too_large(body.len())),
+            Err(_) if exchange.response.is_redirect() => String::new(),
+            Err(error) => return Err(self.error(&error)),
+        };
+        let (status, mut headers, content_type) = exchange.response.take();
+        if self.uses_session && !headers.iter().any(|(name, _)| *name == header::CACHE_CONTROL) {
+            headers.push((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
+        }
+        let content_type = content_type.unwrap_or_else(|| self.content_type.clone());
+        Ok(Rendered { status, headers, content_type, body, draft: exchange.session.take() })
+    }
+
+    /// Names the innermost template of a chain of errors: an include's own line tells little.
+    fn error(&self, error: &minijinja::Error) -> PageError {
+        let mut inner = error;
+        while let Some(source) = inner.source().and_then(|source| source.downcast_ref()) {
+            inner = source;
+        }
+        let what = match inner.kind() {
+            ErrorKind::OutOfFuel => format!("the page needs more than {} steps", limits::PAGE_FUEL),
+            kind => inner.detail().map_or(kind.to_string(), |detail| format!("{kind}: {detail}")),
+        };
+        let place = if inner.name().is_some() { inner } else { error };
+        PageError { file: self.templates.file(place.name().unwrap_or(&self.name)), line: place.line(), what }
+    }
+
+    fn too_large(&self, bytes: usize) -> PageError {
+        let what = format!("the page has {bytes} bytes; {} are allowed", limits::PAGE_BYTES);
+        PageError { file: self.templates.file(&self.name), line: None, what }
+    }
+}
+
+impl fmt::Display for PageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}: {}", self.file, self.what),
+            None => write!(f, "{}: {}", self.file, self.what),
+        }
+    }
+}
+
+/// The type of what a page produces, by its name; text is UTF-8.
+fn content_type(produced: &str) -> HeaderValue {
+    let mime = mime_guess::from_path(produced).first_or_octet_stream();
+    let is_text = mime.type_() == "text"
+        || matches!(mime.subtype().as_str(), "json" | "javascript" | "xml")
+        || mime.suffix().is_some_and(|suffix| suffix == "xml" || suffix == "json");
+    let text = if is_text { format!("{}; charset=utf-8", mime.essence_str()) } else { mime.to_string() };
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"))
+}
+
+/// How values are escaped in a template, by the name of what it produces. A name that says nothing is taken for
+/// HTML: escaping too much is seen at once, escaping too little is not.
+fn escaping(name: &str) -> AutoEscape {
+    match produced(name).rsplit('.').next() {
+        Some("txt" | "csv" | "css" | "md") => AutoEscape::None,
+        Some("json" | "js") => AutoEscape::Json,
+        _ => AutoEscape::Html,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! `request` in a template. What costs work is done when a page asks for it.
+
+use std::sync::{Arc, OnceLock};
+
+use actix_web::{
+    cookie::Cookie,
+    http::header::{self, HeaderMap},
+    web::Query,
+};
+use minijinja::{
+    Error, State, Value,
+    value::{Enumerator, Object, from_args},
+};
+
+use super::session::{SessionObject, unknown};
+use crate::limits;
+
+/// A request, as the node hands it to a page.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Upper case, as sent: `GET`, `POST`.
+    pub method: String,
+    /// The path within the webapp, decoded: as [`Catalog::find`](crate::webapp::Catalog::find) gave it.
+    pub path: String,
+    /// The query as sent, without the question mark; empty when there is none.
+    pub query: String,
+    /// The fields of an `application/x-www-form-urlencoded` body (see [`parameters`]); none for any other body.
+    pub form: Option<Vec<(String, String)>>,
+    /// All headers. Cheap to clone from actix-web's request: names and values are shared.
+    pub headers: HeaderMap,
+    /// The client's address without its port, as far as it is believed.
+    pub remote_addr: String,
+    /// `http` or `https`, as the client sees it.
+    pub scheme: String,
+    /// Host and port as the client sees them.
+    pub host: String,
+}
+
+/// A query or a form has more than [`limits::PARAMETERS`] fields: 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a query or form has at most {max} fields", max = limits::PARAMETERS)]
+pub struct TooManyParameters;
+
+#[derive(Debug)]
+pub(super) struct RequestObject {
+    request: Request,
+    session: Arc<SessionObject>,
+    query: OnceLock<Arc<Pairs>>,
+    form: OnceLock<Arc<Pairs>>,
+    cookies: OnceLock<Arc<Pairs>>,
+    headers: OnceLock<Arc<Pairs>>,
+}
+
+/// Names and values; of several values of one name the last one counts.
+#[derive(Debug)]
+struct Pairs(Vec<(String, String)>);
+
+/// Takes `a=1&b=2` apart, percent-decoded, as the URL standard has it (application/x-www-form-urlencoded).
+///
+/// # Errors
+/// It has more than [`limits::PARAMETERS`] fields. Anything else means something, if only a strange name.
+pub fn parameters(encoded: &str) -> Result<Vec<(String, String)>, TooManyParameters> {
+    if encoded.bytes().filter(|&byte| byte == b'&').count() >= limits::PARAMETERS {
+        return Err(TooManyParameters);
+    }
+    Query::from_query(encoded).map(Query::into_inner).map_err(|_| TooManyParameters)
+}
+
+impl Request {
+    /// A header's value, if it is there once and is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// A field of the form; the last one of that name.
+    pub(super) fn field(&self, name: &str) -> Option<&str> {
+        let fields = self.form.as_deref().unwrap_or_default();
+        fields.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl RequestObject {
+    pub(super) fn new(request: Request, session: Arc<SessionObject>) -> Self {
+        let [query, form, cookies, headers] = [const { OnceLock::new() }; 4];
+        Self { request, session, query, form, cookies, headers }
+    }
+
+    /// A query of too many fields is an empty one: the page goes on with its defaults.
+    fn query(&self) -> &Arc<Pairs> {
+        self.query.get_or_init(|| Arc::new(Pairs(parameters(&self.request.query).unwrap_or_default())))
+    }
+
+    fn form(&self) -> &Arc<Pairs> {
+        self.form.get_or_init(|| Arc::new(Pairs(self.request.form.clone().unwrap_or_default())))
+    }
+
+    fn cookies(&self) -> &Arc<Pairs> {
+        self.cookies.get_or_init(|| {
+            let lines = self.request.headers.get_all(header::COOKIE).filter_map(|line| line.to_str().ok());
+            let cookies = lines.flat_map(|line| line.split(';')).filter_map(|text| Cookie::parse_encoded(text).ok());
+            let pairs = cookies.map(|cookie| (cookie.name().to_owned(), cookie.value().to_owned()));
+            Arc::new(Pairs(pairs.take(limits::PARAMETERS).collect()))
+        })
+    }
+
+    fn headers(&self) -> &Arc<Pairs> {
+        self.headers.get_or_init(|| {
+            let lines = self.request.headers.iter();
+            let text = |value: &header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+            Arc::new(Pairs(lines.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()))
+        })
+    }
+}
+
+impl Object for RequestObject {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get_value_by_str(key.as_str()?)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        Some(match key {
+            "method" => Value::from(&self.request.method),
+            "path" => Value::from(&self.request.path),
+            "query_string" => Value::from(&self.request.query),
+            "remote_addr" => Value::from(&self.request.remote_addr),
+            "scheme" => Value::from(&self.request.scheme),
+            "host" => Value::from(&self.request.host),
+            "query" => Value::from_dyn_object(self.query().clone()),
+            "form" => Value::from_dyn_object(self.form().clone()),
+            "cookies" => Value::from_dyn_object(self.cookies().clone()),
+            "headers" => Value::from_dyn_object(self.headers().clone()),
+            "user" => return self.session.attribute("user"),
+            _ => return None,
+        })
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Str(&["method", "path", "query", "form", "headers", "cookies", "remote_addr", "scheme", "host"])
+    }
+
+    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, method: &str, args: &[Value]) -> Result<Value, Error> {
+        match method {
+            "header" => {
+                let (name,): (&str,) = from_args(args)?;
+                Ok(self.request.header(name).map_or(Value::UNDEFINED, Value::from))
+            }
+            "form_all" => self.form().all(args),
+            "query_all" => self.query().all(args),
+            _ => Err(unknown("request", method)),
+        }
+    }
+}
+
+impl Pairs {
+    fn all(&self, args: &[Value]) -> Result<Value, Error> {
+        let (name,): (&str,) = from_args(args)?;
+        let values = self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| Value::from(value));
+        Ok(Value::from(values.collect::<Vec<_>>()))
+    }
+}
+
+impl Object for Pairs {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get_value_by_str(key.as_str()?)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| Value::from(value))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let mut names: Vec<&str> = Vec::new();
+        for (name, _) in &self.0 {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        Enumerator::Values(names.into_iter().map(Value::from).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_is_decoded_and_bounded() {
+        let pairs = parameters("a=1&b=%E7%94%B3+x&a=2&plain").unwrap();
+        let expected = [("a", "1"), ("b", "申 x"), ("a", "2"), ("plain", "")];
+        assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(parameters(&"a&".repeat(limits::PARAMETERS)), Err(TooManyParameters));
+        assert!(parameters("%ff=%f&=&&x=%").is_ok());
+    }
+}

@@ -1,0 +1,126 @@
+//! All templates of one webapp, compiled once for each deployment.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use minijinja::{Environment, Error, ErrorKind, State, Value};
+
+use super::{csrf, escaping, exchange, reach, session::SessionObject};
+use crate::{limits, names::ContextPath, webapp::path};
+
+/// What pages see as `application`.
+#[derive(Clone, Debug)]
+pub(in crate::webapp) struct Application {
+    pub(in crate::webapp) name: String,
+    pub(in crate::webapp) context: ContextPath,
+    pub(in crate::webapp) version: String,
+    pub(in crate::webapp) parameters: Vec<(String, String)>,
+}
+
+/// A template as it was read.
+#[derive(Clone, Debug)]
+pub(in crate::webapp) struct Source {
+    /// How templates name it: `/a/index.html.j2` for a page, `base.html.j2` for WEB-INF/templates/base.html.j2.
+    pub(in crate::webapp) name: String,
+    /// Where it is, relative to the webapps folder, for messages.
+    pub(in crate::webapp) file: String,
+    pub(in crate::webapp) text: String,
+}
+
+/// Compiled templates that may include each other.
+#[derive(Debug)]
+pub(in crate::webapp) struct Templates {
+    pub(super) environment: Environment<'static>,
+    /// Files by template name.
+    files: BTreeMap<String, String>,
+    session_users: Vec<String>,
+}
+
+/// A template that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::webapp) struct Broken {
+    pub(in crate::webapp) file: String,
+    pub(in crate::webapp) line: Option<usize>,
+    pub(in crate::webapp) what: String,
+}
+
+impl Templates {
+    /// Compiles the templates of a webapp; the first one that does not compile, or names a template that does not
+    /// exist, ends it.
+    pub(in crate::webapp) fn compile(sources: Vec<Source>, application: &Application) -> Result<Self, Broken> {
+        let session_users = reach::session_users(&sources);
+        let missing = reach::missing(&sources);
+        let mut environment = environment(application);
+        let mut files = BTreeMap::new();
+        for Source { name, file, text } in sources {
+            environment.add_template_owned(name.clone(), text).map_err(|error| broken(&file, &error))?;
+            files.insert(name, file);
+        }
+        match missing {
+            Some(missing) => Err(missing),
+            None => Ok(Self { environment, files, session_users }),
+        }
+    }
+
+    /// The file of a template, for messages.
+    pub(super) fn file(&self, name: &str) -> String {
+        self.files.get(name).map_or(name, String::as_str).to_owned()
+    }
+
+    /// Whether a template, or one it reaches, names the session.
+    pub(super) fn use_session(&self, name: &str) -> bool {
+        self.session_users.iter().any(|user| user == name)
+    }
+}
+
+/// The name of what a template produces: without `.j2`.
+pub(super) fn produced(name: &str) -> &str {
+    name.strip_suffix(".j2").unwrap_or(name)
+}
+
+fn environment(application: &Application) -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_auto_reload(false);
+    environment.set_auto_escape_callback(escaping);
+    environment.set_fuel(Some(limits::PAGE_FUEL));
+    environment.set_recursion_limit(limits::PAGE_RECURSION);
+    // Debug information clones the template's source into each error; the line is kept without it.
+    environment.set_debug(false);
+    environment.add_global("application", described(application));
+    let context = application.context.clone();
+    environment.add_function("url", move |path: &str| url(&context, path));
+    environment.add_function("csrf_token", |state: &State<'_, '_>| token(state).map(Value::from));
+    environment.add_function("csrf_field", |state: &State<'_, '_>| token(state).map(|token| csrf::field(&token)));
+    environment.add_filter("hue", exchange::hue);
+    environment
+}
+
+fn described(application: &Application) -> Value {
+    let parameters = application.parameters.iter().map(|(name, value)| (name.clone(), Value::from(value.clone())));
+    Value::from_pairs([
+        ("name", Value::from(application.name.clone())),
+        ("context", Value::from(application.context.as_str())),
+        ("version", Value::from(application.version.clone())),
+        ("parameters", Value::from_pairs(parameters)),
+    ])
+}
+
+/// A path within the webapp as a link. Marked safe when it has nothing to escape, so that slashes stay readable.
+fn url(context: &ContextPath, to: &str) -> Value {
+    let slash = if to.starts_with('/') { "" } else { "/" };
+    let link = format!("{}{slash}{to}", path::encode(context.as_str()));
+    let harmless = |b: u8| b.is_ascii_alphanumeric() || b"-._~/?=%:@+,#".contains(&b);
+    if link.bytes().all(harmless) { Value::from_safe_string(link) } else { Value::from(link) }
+}
+
+/// The CSRF token of the session, made when there is none: a write.
+fn token(state: &State<'_, '_>) -> Result<String, Error> {
+    let session = state.lookup("session").and_then(|session| session.downcast_object::<SessionObject>());
+    let session: Arc<SessionObject> =
+        session.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "`session` was given another meaning here"))?;
+    session.csrf_token()
+}
+
+fn broken(file: &str, error: &Error) -> Broken {
+    let what = error.detail().map_or(error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+    Broken { file: file.to_owned(), line: error.line(), what }
+}

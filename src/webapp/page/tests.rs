@@ -1,0 +1,279 @@
+//! Pages of a few lines, rendered.
+
+use std::sync::Arc;
+
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::*;
+use crate::{
+    membership::Duty,
+    names::SessionId,
+    session::draft::{Change, Fate},
+};
+
+fn page(template: &str) -> Page {
+    pages(&[("/index.html.j2", template)])
+}
+
+/// The page of the first template.
+fn pages(templates: &[(&str, &str)]) -> Page {
+    let source = |(name, text): &(&str, &str)| Source {
+        name: (*name).into(),
+        file: format!("shop/{}", name.trim_start_matches('/')),
+        text: (*text).into(),
+    };
+    let application = Application {
+        name: "Shop".into(),
+        context: "/shop".parse().unwrap(),
+        version: "1".into(),
+        parameters: vec![("colour".into(), "<red>".into())],
+    };
+    let templates_of = Templates::compile(templates.iter().map(source).collect(), &application).unwrap();
+    Page::new(Arc::new(templates_of), templates[0].0.into())
+}
+
+fn get(query: &str) -> Request {
+    let headers = [("accept-language", "ja,en;q=0.5"), ("cookie", "a=1; b=%E7%94%B3")];
+    Request {
+        method: "GET".into(),
+        path: "/index.html".into(),
+        query: query.into(),
+        form: None,
+        headers: headers
+            .into_iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .fold(HeaderMap::new(), |mut map, (name, value)| {
+                map.insert(name, value);
+                map
+            }),
+        remote_addr: "192.0.2.7".into(),
+        scheme: "http".into(),
+        host: "localhost:12121".into(),
+    }
+}
+
+fn post(form: &str) -> Request {
+    Request { method: "POST".into(), form: Some(parameters(form).unwrap()), ..get("") }
+}
+
+fn node() -> Arc<NodeInfo> {
+    let member = |route: &str, duty, me| MemberInfo { route: route.parse().unwrap(), duty, me };
+    let members = [member("r1", Duty::Serving, true), member("r2", Duty::Draining, false)];
+    Arc::new(NodeInfo::new(&"r1".parse().unwrap(), &members))
+}
+
+fn render(template: &str, request: Request, draft: Draft) -> Rendered {
+    page(template).render(request, draft, &node()).unwrap()
+}
+
+fn body(template: &str) -> String {
+    render(template, get("x=1&x=<2>"), Draft::blank()).body
+}
+
+fn fails(template: &str) -> PageError {
+    page(template).render(get(""), Draft::blank(), &node()).expect_err("the page fails")
+}
+
+fn header<'a>(rendered: &'a Rendered, name: &str) -> Option<&'a str> {
+    rendered.headers.iter().find(|(known, _)| known == name).and_then(|(_, value)| value.to_str().ok())
+}
+
+#[test]
+fn a_session_is_read_and_changed() {
+    let mut draft = Draft::of(Some(SessionId([7; 16])), []);
+    draft.set("list", &vec![1, 2]).unwrap();
+    let draft = Draft::of(draft.id(), draft.attributes().map(|(n, v)| (n.into(), v.clone())).collect::<Vec<_>>());
+    let template = "{% do session.set('a', {'b': [1, 'x', none, true]}) %}{{ session.a.b[1] }} {{ session.add('n', 2) }} \
+        {{ session.n + session.get('m', 40) }} {{ session.get('m', default=1) }} {{ session.has('list') }} \
+        {{ session.remove('list')|length }} {{ session.has('list') }} {{ session|sort|join(',') }} {{ session.none }}|\
+        {{ session.id[:4] }} {{ session.is_new }}";
+    let rendered = render(template, get(""), draft);
+    assert_eq!(rendered.body, "x 2 42 1 True 2 False a,n |0707 False");
+    let changed: Vec<&str> = rendered.draft.changes().iter().map(|change| &**change.name()).collect();
+    assert_eq!(changed, ["a", "n", "list"]);
+    assert!(matches!(rendered.draft.changes()[2], Change::Remove(_)));
+    assert_eq!(rendered.draft.get_as::<i64>("n"), Some(2));
+}
+
+#[test]
+fn a_value_made_of_others_can_be_kept() {
+    let template = "{% do session.set('l', session.get('l', []) + [dict(a=1)]) %}{% do session.set('l', session.l + [{'a': 2}]) %}\
+        {{ session.l|map(attribute='a')|sum }} {% set t %}<b>{% endset %}{% do session.set('t', t) %}{{ session.t }}";
+    assert_eq!(body(template), "3 &lt;b&gt;");
+}
+
+#[test]
+fn what_is_no_data_is_refused_where_it_is_set() {
+    for value in ["range", "response", "[response]", "{'a': url}"] {
+        let error = fails(&format!("\n{{% do session.set('x', {value}) %}}"));
+        assert!(error.to_string().starts_with("shop/index.html.j2:2: "), "{error}");
+        assert!(error.what.contains("session attribute \"x\""), "{error}");
+    }
+    let nested = fails(
+        "{% set ns = namespace(x=1) %}{% for i in range(40) %}{% set ns.x = [ns.x] %}{% endfor %}\
+        {% do session.set('x', ns.x) %}",
+    );
+    assert!(nested.what.contains("nested"), "{nested}");
+    assert!(fails("{% do session.set('s', 'x') %}{{ session.add('s', 1) }}").what.contains("whole number"));
+}
+
+#[test]
+fn a_request_is_seen_and_escaped() {
+    assert_eq!(body("{{ request.query.x }} {{ request.query_all('x')|join('+') }}"), "&lt;2&gt; 1+&lt;2&gt;");
+    assert_eq!(body("{{ request.cookies.b }}{{ request.cookies.a }}{{ request.cookies.c }}"), "申1");
+    assert_eq!(body("{{ request.header('Accept-Language')[:2] }} {{ 'cookie' in request.headers }}"), "ja True");
+    assert_eq!(
+        body("{{ request.method }} {{ request.path|safe }} {{ request.host }}"),
+        "GET /index.html localhost:12121"
+    );
+    assert_eq!(body("{{ 'x' in request.query }} {{ 'y' in request.query }} {{ request.form.a }}"), "True False ");
+    assert_eq!(body("{% do session.set('user', 'Sato') %}{{ request.user }}"), "Sato");
+}
+
+#[test]
+fn the_application_and_the_node_are_seen() {
+    let template = "{{ application.name }} {{ application.parameters.colour }} {{ url('/a?b=c') }} {{ url('x\"') }} \
+        {{ node.route }}{% for m in node.members %} {{ m.route }} {{ m.duty }} {{ m.me }}{% endfor %}";
+    let expected = "Shop &lt;red&gt; /shop/a?b=c &#x2f;shop&#x2f;x&quot; r1 r1 serving True r2 draining False";
+    assert_eq!(body(template), expected);
+}
+
+#[test]
+fn macros_and_included_templates_see_the_same_session() {
+    let page = pages(&[
+        (
+            "/index.html.j2",
+            "{% extends 'base.html.j2' %}{% import 'm.html.j2' as m %}{% block b %}{{ m.n() }}{% endblock %}",
+        ),
+        (
+            "base.html.j2",
+            "{% import 'm.html.j2' as m %}{{ m.n() }}{% block b %}{% endblock %}{% include '/part.txt.j2' %}",
+        ),
+        (
+            "m.html.j2",
+            "{% macro n() %}{{ session.add('n', 1) }}{{ node.route }}{% set f = csrf_field() %},{% endmacro %}",
+        ),
+        ("/part.txt.j2", "{{ '<' }}{{ session.n }}"),
+    ]);
+    let rendered = page.render(get(""), Draft::blank(), &node()).unwrap();
+    assert_eq!(rendered.body, "1r1,2r1,<2");
+    assert!(page.uses_session() && rendered.draft.get("_csrf").is_some());
+}
+
+#[test]
+fn an_answer_is_what_the_page_says() {
+    let rendered = render(
+        "{% do response.status(404) %}{% do response.header('X-A', '1') %}{% do response.header('x-a', '2') %}\
+         {% do response.cookie('lang', 'ja x;', max_age=60) %}{% do response.header('Content-Type', 'text/css') %}a",
+        get(""),
+        Draft::blank(),
+    );
+    assert_eq!((rendered.status.as_u16(), rendered.body.as_str()), (404, "a"));
+    assert_eq!(rendered.content_type, "text/css");
+    assert_eq!(header(&rendered, "x-a"), Some("2"));
+    let cookie = header(&rendered, "set-cookie").unwrap();
+    assert_eq!(cookie, "lang=ja%20x%3B; HttpOnly; SameSite=Lax; Path=/; Max-Age=60");
+    assert_eq!(header(&rendered, "cache-control"), None, "a page without a session may be cached");
+}
+
+#[test]
+fn headers_that_break_out_or_belong_to_the_server_are_refused() {
+    for call in [
+        "header('X', 'a\\r\\nSet-Cookie: b')",
+        "header('Set-Cookie', 'a=b')",
+        "header('Content-Length', '3')",
+        "header('Tasuki-Retry', 'any')",
+        "header('a b', 'c')",
+        "cookie('a;b', 'c')",
+        "cookie('a', 'c', path='/;x')",
+        "cookie('a', 'c', colour='red')",
+        "status(99)",
+        "redirect('//evil.example/')",
+        "redirect('/', 200)",
+        "forward('/')",
+    ] {
+        fails(&format!("{{% do response.{call} %}}"));
+    }
+    let many = fails("{% for i in range(100) %}{% do response.header('x-' ~ i, 'v') %}{% endfor %}");
+    assert!(many.what.contains("64"), "{many}");
+}
+
+#[test]
+fn a_redirect_ends_the_page_and_keeps_what_was_done_before() {
+    let template =
+        "text{% do session.set('a', 1) %}{% do response.redirect(url('/申?a=1&b=2')) %}{% do session.set('b', 1) %}";
+    let rendered = render(template, get(""), Draft::blank());
+    assert_eq!((rendered.status.as_u16(), rendered.body.as_str()), (303, ""));
+    assert_eq!(header(&rendered, "location"), Some("/shop/%E7%94%B3?a=1&b=2"));
+    assert!(rendered.draft.get("a").is_some() && rendered.draft.get("b").is_none());
+}
+
+#[test]
+fn an_unsafe_request_needs_the_sessions_token() {
+    let template =
+        "{% if request.method == 'POST' %}{% do session.set('done', request.form.x) %}{% endif %}{{ csrf_field() }}";
+    let refused = render(template, post("x=1"), Draft::blank());
+    assert_eq!((refused.status.as_u16(), refused.draft.changes().len()), (403, 0));
+    let first = render(template, get(""), Draft::blank());
+    let token: String = first.draft.get_as("_csrf").unwrap();
+    assert_eq!(first.body, format!("<input type=\"hidden\" name=\"_csrf\" value=\"{token}\">"));
+    assert_eq!(header(&first, "cache-control"), Some("no-store"));
+    for wrong in ["x=1&_csrf=".to_owned(), format!("x=1&_csrf={}0", &token[1..]), format!("x=1&_csrf={token}1")] {
+        assert_eq!(render(template, post(&wrong), first.draft.clone()).status, 403);
+    }
+    let done = render(template, post(&format!("x=1&_csrf={token}")), first.draft.clone());
+    assert_eq!((done.status.as_u16(), done.draft.get_as("done")), (200, Some("1".to_owned())));
+    let mut by_header = Request { form: None, ..post("") };
+    by_header.headers.insert(HeaderName::from_static("x-csrf-token"), HeaderValue::from_str(&token).unwrap());
+    assert_eq!(render(template, by_header, first.draft).status, 200);
+    let plain = page("hello");
+    assert!(!plain.uses_session() && plain.needs_session("POST") && !plain.needs_session("GET"));
+}
+
+#[test]
+fn a_login_renews_the_session_and_its_token() {
+    let mut draft = Draft::of(Some(SessionId([7; 16])), []);
+    draft.set("_csrf", &"planted").unwrap();
+    let rendered =
+        render("{% do session.renew() %}{% do session.set('user', 'a') %}{{ csrf_token()|length }}", get(""), draft);
+    assert_eq!((rendered.body.as_str(), rendered.draft.fate()), ("32", Fate::Renewed));
+    let ended = render("{% do session.invalidate() %}", get(""), rendered.draft);
+    assert_eq!((ended.draft.fate(), ended.draft.attributes().count()), (Fate::Ends, 0));
+}
+
+#[test]
+fn a_page_is_bounded() {
+    let error = fails("a\n{% for i in range(100000) %}{% for j in range(100000) %}{{ j }}{% endfor %}{% endfor %}");
+    assert_eq!((error.file.as_str(), error.line), ("shop/index.html.j2", Some(2)));
+    assert!(error.what.contains("250000 steps"), "{error}");
+    fails(
+        "{% set ns = namespace(x='xxxxxxxxxxxxxxxx') %}{% for i in range(64) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    );
+    assert!(fails("{{ 'x' * 5000000 }}").what.contains("bytes"));
+    fails("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}");
+    fails("{% include '/index.html.j2' %}");
+}
+
+#[test]
+fn an_error_names_the_innermost_template() {
+    let page = pages(&[("/index.html.j2", "\n{% include 'a.html.j2' %}"), ("a.html.j2", "\n\n{{ sesion.count }}")]);
+    let error = page.render(get(""), Draft::blank(), &node()).unwrap_err();
+    assert_eq!((error.file.as_str(), error.line), ("shop/a.html.j2", Some(3)));
+    assert!(error.to_string().contains("undefined"), "{error}");
+}
+
+#[test]
+fn what_a_page_produces_decides_type_and_escaping() {
+    for (name, kind, escaped) in [
+        ("/a.html.j2", "text/html; charset=utf-8", "&lt;&quot;"),
+        ("/a.txt.j2", "text/plain; charset=utf-8", "<\""),
+        ("/a.json.j2", "application/json; charset=utf-8", "\"<\\\"\""),
+        ("/a.svg.j2", "image/svg+xml; charset=utf-8", "&lt;&quot;"),
+        ("/a.bin.j2", "application/octet-stream", "&lt;&quot;"),
+    ] {
+        let rendered = pages(&[(name, "{{ '<\"' }}")]).render(get(""), Draft::blank(), &node()).unwrap();
+        assert_eq!((rendered.content_type.to_str().unwrap(), rendered.body.as_str()), (kind, escaped), "{name}");
+    }
+}
