@@ -22,6 +22,12 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request body that a page reads as a form. Tomcat's maxPostSize.
 pub const FORM_BYTES: usize = 2 * 1024 * 1024;
 
+/// Time for a form's body, once its head is there.
+pub const FORM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A body of the control interface.
+pub const CONTROL_BYTES: usize = 4 * 1024;
+
 /// How long a node keeps an idle connection of the balancer.
 pub const NODE_KEEP_ALIVE: Duration = Duration::from_secs(75);
 
@@ -199,3 +205,27 @@ pub const DEPLOY_QUIET: Duration = Duration::from_millis(300);
 pub const DEPLOY_POLL: Duration = Duration::from_secs(5);
 
 const _: () = assert!(DEPLOY_QUIET.as_millis() * 2 <= DEPLOY_POLL.as_millis());
+
+// --- Life of a process ---
+
+/// Orders that wait for a node.
+pub const ORDERS: usize = 16;
+
+/// How often a starting or stopping node looks whether it may go on.
+pub const READY_POLL: Duration = Duration::from_millis(5);
+
+/// How often a process looks whether one of its actors has died.
+pub const ACTOR_CHECK: Duration = Duration::from_secs(1);
+
+/// How long the news of a drain may take to every balancer: a round of gossip, and one more.
+pub const DRAIN_HEARD: Duration = Duration::from_millis(400);
+
+/// A draining node is left alone when no request has come for this long.
+pub const DRAIN_QUIET: Duration = Duration::from_millis(150);
+
+/// Time to tell the others that this member leaves.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long a connection is read on after a reply that did not wait for the body, so that the reply arrives (RFC 9112
+/// section 9.6).
+pub const LINGER: Duration = Duration::from_secs(2);

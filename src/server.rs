@@ -1,1 +1,285 @@
-//! Being built.
+//! Builds, connects, watches and drains a node or a balancer. The only file that knows every actor.
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::{Actor, Addr};
+use actix_web::{
+    App, HttpServer,
+    dev::{Server, ServerHandle},
+    rt,
+};
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tracing::info;
+
+use crate::{
+    limits,
+    membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
+    names::NodeId,
+    node::{self, House, NewDuty, Notice, Order, Traffic, Worker},
+    replication::{
+        Replicator, ReplicatorConfig,
+        accept::{Doorway, accept},
+        core::CoreConfig,
+    },
+    session::{SessionStore, Table},
+    settings::Settings,
+    time::Moment,
+    webapp::{Deployer, NodeInfo},
+};
+
+/// How a node or a balancer came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was asked to stop, and has finished its work.
+    Stopped,
+    /// It was asked to restart: the process replaces itself.
+    Restart,
+}
+
+/// Why a node or a balancer does not run, or no longer. The text is one line for the administrator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(pub String);
+
+/// A node's parts while it runs.
+struct Node {
+    house: Arc<House>,
+    membership: Addr<Membership>,
+    notice: Addr<Notice>,
+    exporter: Addr<Replicator>,
+    store: Addr<SessionStore>,
+    deployer: Addr<Deployer>,
+    shutdown_timeout: Duration,
+}
+
+/// Runs a node until `stop` ends or it is asked to restart.
+///
+/// # Errors
+/// [`Failure`] when a port cannot be bound, the webapps folder cannot be read, or an actor has died: the peers carry on,
+/// and a new process is safer than a crippled one.
+pub async fn run_node(settings: Settings, stop: impl Future<Output = ()>) -> Result<Exit, Failure> {
+    let listener = listen(settings.node.http, "node.http")?;
+    let (node, mut orders) = Node::build(&settings, &listener)?;
+    let server = node.open(&settings, listener).map_err(|error| Failure(format!("cannot serve HTTP: {error}")))?;
+    let handle = server.handle();
+    let mut server = pin!(server);
+    let mut stop = pin!(stop);
+    let exit = tokio::select! {
+        () = &mut stop => Ok(Exit::Stopped),
+        ended = &mut server => Err(server_ended(ended)),
+        exit = node.live(&mut orders, settings.cluster.discovery_timeout) => exit,
+    };
+    if exit.is_ok() {
+        let farewell = node.farewell(&handle);
+        tokio::select! {
+            () = farewell => {}
+            _ = &mut server => {}
+        }
+    }
+    exit
+}
+
+impl Node {
+    fn build(settings: &Settings, listener: &TcpListener) -> Result<(Self, mpsc::Receiver<Order>), Failure> {
+        let me = NodeId::draw();
+        let (gossip, links) = membership::bind(settings.cluster.bind, settings.node.replication)
+            .map_err(|error| Failure(format!("{error} (node.replication)")))?;
+        let address = local_addr(gossip.local_addr())?;
+        let http = reachable(local_addr(listener.local_addr())?, settings.cluster.bind);
+        let deployer = Deployer::open(&settings.node.webapps).map_err(|error| Failure(error.to_string()))?;
+        let catalogue = deployer.catalogue();
+        let route = settings.node.route.clone();
+        let role = Role::Node { route: route.clone(), http, duty: Duty::Starting };
+        let membership = Membership::start(&settings.cluster, Member { id: me, address, role }, gossip)
+            .map_err(|error| Failure(format!("cannot start membership: {error}")))?;
+        let (table, duty, roster) = (Table::new(me), SharedDuty::starting(), Arc::new(ArcSwap::default()));
+        let exporter = Replicator::new(replicator_config(settings, &table, &membership, None)).start();
+        let store = SessionStore::new(table.clone(), exporter.clone().recipient()).start();
+        let (orders, taken) = mpsc::channel(limits::ORDERS);
+        let house = Arc::new(House {
+            me,
+            info: ArcSwap::from_pointee(NodeInfo::new(&route, &[])),
+            route,
+            http,
+            table: table.clone(),
+            catalogue,
+            duty: duty.clone(),
+            roster: roster.clone(),
+            session: settings.session.clone(),
+            response_headers: settings.node.response_headers,
+            orders,
+            replicators: vec![exporter.clone()].into(),
+            traffic: Traffic::default(),
+        });
+        let notice = Notice::new(house.clone()).start();
+        membership.do_send(Subscribe(notice.clone().recipient()));
+        membership.do_send(Subscribe(exporter.clone().recipient()));
+        let claim_timeout = settings.session.claim_timeout;
+        accept_links(links, Doorway { table, cluster: settings.cluster.name.clone(), duty, roster, claim_timeout })?;
+        info!(route = %house.route, %http, replication = %address, life = %me, "node starting");
+        let shutdown_timeout = settings.node.shutdown_timeout;
+        let deployer = deployer.start();
+        Ok((Self { house, membership, notice, exporter, store, deployer, shutdown_timeout }, taken))
+    }
+
+    /// Opens the HTTP door. Each worker starts its own replicator on its own arbiter.
+    fn open(&self, settings: &Settings, listener: TcpListener) -> io::Result<Server> {
+        let config =
+            replicator_config(settings, &self.house.table, &self.membership, Some(self.exporter.clone().recipient()));
+        let (house, membership) = (self.house.clone(), self.membership.clone());
+        let server = HttpServer::new(move || {
+            let replicator = Replicator::new(config.clone()).start();
+            membership.do_send(Subscribe(replicator.clone().recipient()));
+            house.add_replicator(replicator.clone());
+            App::new().configure(node::routes(Worker::new(house.clone(), replicator)))
+        });
+        let server = server
+            .workers(settings.node.workers.get())
+            .disable_signals()
+            .tcp_nodelay(true)
+            .keep_alive(limits::NODE_KEEP_ALIVE)
+            .client_request_timeout(limits::HEAD_TIMEOUT)
+            .client_disconnect_timeout(limits::LINGER)
+            .shutdown_timeout(settings.node.shutdown_timeout.as_secs())
+            .listen(listener)?;
+        Ok(server.run())
+    }
+
+    /// From the first look around to the order to go.
+    async fn live(&self, orders: &mut mpsc::Receiver<Order>, patience: Duration) -> Result<Exit, Failure> {
+        self.get_ready(patience).await;
+        self.announce(Duty::Serving);
+        info!(route = %self.house.route, http = %self.house.http, "node ready");
+        loop {
+            match timeout(limits::ACTOR_CHECK, orders.recv()).await {
+                Ok(Some(Order::Duty(duty))) => self.announce(duty),
+                Ok(Some(Order::Restart)) => return Ok(Exit::Restart),
+                Ok(None) => return Err(Failure("the orders' channel is closed".into())),
+                Err(_) => self.check()?,
+            }
+        }
+    }
+
+    /// Waits until this node knows its peers and every worker has a link to each of them, so that it never takes an
+    /// existing session for an unknown one. A peer that cannot be linked is waited for only as long as for discovery.
+    async fn get_ready(&self, patience: Duration) {
+        let deadline = Moment::now() + patience + patience;
+        while Moment::now() < deadline {
+            let roster = self.house.roster.load_full();
+            if roster.discovered && self.is_linked(&roster).await {
+                return;
+            }
+            sleep(limits::READY_POLL).await;
+        }
+    }
+
+    async fn is_linked(&self, roster: &Roster) -> bool {
+        let links = self.house.links().await;
+        let wanted = roster.nodes().count() * self.house.replicator_count();
+        links.len() == wanted && links.iter().all(|link| link.in_sync)
+    }
+
+    fn announce(&self, duty: Duty) {
+        self.house.duty.set(duty);
+        self.notice.do_send(NewDuty);
+        self.membership.do_send(SetDuty(duty));
+        info!(route = %self.house.route, ?duty, "duty");
+    }
+
+    /// The graceful end: requests move away, what is owned is held by others, the others know.
+    async fn farewell(&self, server: &ServerHandle) {
+        self.announce(Duty::Draining);
+        let began = Moment::now();
+        while self.has_reason_to_stay(began).await {
+            sleep(limits::READY_POLL).await;
+        }
+        let _ = timeout(limits::LEAVE_TIMEOUT, self.membership.send(Leave)).await;
+        server.stop(true).await;
+        info!(route = %self.house.route, "node stopped");
+    }
+
+    async fn has_reason_to_stay(&self, began: Moment) -> bool {
+        let (now, roster) = (Moment::now(), self.house.roster.load_full());
+        let relieved = roster.nodes().any(|node| node.duty == Duty::Serving);
+        if !relieved || now.since(began) >= self.shutdown_timeout {
+            return false;
+        }
+        // The balancers need a moment to hear of the drain; until then a reused connection may carry a request that
+        // must not meet a closed door.
+        let heard = now.since(began) >= limits::DRAIN_HEARD;
+        let handed_over = self.house.links().await.iter().all(|link| link.complete && link.in_flight == 0);
+        !(heard && handed_over && self.house.traffic.is_quiet(now, limits::DRAIN_QUIET))
+    }
+
+    /// An actor whose mailbox is closed has panicked.
+    fn check(&self) -> Result<(), Failure> {
+        let alive = [
+            ("membership", self.membership.connected()),
+            ("notice", self.notice.connected()),
+            ("session store", self.store.connected()),
+            ("deployer", self.deployer.connected()),
+            ("replicator", self.house.replicators_live()),
+        ];
+        match alive.iter().find(|(_, alive)| !alive) {
+            Some((actor, _)) => Err(Failure(format!("the {actor} actor has died: this is a fault of tasuki"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn replicator_config(
+    settings: &Settings,
+    table: &Table,
+    membership: &Addr<Membership>,
+    exporter: Option<actix::Recipient<crate::replication::PeerNeeds>>,
+) -> ReplicatorConfig {
+    ReplicatorConfig {
+        table: table.clone(),
+        route: settings.node.route.clone(),
+        cluster: settings.cluster.name.clone(),
+        rules: CoreConfig {
+            ack: settings.session.ack,
+            ack_timeout: settings.session.ack_timeout,
+            claim_timeout: settings.session.claim_timeout,
+        },
+        exporter,
+        gone: membership.clone().recipient(),
+    }
+}
+
+fn accept_links(listener: TcpListener, doorway: Doorway) -> Result<(), Failure> {
+    let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
+    rt::spawn(accept(listener.map_err(|error| Failure(format!("cannot accept links: {error}")))?, doorway));
+    Ok(())
+}
+
+fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| Failure(format!("cannot listen on {address} ({key}): {error}")))
+}
+
+fn local_addr(address: io::Result<SocketAddr>) -> Result<SocketAddr, Failure> {
+    address.map_err(|error| Failure(format!("a socket without an address: {error}")))
+}
+
+/// The address that others are told: one that listens everywhere is reached where the cluster is.
+fn reachable(address: SocketAddr, cluster: IpAddr) -> SocketAddr {
+    if address.ip().is_unspecified() { SocketAddr::new(cluster, address.port()) } else { address }
+}
+
+fn server_ended(ended: io::Result<()>) -> Failure {
+    match ended {
+        Ok(()) => Failure("the HTTP server ended by itself".into()),
+        Err(error) => Failure(format!("the HTTP server failed: {error}")),
+    }
+}

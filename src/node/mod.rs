@@ -1,1 +1,177 @@
-//! Being built.
+//! The house: takes a request to its webapp, gives it its session, and lets the reply go when the session is safe.
+//!
+//! ```text
+//!   serve ─► gate: turn, claim ─► webapp page ─► commit: table, replicator ─► reply
+//!     │        (or: not done here, ask r2)          (or: not done here, fenced)
+//!     ├─► static file
+//!     └─► control: /health, /ready, /.tasuki
+//! ```
+//!
+//! One [`Worker`] per HTTP worker thread, all over one [`House`]. Balancers are known here only by the headers they
+//! send.
+
+mod commit;
+pub mod control;
+mod cookie;
+mod gate;
+mod notice;
+mod refusal;
+mod serve;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use actix::Addr;
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+pub use self::{
+    control::Order,
+    notice::{NewDuty, Notice},
+    serve::routes,
+};
+use crate::{
+    membership::{Roster, SharedDuty},
+    names::{ContextPath, NodeId, Route},
+    replication::Replicator,
+    session::Table,
+    settings,
+    time::Moment,
+    webapp::{Catalogue, NodeInfo},
+};
+
+/// What all workers of a node share.
+pub struct House {
+    /// This life of the process.
+    pub me: NodeId,
+    /// This node's name.
+    pub route: Route,
+    /// Where it answers HTTP.
+    pub http: SocketAddr,
+    /// The sessions.
+    pub table: Table,
+    /// The webapps.
+    pub catalogue: Catalogue,
+    /// What this node wants to be asked for.
+    pub duty: SharedDuty,
+    /// The other members.
+    pub roster: Arc<ArcSwap<Roster>>,
+    /// What pages may know of the cluster.
+    pub info: ArcSwap<NodeInfo>,
+    /// `[session]`
+    pub session: settings::Session,
+    /// `Tasuki-Node` and `Tasuki-Copies` on every reply.
+    pub response_headers: bool,
+    /// Where orders from outside go.
+    pub orders: mpsc::Sender<Order>,
+    /// The exporter and every worker's replicator, for reports.
+    pub replicators: Mutex<Vec<Addr<Replicator>>>,
+    /// What is going on.
+    pub traffic: Traffic,
+}
+
+/// What one HTTP worker works with.
+#[derive(Clone)]
+pub struct Worker {
+    house: Arc<House>,
+    replicator: Addr<Replicator>,
+}
+
+/// Requests that run, and when the last one came.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    running: AtomicUsize,
+    last: AtomicU64,
+}
+
+/// A running request.
+struct Running<'a>(&'a Traffic);
+
+impl Worker {
+    /// A worker of `house` with its own replicator.
+    pub fn new(house: Arc<House>, replicator: Addr<Replicator>) -> Self {
+        Self { house, replicator }
+    }
+}
+
+impl House {
+    /// How long a webapp's sessions may be idle, and whether they travel.
+    fn session_rules(&self, app: &crate::webapp::Webapp) -> SessionRules {
+        use crate::{session::replica::Reach, webapp::SessionTimeout};
+        let descriptor = app.descriptor();
+        SessionRules {
+            context: app.context().clone(),
+            reach: if descriptor.distributable { Reach::Cluster } else { Reach::Node },
+            timeout: match descriptor.session_timeout {
+                SessionTimeout::Unspecified => Some(self.session.timeout),
+                SessionTimeout::After(timeout) => Some(timeout),
+                SessionTimeout::Never => None,
+            },
+        }
+    }
+
+    /// A worker has started its replicator.
+    pub fn add_replicator(&self, replicator: Addr<Replicator>) {
+        self.replicators().push(replicator);
+    }
+
+    /// How many replicators there are.
+    pub fn replicator_count(&self) -> usize {
+        self.replicators().len()
+    }
+
+    /// No replicator has panicked.
+    pub fn replicators_live(&self) -> bool {
+        self.replicators().iter().all(Addr::connected)
+    }
+
+    fn replicators(&self) -> MutexGuard<'_, Vec<Addr<Replicator>>> {
+        self.replicators.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The route of a live node, this one included.
+    fn route_of(&self, node: NodeId) -> Option<Route> {
+        if node == self.me {
+            return Some(self.route.clone());
+        }
+        self.roster.load().node(node).map(|node| node.route)
+    }
+}
+
+/// How the sessions of a webapp live.
+#[derive(Clone, Debug)]
+struct SessionRules {
+    context: ContextPath,
+    reach: crate::session::replica::Reach,
+    timeout: Option<Duration>,
+}
+
+impl Traffic {
+    fn begin(&self) -> Running<'_> {
+        self.running.fetch_add(1, Relaxed);
+        self.last.store(Moment::now().0, Relaxed);
+        Running(self)
+    }
+
+    /// How many requests run.
+    pub fn running(&self) -> usize {
+        self.running.load(Relaxed)
+    }
+
+    /// Nothing runs, and nothing has come for so long.
+    pub fn is_quiet(&self, now: Moment, span: Duration) -> bool {
+        self.running() == 0 && now.since(Moment(self.last.load(Relaxed))) >= span
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Relaxed);
+    }
+}

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     limits,
-    membership::{Duty, NodeMember, Roster, RosterChanged},
+    membership::{Duty, LinkBroken, NodeMember, Roster, RosterChanged},
     names::{NodeId, Route, SessionId},
     session::{Slots, Swept, Table, delta::Update},
     time::Moment,
@@ -45,13 +45,8 @@ pub struct ReplicatorConfig {
     /// Who copies whole sessions to a peer; none: this one does.
     pub exporter: Option<Recipient<PeerNeeds>>,
     /// Who hears that a peer's process is gone.
-    pub gone: Recipient<LinkGone>,
+    pub gone: Recipient<LinkBroken>,
 }
-
-/// A peer's process has gone: its link broke, and nobody listens there any more.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct LinkGone(pub NodeId);
 
 /// A peer may lack sessions: a link to it came up, or its queue was full.
 #[derive(Clone, Copy, Debug, Message)]
@@ -269,7 +264,7 @@ impl Handler<FromLink> for Replicator {
             LinkEvent::Up => self.run(|core, _, outside| core.link_up(peer, outside)),
             LinkEvent::Down => self.run(|core, now, outside| core.link_down(peer, now, outside)),
             LinkEvent::Replies(replies) => self.run(|core, now, outside| core.replied(peer, replies, now, outside)),
-            LinkEvent::Gone => self.outside.config.gone.do_send(LinkGone(peer)),
+            LinkEvent::Gone => self.outside.config.gone.do_send(LinkBroken(peer)),
         }
     }
 }

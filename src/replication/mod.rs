@@ -19,6 +19,4 @@ mod greeting;
 pub mod ledger;
 mod link;
 
-pub use actor::{
-    Claim, Claimed, LinkGone, LinkReport, Observe, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch,
-};
+pub use actor::{Claim, Claimed, LinkReport, Observe, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch};

@@ -1,0 +1,136 @@
+//! What a request did to its session: made true here, told to the holders, and taken back if one of them objects.
+
+use actix_web::rt;
+
+use super::{
+    SessionRules, Worker,
+    cookie::CookieChange,
+    gate::{Entry, NotDone},
+};
+use crate::{
+    names::SessionId,
+    replication::{Replicate, ledger::Verdict},
+    session::{
+        Slots,
+        draft::{Change, Draft, Fate},
+        replica::{self, Birth, Committed, NotOwner, Reach},
+        stamp::Epoch,
+    },
+    time::Moment,
+};
+
+/// A request whose reply may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Done {
+    pub(super) cookie: CookieChange,
+    /// Nodes that hold the write, this one included; none when nothing was written.
+    pub(super) copies: Option<usize>,
+}
+
+impl Worker {
+    /// Commits what the page wants, and waits until the reply may leave.
+    ///
+    /// Runs to its end even when the client goes away meanwhile: a commit that a holder refuses must be taken back
+    /// before the session's next turn.
+    pub(super) async fn settle(&self, entry: Entry, draft: Draft, rules: &SessionRules) -> Result<Done, NotDone> {
+        let Entry { turn, cookie_is_stale, .. } = entry;
+        if draft.changes().is_empty() && draft.fate() == Fate::Continues {
+            return Ok(self.settle_read(&draft, cookie_is_stale));
+        }
+        let (worker, rules) = (self.clone(), rules.clone());
+        let commit = rt::spawn(async move {
+            let done = worker.settle_write(&draft, &rules, cookie_is_stale).await;
+            drop(turn);
+            done
+        });
+        // It is never cancelled, and our own code does not panic; a reply that cannot be proved safe is not given.
+        commit.await.unwrap_or(Err(NotDone::AskAnother))
+    }
+
+    fn settle_read(&self, draft: &Draft, cookie_is_stale: bool) -> Done {
+        let cookie = match draft.id() {
+            Some(id) => {
+                self.touch(id);
+                if cookie_is_stale { CookieChange::Set(id) } else { CookieChange::Keep }
+            }
+            None => CookieChange::Keep,
+        };
+        Done { cookie, copies: None }
+    }
+
+    async fn settle_write(&self, draft: &Draft, rules: &SessionRules, cookie_is_stale: bool) -> Result<Done, NotDone> {
+        match (draft.id(), draft.fate()) {
+            (None, Fate::Ends | Fate::Renewed) if draft.changes().is_empty() => {
+                Ok(Done { cookie: CookieChange::Keep, copies: None })
+            }
+            (None, _) => self.begin(draft.changes(), rules).await,
+            (Some(id), Fate::Continues) => {
+                let copies = self.change(id, draft.changes(), rules.reach).await?;
+                let cookie = if cookie_is_stale { CookieChange::Set(id) } else { CookieChange::Keep };
+                Ok(Done { cookie, copies: Some(copies) })
+            }
+            (Some(id), Fate::Renewed) => {
+                let all: Vec<Change> =
+                    draft.attributes().map(|(name, value)| Change::Set(name.into(), value.clone())).collect();
+                let done = self.begin(&all, rules).await?;
+                self.end(id, rules.reach).await?;
+                Ok(done)
+            }
+            (Some(id), Fate::Ends) => {
+                let copies = self.end(id, rules.reach).await?;
+                if draft.changes().is_empty() {
+                    return Ok(Done { cookie: CookieChange::Clear, copies: Some(copies) });
+                }
+                self.begin(draft.changes(), rules).await
+            }
+        }
+    }
+
+    /// Creates a session by its first write.
+    async fn begin(&self, changes: &[Change], rules: &SessionRules) -> Result<Done, NotDone> {
+        let table = &self.house.table;
+        let counts = table.counts();
+        if counts.owned + counts.held >= self.house.session.max_sessions.get() {
+            return Err(NotDone::Full);
+        }
+        let id = SessionId::draw();
+        let birth =
+            Birth { id, me: self.house.me, context: &rules.context, reach: rules.reach, timeout: rules.timeout };
+        let committed = table.with(id, |slot| replica::create(slot, &birth, changes, Moment::now()));
+        let copies = self.replicate(id, committed, rules.reach).await?;
+        Ok(Done { cookie: CookieChange::Set(id), copies: Some(copies) })
+    }
+
+    async fn change(&self, id: SessionId, changes: &[Change], reach: Reach) -> Result<usize, NotDone> {
+        let committed = self.house.table.with(id, |slot| replica::commit(slot, id, changes, Moment::now()));
+        self.replicate(id, committed.map_err(|NotOwner| NotDone::AskAnother)?, reach).await
+    }
+
+    async fn end(&self, id: SessionId, reach: Reach) -> Result<usize, NotDone> {
+        let committed = self.house.table.with(id, |slot| replica::end(slot, id, Moment::now()));
+        self.replicate(id, committed.map_err(|NotOwner| NotDone::AskAnother)?, reach).await
+    }
+
+    async fn replicate(&self, id: SessionId, committed: Committed, reach: Reach) -> Result<usize, NotDone> {
+        if reach == Reach::Node {
+            return Ok(1);
+        }
+        let Committed { update, undo } = committed;
+        // A closed mailbox: the process is going down, and nobody may be told that the write is safe.
+        match self.replicator.send(Replicate(update)).await.map_err(|_| NotDone::AskAnother)? {
+            Verdict::Held(copies) => Ok(copies),
+            Verdict::Fenced(promised) => {
+                self.house.table.with(id, |slot| replica::undo(slot, undo, promised));
+                Err(self.ask_owner(promised))
+            }
+            Verdict::Ended(stamp) => {
+                self.house.table.with(id, |slot| replica::bury(slot, stamp, Moment::now()));
+                Err(NotDone::AskAnother)
+            }
+        }
+    }
+
+    fn ask_owner(&self, promised: Epoch) -> NotDone {
+        self.house.route_of(promised.node).map_or(NotDone::AskAnother, NotDone::AskNode)
+    }
+}

@@ -1,0 +1,217 @@
+//! What the node tells and obeys: `/health`, `/ready`, and `/.tasuki` for balancers and the command line.
+//!
+//! `/.tasuki` answers to this machine and to the addresses of live balancers, and only to requests with the header
+//! `Tasuki-Control`, which a foreign web page cannot make a browser send without asking first (CORS preflight).
+
+use std::net::IpAddr;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, StatusCode},
+    web,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{House, Worker, refusal};
+use crate::{
+    limits,
+    membership::{Duty, Role, Roster},
+    names::NodeId,
+    observe::{NodeReport, NodeState, PeerReport},
+    replication::{LinkReport, Observe},
+};
+
+/// Marks a request that a person or a balancer meant.
+const CONTROL: &str = "Tasuki-Control";
+
+/// An order from outside, for the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Serve, or drain.
+    Duty(Duty),
+    /// Stop gracefully and begin a new life.
+    Restart,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedDuty {
+    duty: Duty,
+}
+
+/// Which life of the node answers.
+#[derive(Serialize)]
+struct Life {
+    life: NodeId,
+}
+
+/// What the paths of this file are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Health,
+    Ready,
+    Status,
+    Life,
+    Duty,
+    Restart,
+    /// Below `/.tasuki`, but nothing.
+    Nothing,
+}
+
+/// Whether a path belongs to this file; webapps never see it.
+pub(super) fn asked(path: &str) -> Option<Asked> {
+    Some(match path {
+        "/health" => Asked::Health,
+        "/ready" => Asked::Ready,
+        "/.tasuki/status" => Asked::Status,
+        "/.tasuki/life" => Asked::Life,
+        "/.tasuki/duty" => Asked::Duty,
+        "/.tasuki/restart" => Asked::Restart,
+        path if path == "/.tasuki" || path.starts_with("/.tasuki/") => Asked::Nothing,
+        _ => return None,
+    })
+}
+
+impl Worker {
+    pub(super) async fn control(&self, asked: Asked, request: &HttpRequest, payload: web::Payload) -> HttpResponse {
+        match asked {
+            Asked::Health => return HttpResponse::Ok().body("ok\n"),
+            Asked::Ready => return ready(self.house.duty.get()),
+            _ => {}
+        }
+        let peer = request.peer_addr().map(|address| address.ip());
+        if !request.headers().contains_key(CONTROL)
+            || !peer.is_some_and(|ip| may_control(ip, &self.house.roster.load()))
+        {
+            return refusal::page(StatusCode::FORBIDDEN, "Not from here.");
+        }
+        match (asked, request.method()) {
+            (Asked::Status, &Method::GET) => HttpResponse::Ok().json(self.house.report().await),
+            (Asked::Life, &Method::GET) => HttpResponse::Ok().json(Life { life: self.house.me }),
+            (Asked::Duty, &Method::POST) => self.new_duty(payload).await,
+            (Asked::Restart, &Method::POST) => self.order(Order::Restart, StatusCode::ACCEPTED),
+            (Asked::Status | Asked::Life | Asked::Duty | Asked::Restart, _) => {
+                refusal::page(StatusCode::METHOD_NOT_ALLOWED, "This path is asked in another way.")
+            }
+            _ => refusal::page(StatusCode::NOT_FOUND, "There is nothing here."),
+        }
+    }
+
+    async fn new_duty(&self, payload: web::Payload) -> HttpResponse {
+        let body = payload.to_bytes_limited(limits::CONTROL_BYTES).await;
+        let wanted = body.ok().and_then(Result::ok).and_then(|body| serde_json::from_slice::<WantedDuty>(&body).ok());
+        match wanted {
+            Some(WantedDuty { duty: duty @ (Duty::Serving | Duty::Draining) }) => {
+                self.order(Order::Duty(duty), StatusCode::NO_CONTENT)
+            }
+            _ => {
+                refusal::page(StatusCode::BAD_REQUEST, "The body is {\"duty\":\"serving\"} or {\"duty\":\"draining\"}.")
+            }
+        }
+    }
+
+    fn order(&self, order: Order, taken: StatusCode) -> HttpResponse {
+        match self.house.orders.try_send(order) {
+            Ok(()) if order == Order::Restart => HttpResponse::build(taken).json(Life { life: self.house.me }),
+            Ok(()) => HttpResponse::new(taken),
+            Err(_) => refusal::page(StatusCode::SERVICE_UNAVAILABLE, "The node is busy with another order."),
+        }
+    }
+}
+
+impl House {
+    /// How this node is.
+    pub async fn report(&self) -> NodeReport {
+        let duty = self.duty.get();
+        NodeReport {
+            route: self.route.clone(),
+            pid: Some(std::process::id()),
+            http: self.http,
+            state: match duty {
+                Duty::Starting => NodeState::Starting,
+                Duty::Serving | Duty::Draining => NodeState::Ready,
+            },
+            duty,
+            sessions: self.table.counts(),
+            peers: peers(&self.links().await),
+        }
+    }
+
+    /// Every link of every worker.
+    pub async fn links(&self) -> Vec<LinkReport> {
+        let replicators = self.replicators().clone();
+        let reports = replicators.iter().map(|replicator| replicator.send(Observe));
+        futures_util::future::join_all(reports).await.into_iter().flatten().flatten().collect()
+    }
+}
+
+/// A peer is as far as the link that is furthest behind.
+fn peers(links: &[LinkReport]) -> Vec<PeerReport> {
+    let mut peers: Vec<PeerReport> = Vec::new();
+    for link in links {
+        let (in_sync, lag_ms) = (link.in_sync && link.complete, link.lag.as_millis().try_into().unwrap_or(u64::MAX));
+        match peers.iter_mut().find(|peer| peer.route == link.route) {
+            Some(peer) => {
+                peer.in_sync &= in_sync;
+                peer.lag_ms = peer.lag_ms.max(lag_ms);
+            }
+            None => peers.push(PeerReport { route: link.route.clone(), in_sync, lag_ms }),
+        }
+    }
+    peers.sort_by(|a, b| a.route.cmp(&b.route));
+    peers
+}
+
+fn ready(duty: Duty) -> HttpResponse {
+    match duty {
+        Duty::Serving => HttpResponse::Ok().body("ready\n"),
+        Duty::Starting => HttpResponse::ServiceUnavailable().body("starting"),
+        Duty::Draining => HttpResponse::ServiceUnavailable().body("draining"),
+    }
+}
+
+fn may_control(peer: IpAddr, roster: &Roster) -> bool {
+    let is_balancer =
+        |ip| roster.members.iter().any(|member| member.role == Role::Balancer && member.address.ip() == ip);
+    peer.is_loopback() || is_balancer(peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn link(route: &str, in_sync: bool, complete: bool, lag: u64) -> LinkReport {
+        LinkReport {
+            peer: NodeId(1),
+            route: route.parse().unwrap(),
+            in_sync,
+            complete,
+            lag: Duration::from_millis(lag),
+            in_flight: 0,
+            queued_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn a_peer_is_in_sync_when_all_its_links_are() {
+        let report = peers(&[link("r3", true, true, 0), link("r2", true, true, 4), link("r2", true, false, 1)]);
+        let seen: Vec<_> = report.iter().map(|peer| (peer.route.as_str(), peer.in_sync, peer.lag_ms)).collect();
+        assert_eq!(seen, [("r2", false, 4), ("r3", true, 0)]);
+    }
+
+    #[test]
+    fn only_our_own_paths_are_taken_from_the_webapps() {
+        assert_eq!(asked("/health"), Some(Asked::Health));
+        assert_eq!(asked("/.tasuki/nonsense"), Some(Asked::Nothing));
+        assert_eq!(asked("/healthy"), None);
+        assert_eq!(asked("/.tasukix"), None);
+    }
+
+    #[test]
+    fn strangers_give_no_orders() {
+        assert!(may_control("127.0.0.9".parse().unwrap(), &Roster::default()));
+        assert!(!may_control("192.0.2.1".parse().unwrap(), &Roster::default()));
+    }
+}

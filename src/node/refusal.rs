@@ -1,0 +1,76 @@
+//! Replies that no webapp made. Each says what happened and what to do, and nothing of the inside.
+
+use actix_web::{
+    HttpResponse,
+    http::{
+        StatusCode,
+        header::{self, HeaderName, HeaderValue},
+    },
+};
+
+use super::gate::NotDone;
+
+/// Tells the balancer that nothing was done, and where to go instead.
+const RETRY: HeaderName = HeaderName::from_static("tasuki-retry");
+
+/// A page of our own (RFC 9110 section 15).
+pub(super) fn page(status: StatusCode, what: &str) -> HttpResponse {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let what = what.replace('&', "&amp;").replace('<', "&lt;");
+    HttpResponse::build(status)
+        .insert_header((header::CONTENT_TYPE, "text/html; charset=utf-8"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"))
+        .body(format!(
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
+             <style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1.5rem;\
+             color-scheme:light dark}}h1{{font-size:1.6rem}}</style>\n<h1>{} {title}</h1>\n<p>{what}</p>\n",
+            status.as_u16()
+        ))
+}
+
+/// The reply to a request that was not done. Its header, which never leaves our balancer, says that every method may
+/// be sent again.
+pub(super) fn not_done(why: &NotDone) -> HttpResponse {
+    let mut response = match why {
+        NotDone::AskNode(_) | NotDone::AskAnother => {
+            page(StatusCode::SERVICE_UNAVAILABLE, "Another node answers this request. Please try again.")
+        }
+        NotDone::NoTurn(why) => page(StatusCode::SERVICE_UNAVAILABLE, &format!("Please try again later: {why}.")),
+        NotDone::Full => {
+            page(StatusCode::SERVICE_UNAVAILABLE, "This server has as many sessions as it can keep. Please try later.")
+        }
+    };
+    let retry = match why {
+        NotDone::AskNode(route) => route.as_str(),
+        NotDone::AskAnother => "any",
+        NotDone::NoTurn(_) | NotDone::Full => "",
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    if let Ok(retry) = HeaderValue::from_str(retry)
+        && !retry.is_empty()
+    {
+        headers.insert(RETRY, retry);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry(why: &NotDone) -> Option<String> {
+        not_done(why).headers().get(RETRY).map(|value| value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn only_a_request_that_another_node_should_do_is_sent_on() {
+        assert_eq!(retry(&NotDone::AskNode("r2".parse().unwrap())).as_deref(), Some("r2"));
+        assert_eq!(retry(&NotDone::AskAnother).as_deref(), Some("any"));
+        assert_eq!(retry(&NotDone::Full), None);
+        assert_eq!(not_done(&NotDone::Full).status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

@@ -1,0 +1,240 @@
+//! One request of a node, from the head to the reply.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{
+        StatusCode,
+        header::{self, HeaderName, HeaderValue},
+    },
+    web::{self, Bytes},
+};
+use tokio::time::timeout;
+use tracing::error;
+
+use super::{
+    Worker,
+    commit::Done,
+    control, cookie,
+    gate::{Attempt, NotDone},
+    refusal,
+};
+use crate::{
+    limits,
+    membership::Duty,
+    webapp::{self, Found, Page, PageError, Rendered, Resource, Webapp},
+};
+
+const ATTEMPT: &str = "Tasuki-Attempt";
+
+/// Adds a worker's answers to an actix-web app.
+pub fn routes(worker: Worker) -> impl FnOnce(&mut web::ServiceConfig) {
+    move |config| {
+        config.app_data(web::Data::new(worker)).default_service(web::to(answer));
+    }
+}
+
+async fn answer(request: HttpRequest, payload: web::Payload, worker: web::Data<Worker>) -> HttpResponse {
+    if let Some(asked) = control::asked(request.path()) {
+        return worker.control(asked, &request, payload).await;
+    }
+    let _running = worker.house.traffic.begin();
+    let attempt = attempt(&request);
+    let mut response = match worker.turned_away(attempt) {
+        Some(why) => refusal::not_done(&why),
+        None => worker.serve(&request, payload, attempt).await,
+    };
+    worker.sign(&mut response);
+    response
+}
+
+impl Worker {
+    /// A node that is not on duty sends our balancer elsewhere, as long as there is somebody else.
+    fn turned_away(&self, attempt: Attempt) -> Option<NotDone> {
+        let duty = self.house.duty.get();
+        let others = || self.house.roster.load().nodes().any(|node| node.duty == Duty::Serving);
+        let away = match duty {
+            Duty::Serving => false,
+            Duty::Starting => true,
+            Duty::Draining => attempt != Attempt::Direct && others(),
+        };
+        away.then_some(NotDone::AskAnother)
+    }
+
+    async fn serve(&self, request: &HttpRequest, payload: web::Payload, attempt: Attempt) -> HttpResponse {
+        let (app, path) = match self.house.catalogue.load().find(request.path()) {
+            Found::Webapp { app, path } => (app, path),
+            Found::AddSlash(to) => return redirect(to, request.query_string()),
+            Found::NotFound => return not_found(),
+            Found::Bad => return refusal::page(StatusCode::BAD_REQUEST, "This path cannot be looked up."),
+        };
+        match app.resolve(&path) {
+            Resource::Page(page) => {
+                let page = Visit { app: &app, page: &page, path: &path, attempt };
+                self.page(page, request, payload).await.unwrap_or_else(|refused| refused)
+            }
+            Resource::Asset(file) => webapp::assets::answer(&file, request),
+            Resource::AddSlash(to) => redirect(to, request.query_string()),
+            Resource::NotFound => not_found(),
+        }
+    }
+
+    async fn page(
+        &self,
+        visit: Visit<'_>,
+        request: &HttpRequest,
+        payload: web::Payload,
+    ) -> Result<HttpResponse, HttpResponse> {
+        let form = form(request, payload).await?;
+        let rules = self.house.session_rules(visit.app);
+        let name = &self.house.session.cookie;
+        let tokens = match visit.page.needs_session(request.method().as_str()) {
+            true => cookie::tokens(request, name),
+            false => Default::default(),
+        };
+        let mut entry = self.enter(&tokens, &rules, visit.attempt).await.map_err(|why| refusal::not_done(&why))?;
+        let client = Client::of(request);
+        let secure = client.scheme == "https";
+        let asked = client.request(&visit, form, request);
+        let draft = std::mem::replace(&mut entry.draft, crate::session::draft::Draft::blank());
+        let Rendered { status, headers, content_type, body, draft } =
+            self.render(visit.page, asked, draft).map_err(|error| broken(&error))?;
+        let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(|why| refusal::not_done(&why))?;
+        let mut response = HttpResponse::build(status);
+        response.insert_header((header::CONTENT_TYPE, content_type));
+        for header in headers {
+            response.append_header(header);
+        }
+        if let Some(cookie) = self::cookie::cookie(cookie, name, &rules.context, &self.house.route, secure) {
+            response.cookie(cookie);
+        }
+        if let Some(copies) = copies.filter(|_| self.house.response_headers) {
+            response.insert_header(("Tasuki-Copies", copies));
+        }
+        Ok(response.body(body))
+    }
+
+    fn render(
+        &self,
+        page: &Page,
+        request: webapp::Request,
+        draft: crate::session::draft::Draft,
+    ) -> Result<Rendered, PageError> {
+        let info = self.house.info.load_full();
+        let file = request.path.clone();
+        let render = AssertUnwindSafe(|| page.render(request, draft, &info));
+        // A page must not take the other requests of this worker with it.
+        std::panic::catch_unwind(render).unwrap_or_else(|_| {
+            Err(PageError { file, line: None, what: "the page panicked: a fault of tasuki".into() })
+        })
+    }
+
+    fn sign(&self, response: &mut HttpResponse) {
+        let headers = response.headers_mut();
+        if self.house.response_headers
+            && let Ok(route) = HeaderValue::from_str(self.house.route.as_str())
+        {
+            headers.insert(HeaderName::from_static("tasuki-node"), route);
+        }
+        if self.house.duty.get() == Duty::Draining {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+}
+
+/// A request that has found its page.
+#[derive(Clone, Copy)]
+struct Visit<'a> {
+    app: &'a Arc<Webapp>,
+    page: &'a Page,
+    path: &'a str,
+    attempt: Attempt,
+}
+
+/// The client as it is believed to be.
+struct Client {
+    address: String,
+    scheme: String,
+    host: String,
+}
+
+impl Client {
+    /// What our balancer says of it, or the connection itself.
+    ///
+    /// The balancer removes what clients say of themselves, and this node is on loopback unless its administrator
+    /// opens it to another front, which then is trusted in the same way.
+    fn of(request: &HttpRequest) -> Self {
+        let said = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let first = |name| said(name).and_then(|list| list.split(',').next()).map(|item| item.trim().to_owned());
+        let peer = request.peer_addr().map(|address| address.ip());
+        let address = first("X-Forwarded-For").or_else(|| peer.map(|ip| ip.to_string())).unwrap_or_default();
+        let scheme = first("X-Forwarded-Proto").filter(|scheme| scheme == "https").unwrap_or_else(|| "http".into());
+        let host = first("X-Forwarded-Host").or_else(|| said("Host").map(str::to_owned)).unwrap_or_default();
+        Self { address, scheme, host }
+    }
+
+    fn request(self, visit: &Visit<'_>, form: Option<Vec<(String, String)>>, request: &HttpRequest) -> webapp::Request {
+        webapp::Request {
+            method: request.method().as_str().to_owned(),
+            path: visit.path.to_owned(),
+            query: request.query_string().to_owned(),
+            form,
+            headers: request.headers().clone(),
+            remote_addr: self.address,
+            scheme: self.scheme,
+            host: self.host,
+        }
+    }
+}
+
+fn attempt(request: &HttpRequest) -> Attempt {
+    match request.headers().get(ATTEMPT).map(HeaderValue::as_bytes) {
+        Some(b"stay") => Attempt::Stay,
+        Some(b"move") => Attempt::Move,
+        _ => Attempt::Direct,
+    }
+}
+
+/// Reads the fields of a form. Other bodies are left unread.
+async fn form(request: &HttpRequest, payload: web::Payload) -> Result<Option<Vec<(String, String)>>, HttpResponse> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Ok(None);
+    }
+    let body = read(payload).await?;
+    let text =
+        std::str::from_utf8(&body).map_err(|_| refusal::page(StatusCode::BAD_REQUEST, "The form is not in UTF-8."))?;
+    let fields = webapp::parameters(text);
+    fields.map(Some).map_err(|error| refusal::page(StatusCode::BAD_REQUEST, &format!("Too many fields: {error}.")))
+}
+
+async fn read(payload: web::Payload) -> Result<Bytes, HttpResponse> {
+    match timeout(limits::FORM_TIMEOUT, payload.to_bytes_limited(limits::FORM_BYTES)).await {
+        Ok(Ok(Ok(body))) => Ok(body),
+        Ok(Ok(Err(_))) => Err(refusal::page(StatusCode::BAD_REQUEST, "The form ended in the middle.")),
+        Ok(Err(_)) => {
+            let what = format!("A form has at most {} bytes.", limits::FORM_BYTES);
+            Err(refusal::page(StatusCode::PAYLOAD_TOO_LARGE, &what))
+        }
+        Err(_) => Err(refusal::page(StatusCode::REQUEST_TIMEOUT, "The form took too long to arrive.")),
+    }
+}
+
+fn redirect(to: String, query: &str) -> HttpResponse {
+    let to = if query.is_empty() { to } else { format!("{to}?{query}") };
+    HttpResponse::Found().insert_header((header::LOCATION, to)).finish()
+}
+
+fn not_found() -> HttpResponse {
+    refusal::page(StatusCode::NOT_FOUND, "There is no page at this address.")
+}
+
+/// The client gets a number, the log gets the rest.
+fn broken(error: &PageError) -> HttpResponse {
+    let reference = getrandom::u32().unwrap_or_default();
+    error!(reference = format_args!("{reference:08x}"), "{error}");
+    let what = format!("This page failed. Please tell the administrator this number: {reference:08x}.");
+    refusal::page(StatusCode::INTERNAL_SERVER_ERROR, &what)
+}
