@@ -229,3 +229,49 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a connection is read on after a reply that did not wait for the body, so that the reply arrives (RFC 9112
 /// section 9.6).
 pub const LINGER: Duration = Duration::from_secs(2);
+// --- Settings and the command ---
+
+/// Bytes of a settings file. Ours, with every key and its explanation, has a hundredth of it.
+pub const SETTINGS_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a cluster's name. It stands in every datagram.
+pub const CLUSTER_NAME_BYTES: usize = 64;
+
+/// Bytes of the session cookie's name. It stands in every request.
+pub const COOKIE_NAME_BYTES: usize = 64;
+
+/// Entries of one list in the settings: peers, members, networks.
+pub const SETTING_LIST: usize = 256;
+
+/// The largest `balancer.retry_body_bytes`: bodies are kept in memory, one for each request on its way.
+pub const RETRY_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// HTTP workers of one process.
+pub const WORKERS: usize = 1_024;
+
+/// Nodes that one `tasuki up` starts: their HTTP ports are 10,000 apart, and one machine is no cluster.
+pub const CHILD_NODES: usize = 9;
+
+/// Bytes of an answer that the command reads: a status of [`SETTING_LIST`] nodes fits.
+pub const STATUS_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long the command waits for one answer of the balancer.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long `tasuki restart` waits until the node is back and in sync.
+pub const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long `tasuki up` waits for its children before it prints their addresses anyway.
+pub const UP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a child gets beyond `shutdown_timeout` before it is killed.
+pub const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// A child that lives shorter than this is started again more slowly each time.
+pub const SHORT_LIFE: Duration = Duration::from_secs(10);
+
+/// The first wait before a child is started again; it doubles from there.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest wait before a child is started again.
+pub const BACKOFF_LAST: Duration = Duration::from_secs(5);

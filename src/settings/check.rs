@@ -1,0 +1,264 @@
+//! Raw settings become checked ones. What is absent keeps its default; what is wrong is refused with the rule.
+
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use super::{
+    Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, Settings, StaticMember,
+    defaults::available_workers,
+    raw::{self, Raw, Scalar},
+    refusal::Wrong,
+    values::{self, Rule, duration, host_and_port, list, network, switch, text, whole},
+};
+use crate::{
+    limits,
+    names::{ContextPath, Route},
+};
+
+const MILLI: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Waits inside a request: above a minute the user has left.
+const WAIT: RangeInclusive<Duration> = MILLI..=MINUTE;
+
+pub(super) fn check(raw: Raw) -> Result<Settings, Wrong> {
+    Ok(Settings {
+        cluster: cluster(raw.cluster)?,
+        session: session(raw.session)?,
+        node: node(raw.node)?,
+        balancer: balancer(raw.balancer)?,
+    })
+}
+
+fn cluster(raw: raw::Cluster) -> Result<Cluster, Wrong> {
+    let mut it = Cluster::default();
+    set(&mut it.name, "cluster.name", raw.name, cluster_name)?;
+    set(&mut it.bind, "cluster.bind", raw.bind, loopback)?;
+    set(&mut it.discovery, "cluster.discovery", raw.discovery, |value| list(value, discovery))?;
+    set(&mut it.multicast, "cluster.multicast", raw.multicast, multicast)?;
+    set(&mut it.peers, "cluster.peers", raw.peers, |value| list(value, host_and_port))?;
+    let range = Duration::ZERO..=MINUTE;
+    set(&mut it.discovery_timeout, "cluster.discovery_timeout", raw.discovery_timeout, |value| duration(value, range))?;
+    it.discovery.dedup();
+    Ok(it)
+}
+
+fn session(raw: raw::Session) -> Result<Session, Wrong> {
+    let mut it = Session::default();
+    set(&mut it.cookie, "session.cookie", raw.cookie, cookie_name)?;
+    let idle = Duration::from_secs(1)..=YEAR;
+    set(&mut it.timeout, "session.timeout", raw.timeout, |value| duration(value, idle))?;
+    set(&mut it.ack, "session.ack", raw.ack, ack)?;
+    set(&mut it.ack_timeout, "session.ack_timeout", raw.ack_timeout, |value| duration(value, WAIT))?;
+    set(&mut it.claim_timeout, "session.claim_timeout", raw.claim_timeout, |value| duration(value, WAIT))?;
+    set(&mut it.turn_timeout, "session.turn_timeout", raw.turn_timeout, |value| duration(value, WAIT))?;
+    set(&mut it.max_sessions, "session.max_sessions", raw.max_sessions, |value| values::count(value, 1_000_000_000))?;
+    Ok(it)
+}
+
+fn node(raw: raw::Node) -> Result<Node, Wrong> {
+    let mut it = Node::default();
+    set(&mut it.route, "node.route", raw.route, route)?;
+    set(&mut it.http, "node.http", raw.http, values::address)?;
+    set(&mut it.replication, "node.replication", raw.replication, replication)?;
+    set(&mut it.webapps, "node.webapps", raw.webapps, path)?;
+    set(&mut it.run, "node.run", raw.run, path)?;
+    set(&mut it.workers, "node.workers", raw.workers, workers)?;
+    set(&mut it.response_headers, "node.response_headers", raw.response_headers, switch)?;
+    let stop = Duration::from_millis(100)..=MINUTE * 10;
+    set(&mut it.shutdown_timeout, "node.shutdown_timeout", raw.shutdown_timeout, |value| duration(value, stop))?;
+    Ok(it)
+}
+
+fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
+    let mut it = Balancer::default();
+    let seen = |value: &Scalar| values::small_count(value, 100);
+    set(&mut it.listen, "balancer.listen", raw.listen, values::address)?;
+    set(&mut it.method, "balancer.method", raw.method, method)?;
+    set(&mut it.sticky, "balancer.sticky", raw.sticky, switch)?;
+    set(&mut it.failover, "balancer.failover", raw.failover, switch)?;
+    set(&mut it.timeout, "balancer.timeout", raw.timeout, |value| duration(value, MILLI..=MINUTE * 60))?;
+    set(&mut it.max_attempts, "balancer.max_attempts", raw.max_attempts, |value| values::count(value, 100))?;
+    set(&mut it.retry, "balancer.retry", raw.retry, |value| duration(value, MILLI * 10..=MINUTE * 60))?;
+    set(&mut it.health_interval, "balancer.health_interval", raw.health_interval, |value| {
+        duration(value, MILLI * 10..=MINUTE * 60)
+    })?;
+    set(&mut it.health_fall, "balancer.health_fall", raw.health_fall, seen)?;
+    set(&mut it.health_rise, "balancer.health_rise", raw.health_rise, seen)?;
+    set(&mut it.sorry_page, "balancer.sorry_page", raw.sorry_page, optional_path)?;
+    set(&mut it.trusted_proxies, "balancer.trusted_proxies", raw.trusted_proxies, |value| list(value, network))?;
+    set(&mut it.retry_body_bytes, "balancer.retry_body_bytes", raw.retry_body_bytes, retry_body_bytes)?;
+    set(&mut it.workers, "balancer.workers", raw.workers, workers)?;
+    it.members = members(raw.member)?;
+    it.manager = manager(raw.manager)?;
+    Ok(it)
+}
+
+fn manager(raw: raw::Manager) -> Result<Manager, Wrong> {
+    let mut it = Manager::default();
+    set(&mut it.path, "balancer.manager.path", raw.path, manager_path)?;
+    set(&mut it.allow, "balancer.manager.allow", raw.allow, |value| list(value, network))?;
+    Ok(it)
+}
+
+fn members(raw: Vec<raw::Member>) -> Result<Vec<StaticMember>, Wrong> {
+    if raw.len() > limits::SETTING_LIST {
+        let rule = format!("at most {} members can be listed", limits::SETTING_LIST);
+        return Err(Wrong::new("[[balancer.member]]", format!("{} sections", raw.len()), rule));
+    }
+    let mut members: Vec<StaticMember> = Vec::with_capacity(raw.len());
+    for (index, raw) in raw.into_iter().enumerate() {
+        let key = |name: &str| format!("[[balancer.member]] number {}: {name}", index + 1);
+        let member = member(raw, key)?;
+        if members.iter().any(|other| other.route == member.route) {
+            let rule = "another member has this route; give each its own";
+            return Err(Wrong::new(&key("route"), format!("\"{}\"", member.route), rule));
+        }
+        members.push(member);
+    }
+    Ok(members)
+}
+
+fn member(raw: raw::Member, key: impl Fn(&str) -> String) -> Result<StaticMember, Wrong> {
+    let (mut weight, mut standby) = (50, false); // the seeds' loadfactor
+    let address = required(&key("url"), raw.url, member_url)?;
+    let route = required(&key("route"), raw.route, route)?;
+    set(&mut weight, &key("weight"), raw.weight, |value| whole(value, 1..=100))?;
+    set(&mut standby, &key("standby"), raw.standby, switch)?;
+    Ok(StaticMember { address, route, weight: weight as u8, standby })
+}
+
+fn set<T>(
+    slot: &mut T,
+    key: &str,
+    value: Option<Scalar>,
+    read: impl FnOnce(&Scalar) -> Result<T, Rule>,
+) -> Result<(), Wrong> {
+    if let Some(value) = value {
+        *slot = read(&value).map_err(|rule| Wrong::new(key, &value, rule))?;
+    }
+    Ok(())
+}
+
+fn required<T>(key: &str, value: Option<Scalar>, read: impl FnOnce(&Scalar) -> Result<T, Rule>) -> Result<T, Wrong> {
+    let value = value.ok_or_else(|| Wrong::new(key, "(nothing)", "every member needs it"))?;
+    read(&value).map_err(|rule| Wrong::new(key, &value, rule))
+}
+
+fn cluster_name(value: &Scalar) -> Result<String, Rule> {
+    let name = text(value)?;
+    let good = !name.is_empty() && name.len() <= limits::CLUSTER_NAME_BYTES && !name.contains(char::is_control);
+    let rule = || format!("a cluster's name has 1 to {} bytes of printable text", limits::CLUSTER_NAME_BYTES);
+    good.then(|| name.to_owned()).ok_or_else(rule)
+}
+
+fn loopback(value: &Scalar) -> Result<std::net::IpAddr, Rule> {
+    let rule = "must be an IP address of this machine's loopback, such as \"127.0.0.1\"";
+    let address: std::net::IpAddr = text(value)?.parse().map_err(|_| rule.to_owned())?;
+    if address.is_loopback() {
+        return Ok(address);
+    }
+    Err("cluster links are not sealed in this release, so they stay on loopback; write \"127.0.0.1\" \
+         (node.http and balancer.listen may be any address)"
+        .to_owned())
+}
+
+fn discovery(written: &str) -> Result<Discovery, Rule> {
+    match written {
+        "multicast" => Ok(Discovery::Multicast),
+        "static" => Ok(Discovery::Static),
+        "dns" => Err("\"dns\" is not in this release; name the members in cluster.peers".to_owned()),
+        _ => Err(format!("{written:?} is no way of discovery; there are \"multicast\" and \"static\"")),
+    }
+}
+
+fn multicast(value: &Scalar) -> Result<std::net::SocketAddrV4, Rule> {
+    let group = text(value)?.parse::<std::net::SocketAddrV4>().ok();
+    let rule = "must be an IPv4 multicast group (224.0.0.0 to 239.255.255.255) and a port, as \"228.0.0.4:45564\"";
+    group.filter(|group| group.ip().is_multicast() && group.port() > 0).ok_or(rule.to_owned())
+}
+
+/// RFC 6265 section 4.1.1: a cookie's name is a token of RFC 2616.
+fn cookie_name(value: &Scalar) -> Result<String, Rule> {
+    let name = text(value)?;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let good = !name.is_empty() && name.len() <= limits::COOKIE_NAME_BYTES && name.bytes().all(allowed);
+    let rule = || format!("a cookie's name has 1 to {} letters, digits or -_.", limits::COOKIE_NAME_BYTES);
+    good.then(|| name.to_owned()).ok_or_else(rule)
+}
+
+fn ack(value: &Scalar) -> Result<Ack, Rule> {
+    match text(value)? {
+        "none" => Ok(Ack::None),
+        "one" => Ok(Ack::One),
+        "all" => Ok(Ack::All),
+        _ => Err("must be \"one\", \"all\" or \"none\"".to_owned()),
+    }
+}
+
+fn method(value: &Scalar) -> Result<Method, Rule> {
+    match text(value)? {
+        "by_requests" => Ok(Method::ByRequests),
+        "least_connections" => Ok(Method::LeastConnections),
+        "by_traffic" | "by_busyness" => {
+            Err("not in this release; write \"by_requests\" or \"least_connections\"".to_owned())
+        }
+        "byrequests" | "lbmethod=byrequests" => Err("write \"by_requests\"".to_owned()),
+        _ => Err("must be \"by_requests\" or \"least_connections\"".to_owned()),
+    }
+}
+
+fn route(value: &Scalar) -> Result<Route, Rule> {
+    let rule = || format!("a route has 1 to {} characters of A-Z a-z 0-9 _ -, as \"r1\"", limits::ROUTE_BYTES);
+    text(value)?.parse().map_err(|_| rule())
+}
+
+fn replication(value: &Scalar) -> Result<Option<u16>, Rule> {
+    if matches!(value, Scalar::Text(text) if text.trim() == "auto") {
+        return Ok(None);
+    }
+    let rule = "must be a port from 1 to 65535, or \"auto\" for the first free one of 4000 to 4099";
+    whole(value, 1..=u64::from(u16::MAX)).map(|port| Some(port as u16)).map_err(|_| rule.to_owned())
+}
+
+fn workers(value: &Scalar) -> Result<std::num::NonZero<usize>, Rule> {
+    if matches!(value, Scalar::Text(text) if text.trim() == "auto") {
+        return Ok(available_workers());
+    }
+    let rule = || format!("must be from 1 to {}, or \"auto\" for one a processor", limits::WORKERS);
+    values::count(value, limits::WORKERS).map_err(|_| rule())
+}
+
+fn retry_body_bytes(value: &Scalar) -> Result<usize, Rule> {
+    whole(value, 0..=limits::RETRY_BODY_BYTES as u64).map(|bytes| bytes as usize)
+}
+
+fn path(value: &Scalar) -> Result<PathBuf, Rule> {
+    optional_path(value)?.ok_or("must name a folder".to_owned())
+}
+
+/// Empty text is "none".
+fn optional_path(value: &Scalar) -> Result<Option<PathBuf>, Rule> {
+    let path = text(value)?;
+    if path.contains('\0') {
+        return Err("a path has no zero byte".to_owned());
+    }
+    Ok((!path.is_empty()).then(|| PathBuf::from(path)))
+}
+
+fn manager_path(value: &Scalar) -> Result<String, Rule> {
+    let rule = "must be a path such as \"/balancer-manager\", not \"/\" and without a slash at the end";
+    let path = text(value)?.parse::<ContextPath>().map_err(|_| rule.to_owned())?;
+    let good = !path.as_str().is_empty() && !path.as_str().contains(['%', ' ']);
+    good.then(|| path.as_str().to_owned()).ok_or(rule.to_owned())
+}
+
+fn member_url(value: &Scalar) -> Result<SocketAddr, Rule> {
+    let url = text(value)?;
+    if url.starts_with("ajp:") || url.starts_with("https:") {
+        return Err("AJP and TLS to members are not in this release; write \"http://127.0.0.1:18080\"".to_owned());
+    }
+    let rest = url.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let address = rest.and_then(|rest| rest.parse::<SocketAddr>().ok()).filter(|address| address.port() > 0);
+    address.ok_or("must be http:// with an IP address and a port, as \"http://127.0.0.1:18080\"".to_owned())
+}

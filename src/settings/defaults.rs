@@ -1,0 +1,120 @@
+//! What tasuki does without a file. `conf/tasuki.toml` lists the same values, and a test compares the two.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4},
+    num::NonZero,
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, Settings};
+use crate::names::Route;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+const MAX_SESSIONS: NonZero<usize> = NonZero::new(1_000_000).unwrap();
+
+/// The member, and two more: httpd tries all but one, which with many dead members is a long wait.
+const MAX_ATTEMPTS: NonZero<usize> = NonZero::new(3).unwrap();
+
+// HAProxy's inter, fall and rise.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
+const HEALTH_FALL: NonZero<u32> = NonZero::new(3).unwrap();
+const HEALTH_RISE: NonZero<u32> = NonZero::new(2).unwrap();
+
+impl Default for Settings {
+    /// The values of the systems this one replaces, where they have one and it is safe.
+    fn default() -> Self {
+        Self {
+            cluster: Cluster::default(),
+            session: Session::default(),
+            node: Node::default(),
+            balancer: Balancer::default(),
+        }
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            name: "tasuki".to_owned(),
+            bind: LOOPBACK,
+            discovery: vec![Discovery::Multicast, Discovery::Static],
+            multicast: SocketAddrV4::new(Ipv4Addr::new(228, 0, 0, 4), 45564), // Tomcat's McastService
+            peers: Vec::new(),
+            discovery_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            cookie: "JSESSIONID".to_owned(),
+            timeout: Duration::from_secs(30 * 60), // Tomcat's session-timeout
+            ack: Ack::One,
+            ack_timeout: Duration::from_secs(1),
+            claim_timeout: Duration::from_millis(500),
+            turn_timeout: Duration::from_secs(10),
+            max_sessions: MAX_SESSIONS,
+        }
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            route: default_route(),
+            http: SocketAddr::new(LOOPBACK, 18080),
+            replication: None,
+            webapps: PathBuf::from("webapps"),
+            run: PathBuf::from("run"),
+            workers: available_workers(),
+            response_headers: true,
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Balancer {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(LOOPBACK, 12121),
+            method: Method::ByRequests,
+            sticky: true,
+            failover: true,
+            timeout: Duration::from_secs(2),
+            max_attempts: MAX_ATTEMPTS,
+            retry: Duration::from_secs(2),
+            health_interval: HEALTH_INTERVAL,
+            health_fall: HEALTH_FALL,
+            health_rise: HEALTH_RISE,
+            sorry_page: None,
+            trusted_proxies: Vec::new(),
+            retry_body_bytes: 64 * 1024,
+            workers: available_workers(),
+            members: Vec::new(),
+            manager: Manager::default(),
+        }
+    }
+}
+
+impl Default for Manager {
+    fn default() -> Self {
+        let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+        let loopback_v6 = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
+        Self { path: "/balancer-manager".to_owned(), allow: vec![IpNet::V4(loopback), IpNet::V6(loopback_v6)] }
+    }
+}
+
+/// One worker for each processor this process may use.
+pub(super) fn available_workers() -> NonZero<usize> {
+    thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
+}
+
+fn default_route() -> Route {
+    "r1".parse().expect("r1 is a route")
+}

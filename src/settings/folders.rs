@@ -1,0 +1,76 @@
+//! What settings name on the disk must be there before anything is started.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{Balancer, Node, Refusal, variable_of};
+
+impl Node {
+    /// The webapps folder exists and can be read.
+    ///
+    /// # Errors
+    /// [`Refusal::Missing`], which names the folder, where it was looked for, and what to do.
+    pub fn check_folders(&self) -> Result<(), Refusal> {
+        let problem = match self.webapps.read_dir() {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => format!(
+                "there is no folder {}; start tasuki in the folder that has it, or name it with {}",
+                absolute(&self.webapps).display(),
+                variable_of("node.webapps")
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => "this is not a folder".to_owned(),
+            Err(error) => format!("this folder cannot be read: {error}"),
+        };
+        Err(Refusal::Missing { key: "node.webapps", path: self.webapps.clone(), problem })
+    }
+}
+
+impl Balancer {
+    /// The sorry page, if one is named, exists and is a file.
+    ///
+    /// # Errors
+    /// [`Refusal::Missing`], which names the file and what to do.
+    pub fn check_files(&self) -> Result<(), Refusal> {
+        let Some(page) = self.sorry_page.as_ref().filter(|page| !page.is_file()) else { return Ok(()) };
+        let looked_for = absolute(page);
+        let problem = format!("there is no file {}; write \"\" for the built-in page", looked_for.display());
+        Err(Refusal::Missing { key: "balancer.sorry_page", path: page.clone(), problem })
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_webapps_folder_is_named_with_its_place() {
+        let webapps = PathBuf::from("/nowhere/webapps");
+        let refusal = Node { webapps, ..Node::default() }.check_folders().unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "node.webapps = \"/nowhere/webapps\": there is no folder /nowhere/webapps; start tasuki in the folder that \
+             has it, or name it with TASUKI__NODE__WEBAPPS"
+        );
+    }
+
+    #[test]
+    fn a_file_is_no_webapps_folder() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let node = Node { webapps: file.path().to_owned(), ..Node::default() };
+        assert!(node.check_folders().unwrap_err().to_string().ends_with("this is not a folder"));
+    }
+
+    #[test]
+    fn a_missing_sorry_page_is_refused_and_none_is_not() {
+        assert_eq!(Balancer::default().check_files(), Ok(()));
+        let balancer = Balancer { sorry_page: Some("/nowhere/sorry.html".into()), ..Balancer::default() };
+        let text = balancer.check_files().unwrap_err().to_string();
+        assert!(text.starts_with("balancer.sorry_page = \"/nowhere/sorry.html\": there is no file"), "{text}");
+    }
+}
