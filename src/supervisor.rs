@@ -1,1 +1,444 @@
-//! Being built.
+//! `tasuki up`: the balancer and the nodes of one machine, as child processes.
+//!
+//! ```text
+//! tasuki up ──┬── tasuki balancer    12121
+//!             ├── tasuki node r1     18080   4000
+//!             └── tasuki node r2     28080   4001
+//! ```
+//!
+//! Each child's standard input is a pipe that the supervisor holds and never writes to. A child ends gracefully when
+//! it closes: that is how it is told to stop, and why nothing is orphaned when the supervisor itself is killed.
+
+mod backoff;
+mod child;
+mod ports;
+
+use std::{
+    future::Future,
+    io::{self, Read},
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tracing::{error, warn};
+
+pub use child::ChildPlan;
+use child::{Kept, Order, keep, this_program};
+
+use crate::{
+    limits,
+    settings::{Refusal, Settings, variable_of},
+};
+
+const BALANCER: &str = "balancer";
+
+/// What is started and how it is stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Stopped first, so that nothing new comes in.
+    pub balancer: ChildPlan,
+    /// r1, r2, ...
+    pub nodes: Vec<ChildPlan>,
+    /// The longest graceful stop; [`limits::KILL_GRACE`] later what is left is killed.
+    pub shutdown_timeout: Duration,
+}
+
+/// How `up` came to its end when it was asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Every child has finished its work.
+    Graceful,
+    /// A child was killed: it took too long, or a second signal asked for it.
+    Killed,
+}
+
+/// Why `up` does not run, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A folder or file that a setting names is missing.
+    #[error(transparent)]
+    Settings(#[from] Refusal),
+    /// A port is taken.
+    #[error("{key}: {problem}")]
+    Port {
+        /// The setting it comes from.
+        key: &'static str,
+        /// Which port, why, and what to do.
+        problem: String,
+    },
+    /// The ports run out of the range.
+    #[error("{key}: from port {first} on there are not enough ports for {nodes} nodes; start lower")]
+    NoPorts {
+        /// The setting it comes from.
+        key: &'static str,
+        /// The first port.
+        first: u16,
+        /// Nodes asked for.
+        nodes: usize,
+    },
+    /// A child ended by itself before everything was up; it has said why.
+    #[error("{child} did not start (exit code {code}); it has said why above")]
+    Refused {
+        /// `balancer` or a route.
+        child: String,
+        /// Its exit code.
+        code: i32,
+    },
+    /// The executable could not be run.
+    #[error("{child} could not be started: {error}")]
+    NotStarted {
+        /// `balancer` or a route.
+        child: String,
+        /// What the operating system says.
+        error: io::Error,
+    },
+}
+
+/// Checks folders and ports and says what would be started: a balancer, and `nodes` nodes named r1, r2, ...
+///
+/// `program` is this executable, `config` what the children are given as `--config`.
+///
+/// # Errors
+/// [`Failure`] names the folder or port that cannot be used. Nothing has been started then.
+pub fn plan(settings: &Settings, nodes: usize, program: &Path, config: Option<&Path>) -> Result<Plan, Failure> {
+    settings.node.check_folders()?;
+    settings.balancer.check_files()?;
+    let ports = ports::plan(settings, nodes)?;
+    let members: Vec<String> =
+        ports.replication.iter().map(|port| SocketAddr::new(settings.cluster.bind, *port).to_string()).collect();
+    let peers_without = |own: Option<usize>| {
+        let others = members.iter().enumerate().filter(|(index, _)| Some(*index) != own).map(|(_, member)| member);
+        let peers: Vec<&str> = others.chain(&settings.cluster.peers).map(String::as_str).collect();
+        (variable_of("cluster.peers"), peers.join(","))
+    };
+    let node = |index: usize| {
+        let route = format!("r{}", index + 1);
+        let variables = vec![
+            (variable_of("node.route"), route.clone()),
+            (variable_of("node.http"), ports.http[index].to_string()),
+            (variable_of("node.replication"), ports.replication[index].to_string()),
+            peers_without(Some(index)),
+        ];
+        let (program, arguments) = this_program(program, "node", config);
+        ChildPlan { name: route, program, arguments, variables }
+    };
+    let (balancer, arguments) = this_program(program, "balancer", config);
+    let variables = vec![peers_without(None)];
+    Ok(Plan {
+        balancer: ChildPlan { name: BALANCER.to_owned(), program: balancer, arguments, variables },
+        nodes: (0..nodes).map(node).collect(),
+        shutdown_timeout: settings.node.shutdown_timeout,
+    })
+}
+
+/// Starts everything and keeps it running until `stop`; then stops it gracefully, or at once with `stop_at_once`.
+///
+/// `came_up` ends when the whole system answers (or when that was waited for long enough). Until then a child that
+/// exits with code 1 or 2 in its first life ends everything: it cannot work as it is set up.
+///
+/// # Errors
+/// [`Failure::Refused`] and [`Failure::NotStarted`]; whatever was started has been stopped then.
+pub async fn run(
+    plan: Plan,
+    came_up: impl Future<Output = ()>,
+    stop: impl Future<Output = ()>,
+    stop_at_once: impl Future<Output = ()>,
+) -> Result<End, Failure> {
+    let mut keepers = Keepers::start(plan);
+    let (mut came_up, mut stop) = (std::pin::pin!(came_up), std::pin::pin!(stop));
+    let mut waiting = true;
+    let failed = loop {
+        tokio::select! {
+            () = &mut came_up, if waiting => {
+                waiting = false;
+                keepers.up.store(true, Ordering::Relaxed);
+            }
+            () = &mut stop => break None,
+            ended = keepers.next() => break ended,
+        }
+    };
+    let end = keepers.stop(stop_at_once).await;
+    match failed {
+        Some((child, Kept::Refused(code))) => Err(Failure::Refused { child, code }),
+        Some((child, Kept::NotStarted(error))) => Err(Failure::NotStarted { child, error }),
+        _ => Ok(end),
+    }
+}
+
+/// Ends when the process that started this one is gone, or has asked this one to stop: both close standard input.
+///
+/// For a child with the hidden option `--supervised`. Reads on a thread of its own, which lives as long as the process.
+pub fn parent_gone() -> impl Future<Output = ()> + Send + 'static {
+    let (gone, wait) = oneshot::channel::<()>();
+    let reader = move || {
+        let mut bytes = [0; 64];
+        let mut stdin = io::stdin().lock();
+        while stdin.read(&mut bytes).is_ok_and(|read| read > 0) {}
+        drop(gone);
+    };
+    let started = thread::Builder::new().name("parent".to_owned()).spawn(reader);
+    async move {
+        match started {
+            Ok(_) => drop(wait.await),
+            // Better an orphan than a node that stops for want of a thread: the supervisor's kill still ends it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// One task for each child.
+struct Keepers {
+    tasks: JoinSet<(String, Kept)>,
+    balancer: watch::Sender<Order>,
+    nodes: watch::Sender<Order>,
+    balancer_runs: bool,
+    up: Arc<AtomicBool>,
+    shutdown_timeout: Duration,
+    end: End,
+}
+
+impl Keepers {
+    fn start(plan: Plan) -> Self {
+        let (balancer, nodes) = (watch::Sender::new(Order::Run), watch::Sender::new(Order::Run));
+        let up = Arc::new(AtomicBool::new(false));
+        let mut tasks = JoinSet::new();
+        // The nodes first: the balancer then finds them at its first look.
+        for node in plan.nodes {
+            tasks.spawn(keep(node, nodes.subscribe(), up.clone()));
+        }
+        tasks.spawn(keep(plan.balancer, balancer.subscribe(), up.clone()));
+        let (shutdown_timeout, end) = (plan.shutdown_timeout, End::Graceful);
+        Self { tasks, balancer, nodes, balancer_runs: true, up, shutdown_timeout, end }
+    }
+
+    /// The next keeper that has ended; none when all have.
+    async fn next(&mut self) -> Option<(String, Kept)> {
+        let (name, kept) = self.tasks.join_next().await?.unwrap_or_else(|panic| {
+            error!("a keeper ended: {panic}");
+            ("a keeper".to_owned(), Kept::Killed)
+        });
+        if matches!(kept, Kept::Killed) {
+            warn!(child = %name, "killed");
+            self.end = End::Killed;
+        }
+        self.balancer_runs &= name != BALANCER;
+        Some((name, kept))
+    }
+
+    /// The balancer has half of the time to finish its requests; then, or as soon as it has, the nodes are told.
+    async fn stop(mut self, stop_at_once: impl Future<Output = ()>) -> End {
+        let (start, mut at_once) = (Instant::now(), std::pin::pin!(stop_at_once));
+        let deadline = start + self.shutdown_timeout + limits::KILL_GRACE;
+        let half = start + self.shutdown_timeout / 2;
+        self.balancer.send_replace(Order::Stop);
+        let mut nodes_told = false;
+        loop {
+            if !nodes_told && (!self.balancer_runs || Instant::now() >= half) {
+                self.nodes.send_replace(Order::Stop);
+                nodes_told = true;
+            }
+            tokio::select! {
+                ended = self.next() => if ended.is_none() { return self.end },
+                () = sleep_until(half), if !nodes_told => {}
+                () = sleep_until(deadline) => break,
+                () = &mut at_once => break,
+            }
+        }
+        self.balancer.send_replace(Order::Kill);
+        self.nodes.send_replace(Order::Kill);
+        while self.next().await.is_some() {}
+        self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    /// A folder in which each child writes its pid to a file of its name when it starts, and appends to `ends`
+    /// when it ends gracefully.
+    struct Stage(tempfile::TempDir);
+
+    impl Stage {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        /// A shell as a child: `body` runs after its start was noted.
+        fn child(&self, name: &str, body: &str) -> ChildPlan {
+            let folder = self.0.path().display();
+            let script = format!("echo $$ > {folder}/{name}.new; mv {folder}/{name}.new {folder}/{name}; {body}");
+            let script = script.replace("ENDS", &format!("echo {name} >> {folder}/ends"));
+            let arguments = vec!["-c".into(), script.into()];
+            ChildPlan { name: name.to_owned(), program: "/bin/sh".into(), arguments, variables: Vec::new() }
+        }
+
+        fn pid(&self, name: &str) -> Option<u32> {
+            fs::read_to_string(self.0.path().join(name)).ok()?.trim().parse().ok()
+        }
+
+        fn ends(&self) -> String {
+            fs::read_to_string(self.0.path().join("ends")).unwrap_or_default()
+        }
+
+        /// Waits until the child has a process other than `old`.
+        async fn started(&self, name: &str, old: Option<u32>) -> u32 {
+            let wait = async {
+                loop {
+                    match self.pid(name) {
+                        Some(pid) if Some(pid) != old => return pid,
+                        _ => sleep(Duration::from_millis(5)).await,
+                    }
+                }
+            };
+            timeout(Duration::from_secs(10), wait).await.expect("the child starts")
+        }
+
+        fn plan(&self, balancer: &str, node: &str, seconds: u64) -> Plan {
+            Plan {
+                balancer: self.child("balancer", balancer),
+                nodes: vec![self.child("r1", node), self.child("r2", node)],
+                shutdown_timeout: Duration::from_secs(seconds),
+            }
+        }
+    }
+
+    const GOOD: &str = "cat > /dev/null; ENDS";
+    const DEAF: &str = "while :; do sleep 0.05; done";
+
+    fn alive(pid: u32) -> bool {
+        // A zombie has an empty command line.
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    }
+
+    fn kill(pid: u32) {
+        let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    async fn never() {
+        std::future::pending().await
+    }
+
+    #[tokio::test]
+    async fn the_balancer_stops_before_the_nodes() {
+        let stage = Stage::new();
+        let stop = async {
+            for name in ["balancer", "r1", "r2"] {
+                stage.started(name, None).await;
+            }
+        };
+        let plan = stage.plan("cat > /dev/null; sleep 0.3; ENDS", GOOD, 10);
+        assert_eq!(run(plan, never(), stop, never()).await.unwrap(), End::Graceful);
+        assert_eq!(stage.ends().lines().next(), Some("balancer"));
+        assert_eq!(stage.ends().lines().count(), 3, "all have ended by themselves");
+    }
+
+    #[tokio::test]
+    async fn a_killed_child_is_started_again_and_the_others_stay() {
+        let stage = Stage::new();
+        let stop = async {
+            let (r1, r2) = (stage.started("r1", None).await, stage.started("r2", None).await);
+            kill(r1);
+            stage.started("r1", Some(r1)).await;
+            assert_eq!(stage.pid("r2"), Some(r2));
+            assert!(!alive(r1) && alive(r2));
+        };
+        assert_eq!(run(stage.plan(GOOD, GOOD, 10), never(), stop, never()).await.unwrap(), End::Graceful);
+    }
+
+    #[tokio::test]
+    async fn a_child_that_refuses_its_first_start_ends_everything() {
+        let stage = Stage::new();
+        let mut plan = stage.plan(GOOD, GOOD, 10);
+        plan.nodes[1] = stage.child("r2", "exit 2");
+        let failure = run(plan, never(), never(), never()).await.unwrap_err();
+        assert_eq!(failure.to_string(), "r2 did not start (exit code 2); it has said why above");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_after_the_system_came_up_is_a_restart() {
+        let stage = Stage::new();
+        let mut plan = stage.plan(GOOD, GOOD, 10);
+        plan.nodes[1] = stage.child("r2", "sleep 0.3; exit 1");
+        let stop = async {
+            let first = stage.started("r2", None).await;
+            stage.started("r2", Some(first)).await;
+        };
+        assert_eq!(run(plan, async {}, stop, never()).await.unwrap(), End::Graceful);
+    }
+
+    #[tokio::test]
+    async fn a_child_that_does_not_stop_is_killed() {
+        let stage = Stage::new();
+        let stop = async {
+            stage.started("balancer", None).await;
+            stage.started("r1", None).await;
+        };
+        let mut plan = stage.plan(DEAF, GOOD, 1);
+        plan.shutdown_timeout = Duration::from_millis(100);
+        assert_eq!(run(plan, never(), stop, never()).await.unwrap(), End::Killed);
+        assert!(!alive(stage.pid("balancer").unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_second_signal_kills_at_once() {
+        let stage = Stage::new();
+        let all = async || {
+            for name in ["balancer", "r1", "r2"] {
+                stage.started(name, None).await;
+            }
+        };
+        let begun = Instant::now();
+        let end = run(stage.plan(DEAF, DEAF, 60), never(), all(), all()).await.unwrap();
+        assert_eq!(end, End::Killed);
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing was waited for");
+        assert!(["balancer", "r1", "r2"].iter().all(|name| !alive(stage.pid(name).unwrap())));
+    }
+
+    #[tokio::test]
+    async fn an_executable_that_is_not_there_is_named() {
+        let stage = Stage::new();
+        let mut plan = stage.plan(GOOD, GOOD, 10);
+        plan.nodes[0].program = "/nowhere/tasuki".into();
+        let failure = run(plan, never(), never(), never()).await.unwrap_err().to_string();
+        assert!(failure.starts_with("r1 could not be started: No such file"), "{failure}");
+    }
+
+    #[test]
+    fn every_child_knows_the_other_nodes() {
+        let webapps = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.node.webapps = webapps.path().to_owned();
+        settings.node.http.set_port(0);
+        settings.balancer.listen.set_port(0);
+        settings.cluster.peers = vec!["other:4000".to_owned()];
+        let plan = plan(&settings, 2, Path::new("/bin/tasuki"), Some(Path::new("a.toml"))).unwrap();
+        let value = |child: &ChildPlan, key: &str| {
+            let name = variable_of(key);
+            child.variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.clone()).unwrap()
+        };
+        let own: Vec<String> = plan.nodes.iter().map(|node| value(node, "node.replication")).collect();
+        assert_eq!(value(&plan.nodes[0], "cluster.peers"), format!("127.0.0.1:{},other:4000", own[1]));
+        assert_eq!(value(&plan.nodes[1], "cluster.peers"), format!("127.0.0.1:{},other:4000", own[0]));
+        let all = format!("127.0.0.1:{},127.0.0.1:{},other:4000", own[0], own[1]);
+        assert_eq!(value(&plan.balancer, "cluster.peers"), all);
+        assert_eq!(plan.balancer.arguments, ["balancer", "--supervised", "--config", "a.toml"]);
+        assert_eq!(value(&plan.nodes[1], "node.route"), "r2");
+    }
+}

@@ -8,6 +8,7 @@ const ALIKE: f64 = 0.8;
 ///
 /// Dotted keys are compared as a whole and by their last part, so that a good key in the wrong section is found too.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let name = &name.to_lowercase().replace('-', "_");
     let scored = known.into_iter().map(|candidate| (likeness(name, candidate), candidate));
     let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
     (best.0 >= ALIKE).then_some(best.1)
