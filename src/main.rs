@@ -1,3 +1,7 @@
 //! tasuki: the command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tasuki::cli::run()
+}

@@ -1,1 +1,185 @@
-//! Being built.
+//! The command line: one file a command, and the only place that prints.
+//!
+//! Exit codes: 0 good, 1 failed, 2 wrong use (options, settings).
+
+mod check;
+mod client;
+mod duty;
+mod restart;
+mod serve;
+mod signals;
+mod status;
+mod up;
+
+use std::{
+    future::Future,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    server,
+    settings::{Refusal, Sources},
+    supervisor,
+};
+
+const AFTER_HELP: &str = "\
+Examples:
+  tasuki                              the balancer on 127.0.0.1:12121 and two nodes, until Ctrl-C
+  tasuki --nodes 3                    the same with three nodes
+  tasuki status                       who is there, who is in sync
+  tasuki drain r1                     r1 gets no new sessions; those it has move on
+  tasuki restart --rolling            every node, one after the other; no session is lost
+  tasuki check --config my.toml       is this file good?
+  TASUKI__SESSION__TIMEOUT=1h tasuki  any setting by environment variable
+
+Settings: built-in defaults, then conf/tasuki.toml (or --config FILE), then environment variables
+TASUKI__SECTION__KEY (TASUKI__BALANCER__LISTEN=127.0.0.1:8080), then options.
+RUST_LOG=debug shows more of what happens.
+
+Exit codes: 0 good, 1 failed, 2 wrong use (an option or a setting).";
+
+/// An application server that carries users' sessions from node to node.
+#[derive(Debug, Parser)]
+#[command(name = "tasuki", version, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
+struct Tasuki {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    up: up::Up,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the balancer and the nodes of this machine, and keep them running (what tasuki alone does)
+    Up(up::Up),
+    /// Run one node
+    Node(serve::Node),
+    /// Run the balancer
+    Balancer(serve::Balancer),
+    /// Show the balancer's nodes, their sessions, and who is in sync with whom
+    Status(status::Status),
+    /// Give a node no new sessions; those it has move to another node with their next request
+    Drain(duty::OneNode),
+    /// Let a drained node serve again
+    Resume(duty::OneNode),
+    /// Restart a node, or all of them one after the other, and wait until it is back and in sync
+    Restart(restart::Restart),
+    /// Say whether the settings are good
+    Check(check::Check),
+}
+
+/// Where settings come from, for every command.
+#[derive(Clone, Debug, Default, Args)]
+struct Config {
+    /// The settings file [default: conf/tasuki.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Why a command did not do what it was asked to; its text is one line.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Settings(#[from] Refusal),
+    #[error(transparent)]
+    Supervisor(#[from] supervisor::Failure),
+    #[error(transparent)]
+    Server(#[from] server::Failure),
+    #[error(transparent)]
+    Ask(#[from] client::AskError),
+    #[error(transparent)]
+    Restart(#[from] restart::NotRestarted),
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+}
+
+/// Does what the command line says.
+///
+/// Ends the process itself for `--help`, `--version` (code 0) and for options that are not understood (code 2).
+pub fn run() -> ExitCode {
+    let arguments = Tasuki::parse();
+    let done = match arguments.command.unwrap_or(Command::Up(arguments.up)) {
+        Command::Up(up) => up.run(),
+        Command::Node(node) => node.run(),
+        Command::Balancer(balancer) => balancer.run(),
+        Command::Status(status) => status.run(),
+        Command::Drain(node) => node.drain(),
+        Command::Resume(node) => node.resume(),
+        Command::Restart(restart) => restart.run(),
+        Command::Check(check) => check.run(),
+    };
+    done.unwrap_or_else(|failure| {
+        complain(&failure.to_string());
+        ExitCode::from(failure.exit_code())
+    })
+}
+
+impl Config {
+    fn sources(&self) -> Sources {
+        Sources::of_this_process(self.config.clone())
+    }
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Settings(_) | Self::Supervisor(supervisor::Failure::Settings(_)) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Runs a command that asks the balancer, or watches children, on this thread.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::System("the runtime does not start", error))?.block_on(work)
+}
+
+/// Prints to standard output. That nobody reads it any more (`tasuki status | head`) is no error.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "tasuki: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Tasuki::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_up() {
+        let arguments = Tasuki::try_parse_from(["tasuki", "--nodes", "3"]).unwrap();
+        assert!(arguments.command.is_none());
+        assert_eq!(arguments.up.nodes(), 3);
+        assert_eq!(Tasuki::try_parse_from(["tasuki"]).unwrap().up.nodes(), 2);
+    }
+
+    #[test]
+    fn wrong_use_is_code_2() {
+        for wrong in [
+            &["tasuki", "start"][..],
+            &["tasuki", "--nodes", "0"],
+            &["tasuki", "--nodes", "10"],
+            &["tasuki", "drain"],
+            &["tasuki", "drain", "r.1"],
+            &["tasuki", "restart"],
+            &["tasuki", "restart", "r1", "--rolling"],
+        ] {
+            assert_eq!(Tasuki::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+    }
+}

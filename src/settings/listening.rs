@@ -45,8 +45,13 @@ impl Listening {
     /// Takes the file away, if it still speaks of this process. For the balancer's graceful stop.
     pub fn remove_own(run: &Path) {
         if Self::read(run).is_ok_and(|listening| listening.pid == process::id()) {
-            let _ = fs::remove_file(path(run));
+            Self::forget(run);
         }
+    }
+
+    /// Takes the file away, whoever wrote it. For a start that waits for a new one.
+    pub fn forget(run: &Path) {
+        let _ = fs::remove_file(path(run));
     }
 }
 

@@ -1,0 +1,106 @@
+//! `tasuki node` and `tasuki balancer`: one process of the cluster.
+
+use std::{
+    env,
+    future::Future,
+    io,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{self, ExitCode},
+};
+
+use clap::Args;
+
+use super::{Config, Failure, signals};
+use crate::{
+    observe,
+    server::{self, Exit},
+    settings::Settings,
+    supervisor::parent_gone,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Node {
+    /// The node's name, behind the dot in the session cookie [default: node.route]
+    #[arg(long)]
+    route: Option<String>,
+    #[command(flatten)]
+    process: Process,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Balancer {
+    #[command(flatten)]
+    process: Process,
+}
+
+#[derive(Debug, Args)]
+struct Process {
+    #[command(flatten)]
+    config: Config,
+    /// Stop when standard input ends: the supervisor holds its other end
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+impl Node {
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let sources = self.process.config.sources().with_flag("--route", "node.route", self.route.clone());
+        let settings = sources.load()?.settings;
+        settings.node.check_folders()?;
+        self.process.run(settings, server::run_node)
+    }
+}
+
+impl Balancer {
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let settings = self.process.config.sources().load()?.settings;
+        settings.balancer.check_files()?;
+        self.process.run(settings, server::run_balancer)
+    }
+}
+
+type Stop = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+impl Process {
+    fn run<F>(&self, settings: Settings, server: impl FnOnce(Settings, Stop) -> F) -> Result<ExitCode, Failure>
+    where
+        F: Future<Output = Result<Exit, server::Failure>>,
+    {
+        // Asked for now: after an upgrade the path leads to the new executable, and a restart runs that one.
+        let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
+        observe::start_log();
+        let exit = actix::System::new().block_on(async {
+            let stop = self.stop().map_err(|error| Failure::System("signals cannot be received", error))?;
+            Ok::<_, Failure>(server(settings, stop).await?)
+        })?;
+        match exit {
+            Exit::Stopped => Ok(ExitCode::SUCCESS),
+            Exit::Restart => Err(Failure::System("the restart failed", replace_process(program))),
+        }
+    }
+
+    /// Ends at the first signal, or when the supervisor wants it or is gone. A second signal ends the process at once.
+    fn stop(&self) -> io::Result<Stop> {
+        let (first, second) = signals::first_and_second()?;
+        actix::spawn(async {
+            second.await;
+            process::exit(1);
+        });
+        if !self.supervised {
+            return Ok(Box::pin(first));
+        }
+        let gone = parent_gone();
+        Ok(Box::pin(async {
+            tokio::select! {
+                () = first => {}
+                () = gone => {}
+            }
+        }))
+    }
+}
+
+/// The same command line again, in this process: pid, environment and the supervisor's pipe stay. Returns on failure.
+fn replace_process(program: PathBuf) -> io::Error {
+    process::Command::new(program).args(env::args_os().skip(1)).exec()
+}

@@ -1,0 +1,164 @@
+//! `tasuki status`: the table, or the report itself.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Config, Failure, block_on, client::Client, say};
+use crate::{
+    membership::Duty,
+    observe::{NodeReport, NodeState, PeerReport, StatusReport},
+};
+
+const COLUMNS: [&str; 8] = ["ROUTE", "STATE", "DUTY", "HTTP", "PID", "OWNED", "HELD", "PEERS"];
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Print the report as JSON, for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: Config,
+}
+
+impl Status {
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let client = Client::of(&self.config.sources().load()?.settings)?;
+        let report = block_on(async { Ok(client.status().await?) })?;
+        let text = if self.json { json(&report) } else { table(&report) };
+        say(&text);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn json(report: &StatusReport) -> String {
+    // These types hold nothing that JSON cannot.
+    serde_json::to_string_pretty(report).unwrap_or_default()
+}
+
+/// The balancer, then a line a node, in columns as wide as they must be.
+fn table(report: &StatusReport) -> String {
+    let mut lines = vec![format!("balancer {}  pid {}", report.balancer.listen, report.balancer.pid), String::new()];
+    if report.nodes.is_empty() {
+        lines.push("no nodes: start one with \"tasuki node\", or all with \"tasuki up\"".to_owned());
+        return lines.join("\n");
+    }
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    rows.extend(report.nodes.iter().map(row));
+    let widths: [usize; 8] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    lines.extend(rows.iter().map(|row| aligned(row, &widths)));
+    lines.join("\n")
+}
+
+fn row(node: &NodeReport) -> [String; 8] {
+    let peers: Vec<String> = node.peers.iter().map(peer).collect();
+    [
+        node.route.to_string(),
+        state_word(node.state).to_owned(),
+        duty_word(node.duty).to_owned(),
+        node.http.to_string(),
+        node.pid.map_or("-".to_owned(), |pid| pid.to_string()),
+        node.sessions.owned.to_string(),
+        node.sessions.held.to_string(),
+        if peers.is_empty() { "-".to_owned() } else { peers.join(", ") },
+    ]
+}
+
+fn peer(peer: &PeerReport) -> String {
+    match peer {
+        PeerReport { route, in_sync: true, .. } => format!("{route} in sync"),
+        PeerReport { route, lag_ms: 0, .. } => format!("{route} not in sync"),
+        PeerReport { route, lag_ms, .. } => format!("{route} not in sync, {lag_ms} ms behind"),
+    }
+}
+
+fn aligned(row: &[String; 8], widths: &[usize; 8]) -> String {
+    let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+    cells.join("  ").trim_end().to_owned()
+}
+
+/// As in the JSON report.
+pub(super) fn state_word(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Starting => "starting",
+        NodeState::Ready => "ready",
+        NodeState::Stopping => "stopping",
+        NodeState::Failed => "failed",
+    }
+}
+
+fn duty_word(duty: Duty) -> &'static str {
+    match duty {
+        Duty::Starting => "starting",
+        Duty::Serving => "serving",
+        Duty::Draining => "draining",
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::observe::{BalancerReport, SessionCounts};
+
+    /// A report of nodes, each with the routes of the peers that it calls in sync.
+    pub(in crate::cli) fn report(nodes: &[(&str, NodeState, &[&str])]) -> StatusReport {
+        let node = |(route, state, in_sync): &(&str, NodeState, &[&str])| NodeReport {
+            route: route.parse().unwrap(),
+            pid: (*state != NodeState::Failed).then_some(4711),
+            http: "127.0.0.1:18080".parse().unwrap(),
+            state: *state,
+            duty: Duty::Serving,
+            sessions: SessionCounts { owned: 12, held: 3 },
+            peers: nodes
+                .iter()
+                .filter(|(other, ..)| other != route)
+                .map(|(other, ..)| PeerReport {
+                    route: other.parse().unwrap(),
+                    in_sync: in_sync.contains(other),
+                    lag_ms: 0,
+                })
+                .collect(),
+        };
+        StatusReport {
+            balancer: BalancerReport { listen: "127.0.0.1:12121".parse().unwrap(), pid: 4710 },
+            nodes: nodes.iter().map(node).collect(),
+        }
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_names_every_node() {
+        let mut report = report(&[("r1", NodeState::Ready, &["node-2"]), ("node-2", NodeState::Failed, &[])]);
+        report.nodes[1].peers[0].lag_ms = 1_200;
+        assert_eq!(
+            table(&report),
+            "\
+balancer 127.0.0.1:12121  pid 4710
+
+ROUTE   STATE   DUTY     HTTP             PID   OWNED  HELD  PEERS
+r1      ready   serving  127.0.0.1:18080  4711  12     3     node-2 in sync
+node-2  failed  serving  127.0.0.1:18080  -     12     3     r1 not in sync, 1200 ms behind"
+        );
+    }
+
+    #[test]
+    fn a_balancer_without_nodes_says_what_to_do() {
+        assert!(table(&report(&[])).ends_with("no nodes: start one with \"tasuki node\", or all with \"tasuki up\""));
+    }
+
+    #[test]
+    fn the_words_are_those_of_the_json_report() {
+        for state in [NodeState::Starting, NodeState::Ready, NodeState::Stopping, NodeState::Failed] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state_word(state));
+        }
+        for duty in [Duty::Starting, Duty::Serving, Duty::Draining] {
+            assert_eq!(serde_json::to_value(duty).unwrap(), duty_word(duty));
+        }
+    }
+
+    #[test]
+    fn the_json_report_is_read_back_as_it_was() {
+        let report = report(&[("r1", NodeState::Ready, &["r2"]), ("r2", NodeState::Starting, &[])]);
+        assert_eq!(serde_json::from_str::<StatusReport>(&json(&report)).unwrap(), report);
+    }
+}

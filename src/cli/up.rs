@@ -1,0 +1,151 @@
+//! `tasuki up`: starts everything, says where it is and what to try.
+
+use std::{
+    env,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use tokio::time::sleep;
+
+use super::{
+    Config, Failure, block_on,
+    client::{Client, reachable},
+    complain, say, signals,
+};
+use crate::{
+    limits, observe,
+    observe::{NodeState, StatusReport},
+    settings::{Listening, Settings},
+    supervisor::{self, End},
+};
+
+/// Between two looks at children that are starting.
+const LOOK: Duration = Duration::from_millis(20);
+
+#[derive(Debug, Args)]
+pub(super) struct Up {
+    /// How many nodes, named r1, r2, ...
+    #[arg(long, value_name = "N", default_value_t = 2,
+          value_parser = clap::value_parser!(u8).range(1..=limits::CHILD_NODES as i64))]
+    nodes: u8,
+    #[command(flatten)]
+    config: Config,
+}
+
+impl Up {
+    pub(super) fn nodes(&self) -> usize {
+        usize::from(self.nodes)
+    }
+
+    /// Until a signal: code 0 when everything ended gracefully, 1 when something had to be killed.
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
+        let settings = self.config.sources().load()?.settings;
+        let plan = supervisor::plan(&settings, self.nodes(), &program, self.config.config.as_deref())?;
+        observe::start_log();
+        forget_last_address(&settings);
+        let end = block_on(async {
+            let signals = signals::first_and_second();
+            let (first, second) = signals.map_err(|error| Failure::System("signals cannot be received", error))?;
+            let came_up = announce(&settings, self.nodes());
+            Ok(supervisor::run(plan, came_up, first, second).await?)
+        })?;
+        match end {
+            End::Graceful => Ok(ExitCode::SUCCESS),
+            End::Killed => {
+                complain("not everything ended by itself; what was left has been killed");
+                Ok(ExitCode::FAILURE)
+            }
+        }
+    }
+}
+
+/// Where the system chose the port, the file of an earlier run would lead to a balancer that is gone.
+fn forget_last_address(settings: &Settings) {
+    if settings.balancer.listen.port() == 0 {
+        Listening::forget(&settings.node.run);
+    }
+}
+
+/// Waits until the balancer answers and all nodes are ready, or long enough, and prints the addresses.
+async fn announce(settings: &Settings, nodes: usize) {
+    let begun = Instant::now();
+    let mut seen = None;
+    while begun.elapsed() < limits::UP_TIMEOUT {
+        if let Ok(client) = Client::of(settings)
+            && let Ok(report) = client.status().await
+        {
+            if ready(&report) >= nodes {
+                return say(&welcome(&report, &settings.balancer.manager.path));
+            }
+            seen = Some(report);
+        }
+        sleep(LOOK).await;
+    }
+    complain(&unready(seen.as_ref(), nodes));
+    match &seen {
+        Some(report) => say(&welcome(report, &settings.balancer.manager.path)),
+        None => say(&format!("balancer  http://{}", reachable(settings.balancer.listen))),
+    }
+}
+
+fn ready(report: &StatusReport) -> usize {
+    report.nodes.iter().filter(|node| node.state == NodeState::Ready).count()
+}
+
+fn unready(seen: Option<&StatusReport>, nodes: usize) -> String {
+    let seconds = limits::UP_TIMEOUT.as_secs();
+    match seen {
+        None => format!("after {seconds} s the balancer does not answer yet; its log is above"),
+        Some(report) => {
+            format!("after {seconds} s only {} of {nodes} nodes are ready; their log is above", ready(report))
+        }
+    }
+}
+
+/// Every address, and what to try.
+fn welcome(report: &StatusReport, manager: &str) -> String {
+    let door = format!("http://{}", reachable(report.balancer.listen));
+    let mut lines = vec![String::new(), format!("  balancer  {door:<26}  pid {}", report.balancer.pid)];
+    for node in &report.nodes {
+        let (url, pid) = (format!("http://{}", node.http), node.pid.map_or("-".to_owned(), |pid| pid.to_string()));
+        lines.push(format!("  node {:<4} {url:<26}  pid {pid}", node.route.as_str()));
+    }
+    lines.push(format!("  manager   {door}{manager}"));
+    lines.extend([String::new(), "Try:".to_owned(), format!("  open {door} and reload: the number grows")]);
+    if let Some(pid) = report.nodes.first().and_then(|node| node.pid) {
+        lines.push(format!("  kill -9 {pid}, reload: another node goes on with the number"));
+    }
+    lines.push("  tasuki status              who is there, who is in sync".to_owned());
+    lines.push("  tasuki restart --rolling   every node anew, and nobody notices".to_owned());
+    lines.extend([String::new(), "Ctrl-C stops everything.".to_owned()]);
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::status::tests::report;
+
+    #[test]
+    fn the_welcome_names_every_address_and_what_to_try() {
+        let text = welcome(&report(&[("r1", NodeState::Ready, &[])]), "/balancer-manager");
+        for part in [
+            "  balancer  http://127.0.0.1:12121      pid 4710\n",
+            "  node r1   http://127.0.0.1:18080      pid 4711\n",
+            "  manager   http://127.0.0.1:12121/balancer-manager\n",
+            "  kill -9 4711, reload",
+        ] {
+            assert!(text.contains(part), "{part:?} is in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_answer_is_counted() {
+        let half = report(&[("r1", NodeState::Ready, &[]), ("r2", NodeState::Starting, &[])]);
+        assert_eq!(unready(Some(&half), 2), "after 10 s only 1 of 2 nodes are ready; their log is above");
+        assert_eq!(unready(None, 2), "after 10 s the balancer does not answer yet; its log is above");
+    }
+}
