@@ -1,0 +1,219 @@
+//! Real processes on free ports, in a folder of their own. Whatever happens, none outlives the test.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tasuki::{
+    membership::Duty,
+    observe::{NodeReport, NodeState, StatusReport},
+    settings::Listening,
+};
+use tempfile::TempDir;
+
+use super::{browser::Browser, wait_for};
+
+/// A cluster as `tasuki up` starts it.
+pub struct Cluster {
+    pub listen: SocketAddr,
+    up: Process,
+}
+
+/// One process, ended with this value, its children too.
+pub struct Process {
+    child: Child,
+    place: Place,
+}
+
+/// Where a cluster runs, and its settings.
+#[derive(Clone)]
+pub struct Place {
+    folder: std::sync::Arc<TempDir>,
+    settings: Vec<(String, String)>,
+}
+
+impl Place {
+    /// A new folder; the webapps are the project's own.
+    pub fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap().into(), settings: Vec::new() };
+        let webapps = Path::new(env!("CARGO_MANIFEST_DIR")).join("webapps");
+        place
+            .set("NODE__WEBAPPS", &webapps.display().to_string())
+            .set("NODE__HTTP", "127.0.0.1:0")
+            .set("NODE__REPLICATION", "0")
+            .set("BALANCER__LISTEN", "127.0.0.1:0")
+            .set("CLUSTER__DISCOVERY", "static")
+    }
+
+    /// A setting, as its environment variable without the prefix.
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.settings.push((format!("TASUKI__{key}"), value.into()));
+        self
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The command, untouched by the caller's environment.
+    pub fn tasuki(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tasuki"));
+        let inherited = std::env::vars_os().map(|(name, _)| name);
+        for name in inherited.filter(|name| name.to_string_lossy().starts_with("TASUKI_")) {
+            command.env_remove(name);
+        }
+        command.args(arguments).current_dir(self.folder.path()).envs(self.settings.iter().cloned());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Starts it and keeps what it says in a file.
+    pub fn start(&self, arguments: &[&str]) -> Process {
+        let log = || fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        let child = self.tasuki(arguments).stdout(log()).stderr(log()).spawn().unwrap();
+        Process { child, place: self.clone() }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+}
+
+impl Process {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        send(self.pid(), signal);
+    }
+
+    /// Waits until it has ended by itself, and gives its exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let child = &mut self.child;
+        wait_for("the process ends", || std::future::ready(child.try_wait().unwrap())).await.code()
+    }
+}
+
+impl Drop for Process {
+    /// Hard, because a test may leave it stopped or hanging.
+    fn drop(&mut self) {
+        let children = children(self.pid());
+        for pid in children.into_iter().chain([self.pid()]) {
+            send(pid, Signal::KILL);
+        }
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- what the processes said ---\n{}", self.place.log());
+        }
+    }
+}
+
+impl Cluster {
+    /// `tasuki up` with so many nodes, all ready and in sync.
+    pub async fn up(nodes: usize) -> Self {
+        Self::up_in(Place::new(), nodes).await
+    }
+
+    pub async fn up_in(place: Place, nodes: usize) -> Self {
+        let up = place.start(&["up", "--nodes", &nodes.to_string()]);
+        let run = place.path("run");
+        let listening =
+            wait_for("the balancer listens", || std::future::ready(Listening::read(&run).ok())).await;
+        let cluster = Self { listen: listening.listen, up };
+        cluster.settled(nodes).await;
+        cluster
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.up.place
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.up
+    }
+
+    pub fn browser(&self) -> Browser {
+        Browser::new(self.listen)
+    }
+
+    /// What `status.json` says now.
+    pub async fn status(&self) -> Option<StatusReport> {
+        status(self.listen).await
+    }
+
+    /// Waits until so many nodes serve and each has the others in sync.
+    pub async fn settled(&self, nodes: usize) -> StatusReport {
+        settled(self.listen, nodes).await
+    }
+
+    pub async fn node(&self, route: &str) -> NodeReport {
+        let node = |report: StatusReport| report.nodes.into_iter().find(|node| node.route.as_str() == route);
+        wait_for("the node is known", || async { self.status().await.and_then(node) }).await
+    }
+
+    /// kill -9.
+    pub async fn kill(&self, route: &str) -> u32 {
+        let node = || async { self.node(route).await.pid };
+        let pid = wait_for("the node has a process", node).await;
+        send(pid, Signal::KILL);
+        pid
+    }
+
+    /// Waits until a killed node is back in a new process, and everyone is in sync.
+    pub async fn back(&self, route: &str, killed: u32, nodes: usize) {
+        wait_for("the node has a new process", || async {
+            self.node(route).await.pid.filter(|pid| *pid != killed)
+        })
+        .await;
+        self.settled(nodes).await;
+    }
+
+    /// Runs a command against this cluster and gives its exit code and what it said.
+    pub async fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = self.place().tasuki(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+        (output.status.code(), said)
+    }
+}
+
+pub async fn status(listen: SocketAddr) -> Option<StatusReport> {
+    let answer = Browser::new(listen).get("/balancer-manager/status.json").await.ok()?;
+    serde_json::from_str(&answer.body).ok()
+}
+
+pub async fn settled(listen: SocketAddr, nodes: usize) -> StatusReport {
+    let is_settled = |report: &StatusReport| {
+        report.nodes.len() == nodes
+            && report.nodes.iter().all(|node| {
+                node.state == NodeState::Ready
+                    && node.duty == Duty::Serving
+                    && node.peers.len() == nodes - 1
+                    && node.peers.iter().all(|peer| peer.in_sync)
+            })
+    };
+    wait_for("all nodes serve and are in sync", || async { status(listen).await.filter(is_settled) }).await
+}
+
+pub fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+        // It may have ended by itself.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+pub fn is_running(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+}
+
+/// The processes that a process has started and not yet lost (proc(5)).
+pub fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}

@@ -1,0 +1,134 @@
+//! Users who count, and what they saw: the oracle of every test that breaks something under load.
+//!
+//! Each user reloads the counter page and remembers the last number. A number that does not grow is a lost write; a 1
+//! where there was more is a lost session; anything but an answer is a failure. A GET that met a dying node may have
+//! counted twice, because it was executed there and then repeated elsewhere; that is no loss, and is counted apart.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use tokio::task::{JoinHandle, spawn_local};
+
+use super::browser::Browser;
+
+/// What all users together saw.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub answered: u64,
+    pub failed: u64,
+    /// A number that was not larger than the one before.
+    pub lost: u64,
+    /// A session that began anew.
+    pub reset: u64,
+    /// Numbers passed over: requests that were executed twice.
+    pub doubled: u64,
+    /// The longest time any user waited from one answer to the next.
+    pub longest_gap: Duration,
+    /// Every answer's time, in microseconds.
+    pub micros: Vec<u32>,
+    /// The first thing that went wrong.
+    pub first_trouble: Option<String>,
+}
+
+/// Users at work.
+pub struct Load {
+    stop: Rc<Cell<bool>>,
+    seen: Rc<RefCell<Seen>>,
+    users: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Starts users, each with a session of its own.
+    pub fn start(address: SocketAddr, users: usize) -> Self {
+        let (stop, seen) = (Rc::new(Cell::new(false)), Rc::new(RefCell::new(Seen::default())));
+        let user = |_| spawn_local(user(address, stop.clone(), seen.clone()));
+        let users = (0..users).map(user).collect();
+        Self { stop, seen, users }
+    }
+
+    /// What was seen until now.
+    pub fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
+    /// Waits until so many more answers have come.
+    pub async fn progress(&self, answers: u64) {
+        let goal = self.seen.borrow().answered + answers;
+        super::wait_for("the load goes on", || async { (self.seen.borrow().answered >= goal).then_some(()) }).await;
+    }
+
+    /// Lets the users finish what they do, and tells what they saw.
+    pub async fn finish(self) -> Seen {
+        self.stop.set(true);
+        for user in self.users {
+            user.await.unwrap();
+        }
+        self.seen.take()
+    }
+}
+
+impl Seen {
+    /// Nothing failed, nothing was lost, and something was done.
+    pub fn assert_whole(&self) {
+        let harm = (self.failed, self.lost, self.reset);
+        assert_eq!(harm, (0, 0, 0), "failed, lost, reset; first: {:?}", self.first_trouble);
+        assert!(self.answered > 0, "a load that does nothing proves nothing");
+    }
+
+    /// The time within which this share of the answers came, in milliseconds.
+    pub fn percentile(&mut self, share: f64) -> f64 {
+        self.micros.sort_unstable();
+        let at = ((self.micros.len() as f64 * share) as usize).min(self.micros.len().saturating_sub(1));
+        self.micros.get(at).map_or(0.0, |micros| f64::from(*micros) / 1_000.0)
+    }
+
+    fn note(&mut self, last: u64, outcome: Result<u64, String>, trouble_at: impl Fn() -> String) {
+        let trouble = match outcome {
+            Ok(count) if count == last + 1 => None,
+            Ok(count) if count > last => {
+                self.doubled += count - last - 1;
+                None
+            }
+            Ok(1) => {
+                self.reset += 1;
+                Some("reset".into())
+            }
+            Ok(count) => {
+                self.lost += 1;
+                Some(format!("{count} after {last}"))
+            }
+            Err(error) => {
+                self.failed += 1;
+                Some(error)
+            }
+        };
+        if let Some(trouble) = trouble {
+            self.first_trouble.get_or_insert_with(|| format!("{trouble} ({})", trouble_at()));
+        }
+    }
+}
+
+async fn user(address: SocketAddr, stop: Rc<Cell<bool>>, seen: Rc<RefCell<Seen>>) {
+    let mut browser = Browser::new(address);
+    let (mut last, mut answered) = (0, Instant::now());
+    while !stop.get() {
+        let asked = Instant::now();
+        let outcome = browser.count().await;
+        let mut seen = seen.borrow_mut();
+        let jar = || format!("{:?}", browser.cookies);
+        match outcome {
+            Ok((_, count)) => {
+                seen.note(last, Ok(count), jar);
+                seen.answered += 1;
+                seen.longest_gap = seen.longest_gap.max(answered.elapsed());
+                seen.micros.push(asked.elapsed().as_micros().try_into().unwrap_or(u32::MAX));
+                (last, answered) = (count, Instant::now());
+            }
+            Err(error) => seen.note(last, Err(error.0), jar),
+        }
+    }
+}
