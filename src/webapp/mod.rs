@@ -15,6 +15,8 @@ mod actor;
 mod app;
 pub mod assets;
 mod catalog;
+#[cfg(test)]
+mod demo;
 mod descriptor;
 mod folder;
 mod page;

@@ -5,7 +5,7 @@
 //! | name | members |
 //! |---|---|
 //! | `session` | `get(name, default)`, `set(name, value)`, `add(name, n)`, `has`, `remove`, `renew()`, `invalidate()`, `.id`, `.is_new`, `.name` |
-//! | `request` | `.method .path .query .query_string .form .headers .cookies .remote_addr .scheme .host .user`, `header(name)`, `form_all(name)`, `query_all(name)` |
+//! | `request` | `.method .path .query .query_string .form .headers .cookies .remote_addr .scheme .host .user`, `header(name)`, `field(name, most)` (of the form: trimmed, cut, never undefined), `form_all(name)`, `query_all(name)` |
 //! | `response` | `status(code)`, `header(name, value)`, `cookie(name, value, max_age=, path=, ...)`, `redirect(url)`, which ends the page |
 //! | `application` | `.name .context .version .parameters` |
 //! | `node` | `.route .members` (each `.route .duty .me`) |

@@ -144,6 +144,11 @@ impl Object for RequestObject {
                 let (name,): (&str,) = from_args(args)?;
                 Ok(self.request.header(name).map_or(Value::UNDEFINED, Value::from))
             }
+            "field" => {
+                let (name, most): (&str, Option<usize>) = from_args(args)?;
+                let text = self.request.field(name).unwrap_or_default().trim();
+                Ok(Value::from(text.chars().take(most.unwrap_or(usize::MAX)).collect::<String>()))
+            }
             "form_all" => self.form().all(args),
             "query_all" => self.query().all(args),
             _ => Err(unknown("request", method)),

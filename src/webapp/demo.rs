@@ -1,0 +1,245 @@
+//! The webapps that come with the server, used as a person would.
+
+use std::{path::Path, sync::Arc};
+
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{
+    Catalogue, Deployer, Found, MemberInfo, NodeInfo, Page, Rendered, Request, Resource, SessionTimeout, parameters,
+};
+use crate::{
+    membership::Duty,
+    names::SessionId,
+    session::{draft::Draft, draft::Fate, value::Value},
+};
+
+/// A browser with one session cookie, and the node's side of the session.
+struct Browser {
+    catalogue: Catalogue,
+    language: &'static str,
+    route: &'static str,
+    id: u8,
+    session: Option<(SessionId, Vec<(Arc<str>, Value)>)>,
+}
+
+impl Browser {
+    fn open() -> Self {
+        let webapps = Path::new(env!("CARGO_MANIFEST_DIR")).join("webapps");
+        let catalogue = Deployer::open(&webapps).unwrap().catalogue();
+        Self { catalogue, language: "en", route: "r1", id: 0, session: None }
+    }
+
+    fn get(&mut self, target: &str) -> Rendered {
+        self.ask("GET", target, None)
+    }
+
+    /// Sends a form with the token of the session, as the page's hidden field would.
+    fn post(&mut self, target: &str, form: &str) -> Rendered {
+        let token: Option<String> = self.draft().get_as("_csrf");
+        self.ask("POST", target, Some(&format!("{form}&_csrf={}", token.unwrap_or_default())))
+    }
+
+    /// Sends a form, and expects to be led to a page.
+    fn submit(&mut self, target: &str, form: &str) -> String {
+        location(&self.post(target, form))
+    }
+
+    fn page(&self, target: &str) -> (Arc<Page>, String, String) {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let catalog = self.catalogue.load();
+        let Found::Webapp { app, path } = catalog.find(path) else { panic!("{target} is in a webapp") };
+        let Resource::Page(page) = app.resolve(&path) else { panic!("{target} is a page") };
+        (page, path.into_owned(), query.to_owned())
+    }
+
+    fn draft(&self) -> Draft {
+        match &self.session {
+            Some((id, attributes)) => Draft::of(Some(*id), attributes.clone()),
+            None => Draft::blank(),
+        }
+    }
+
+    fn ask(&mut self, method: &str, target: &str, form: Option<&str>) -> Rendered {
+        let (page, path, query) = self.page(target);
+        let mut headers = HeaderMap::new();
+        headers.insert(HeaderName::from_static("accept-language"), HeaderValue::from_static(self.language));
+        let request = Request {
+            method: method.into(),
+            path,
+            query,
+            form: form.map(|form| parameters(form).unwrap()),
+            headers,
+            remote_addr: "127.0.0.1".into(),
+            scheme: "http".into(),
+            host: "localhost:12121".into(),
+        };
+        let member =
+            |(route, duty): (&str, Duty)| MemberInfo { route: route.parse().unwrap(), duty, me: route == self.route };
+        let members = [("r1", Duty::Serving), ("r2", Duty::Serving), ("r3", Duty::Draining)].map(member);
+        let node = Arc::new(NodeInfo::new(&self.route.parse().unwrap(), &members));
+        let rendered = page.render(request, self.draft(), &node).unwrap_or_else(|error| panic!("{error}"));
+        self.commit(&rendered.draft);
+        rendered
+    }
+
+    /// What a node does with a draft, as far as one session can tell.
+    fn commit(&mut self, draft: &Draft) {
+        let keeps_id = draft.fate() == Fate::Continues && self.session.is_some();
+        let attributes: Vec<_> = draft.attributes().map(|(name, value)| (name.into(), value.clone())).collect();
+        if draft.fate() == Fate::Ends || attributes.is_empty() && self.session.is_none() {
+            self.session = None;
+            return;
+        }
+        if !keeps_id {
+            self.id += 1;
+        }
+        self.session = Some((SessionId([self.id; 16]), attributes));
+    }
+}
+
+fn location(rendered: &Rendered) -> String {
+    assert_eq!(rendered.status, 303, "{}", rendered.body);
+    let (_, to) = rendered.headers.iter().find(|(name, _)| name == "location").expect("a redirect names its target");
+    to.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_counter_counts_from_one_node_to_the_next() {
+    let mut browser = Browser::open();
+    assert_eq!(browser.get("/?plain").body, "[r1]\n1\n");
+    let page = browser.get("/");
+    assert!(page.body.contains(">2</p>") && page.body.contains("<html lang=\"en\""), "{}", page.body);
+    browser.route = "r2";
+    let plain = browser.get("/?plain");
+    assert_eq!((plain.body.as_str(), plain.content_type.to_str().unwrap()), ("[r2]\n3\n", "text/plain; charset=utf-8"));
+    assert!(browser.get("/").body.contains("<p class=\"route\">r2</p>"));
+}
+
+#[test]
+fn the_counter_speaks_the_browsers_language_until_another_is_chosen() {
+    let mut browser = Browser { language: "ja,en;q=0.8", ..Browser::open() };
+    assert!(browser.get("/").body.contains("<html lang=\"ja\""));
+    assert!(browser.get("/?lang=en").body.contains("<html lang=\"en\""));
+    assert!(browser.get("/").body.contains("<html lang=\"en\""));
+    assert!(browser.get("/?lang=xx").body.contains("<html lang=\"en\""));
+}
+
+#[test]
+fn the_descriptors_are_as_in_the_seeds() {
+    let catalog = Browser::open().catalogue.load();
+    let apps: Vec<_> = catalog.webapps().collect();
+    assert_eq!(apps.len(), 2);
+    for app in apps {
+        assert!(app.descriptor().distributable, "{}", app.name());
+        let timeout = SessionTimeout::After(std::time::Duration::from_secs(30 * 60));
+        assert_eq!(app.descriptor().session_timeout, timeout);
+    }
+}
+
+#[test]
+fn static_files_are_there_and_templates_are_not() {
+    let catalog = Browser::open().catalogue.load();
+    let resolve = |path: &str| match catalog.find(path) {
+        Found::Webapp { app, path } => app.resolve(&path),
+        _ => Resource::NotFound,
+    };
+    for asset in ["/favicon.ico", "/favicon.svg", "/style.css", "/request/style.css", "/request/favicon.svg"] {
+        assert!(matches!(resolve(asset), Resource::Asset(_)), "{asset}");
+    }
+    for hidden in
+        ["/index.html.j2", "/request/WEB-INF/templates/base.html.j2", "/request/base.html", "/WEB-INF/web.xml"]
+    {
+        assert!(matches!(resolve(hidden), Resource::NotFound), "{hidden}");
+    }
+}
+
+#[test]
+fn a_request_is_filled_in_step_by_step_while_nodes_change() {
+    let mut browser = Browser::open();
+    assert_eq!(location(&browser.get("/request/")), "/request/login.html");
+    assert!(browser.get("/request/login.html").body.contains("<code>tasuki</code>"));
+    assert_eq!(browser.submit("/request/login.html", "name=&password=x"), "/request/login.html");
+    let again = browser.get("/request/login.html").body;
+    assert!(again.contains("Please fill this in.") && again.contains("The password does not match."), "{again}");
+    assert!(!browser.get("/request/login.html").body.contains("class=\"problem\""), "it is told once");
+    let before = browser.session.as_ref().unwrap().0;
+    assert_eq!(browser.submit("/request/login.html", "name=Sat%C5%8D+%3Cb%3E&password=tasuki"), "/request/");
+    assert_ne!(browser.session.as_ref().unwrap().0, before, "a login renews the id");
+    assert!(browser.get("/request/").body.contains("Satō &lt;b&gt;"));
+
+    browser.route = "r2";
+    assert!(browser.get("/request/who.html").body.contains("value=\"Satō &lt;b&gt;\""));
+    assert_eq!(location(&browser.get("/request/details.html")), "/request/who.html");
+    assert_eq!(browser.submit("/request/who.html", "name=Sat%C5%8D&kind=boat"), "/request/who.html");
+    let who = browser.get("/request/who.html").body;
+    assert!(who.contains("id=\"department-problem\"") && who.contains("id=\"kind-problem\""), "{who}");
+    assert!(who.contains("value=\"Satō\"") && !who.contains("name-problem"), "what was typed is kept");
+    assert_eq!(
+        browser.submit("/request/who.html", "name=Sat%C5%8D&department=R%26D&kind=leave"),
+        "/request/details.html"
+    );
+
+    browser.route = "r1";
+    browser.get("/request/details.html");
+    assert_eq!(location(&browser.get("/request/review.html")), "/request/details.html", "a step cannot be left out");
+    let typed = "from=2028-02-29&to=2028-02-28&reason=%3Cfamily%3E";
+    assert_eq!(browser.submit("/request/details.html", &format!("{typed}&go=next")), "/request/details.html");
+    let details = browser.get("/request/details.html").body;
+    assert!(
+        details.contains("The last day is before the first day.") && details.contains("&lt;family&gt;"),
+        "{details}"
+    );
+    assert_eq!(browser.submit("/request/details.html", "from=2028-02-29&to=&reason=x&go=back"), "/request/who.html");
+    let who = browser.get("/request/who.html").body;
+    assert!(who.contains("value=\"R&amp;D\"") && who.contains("value=\"leave\" checked"), "{who}");
+    assert_eq!(browser.submit("/request/who.html", "name=S&department=R%26D&kind=leave"), "/request/details.html");
+    assert!(browser.get("/request/details.html").body.contains("value=\"2028-02-29\""), "back and forth loses nothing");
+    assert_eq!(
+        browser.submit("/request/details.html", "from=2028-02-29&to=2028-03-01&reason=x&go=next"),
+        "/request/review.html"
+    );
+
+    browser.route = "r2";
+    assert!(browser.get("/request/review.html").body.contains("2028-03-01"));
+    assert_eq!(browser.submit("/request/review.html", ""), "/request/done.html");
+    assert!(browser.get("/request/done.html").body.contains("L-020202-001"));
+    assert_eq!(browser.submit("/request/review.html", ""), "/request/", "a second click sends nothing");
+    assert_eq!(browser.get("/request/").body.matches("<article").count(), 1);
+    assert_eq!(browser.submit("/request/logout.html", ""), "/request/login.html?bye");
+    assert!(browser.session.is_none());
+    assert!(browser.get("/request/login.html?bye").body.contains("You are signed out."));
+    assert_eq!(location(&browser.get("/request/done.html")), "/request/login.html");
+}
+
+#[test]
+fn equipment_is_asked_for_in_japanese() {
+    let mut browser = Browser { language: "ja", ..Browser::open() };
+    browser.get("/request/login.html");
+    browser.submit("/request/login.html", "name=%E4%BD%90%E8%97%A4&password=tasuki");
+    browser.get("/request/who.html");
+    browser.submit("/request/who.html", "name=a&department=b&kind=equipment");
+    for (quantity, date) in [("0", "2027-02-29"), ("100", "2027-13-01"), ("1x", "27-01-01"), ("-1", "2027/01/01")] {
+        let typed = format!("item=&quantity={quantity}&needed_by={date}&go=next");
+        assert_eq!(browser.submit("/request/details.html", &typed), "/request/details.html");
+        let page = browser.get("/request/details.html").body;
+        for message in ["入力してください。", "1 から 99 までの整数を入力してください。", "日付を入力してください"]
+        {
+            assert!(page.contains(message), "{typed}: {message} {page}");
+        }
+    }
+    let typed = "item=%E6%A4%85%E5%AD%90&quantity=12&needed_by=2027-02-28&go=next";
+    assert_eq!(browser.submit("/request/details.html", typed), "/request/review.html");
+    assert!(browser.get("/request/review.html").body.contains("椅子"));
+    assert_eq!(browser.submit("/request/", ""), "/request/", "a draft can be discarded");
+    assert!(browser.get("/request/").body.contains("まだ申請はありません。"));
+}
+
+#[test]
+fn nothing_is_sent_without_the_token() {
+    let mut browser = Browser::open();
+    for target in ["/request/login.html", "/request/who.html", "/request/review.html", "/request/logout.html", "/"] {
+        browser.get("/request/login.html");
+        assert_eq!(browser.ask("POST", target, Some("name=a&password=tasuki")).status, 403, "{target}");
+    }
+    assert_eq!(location(&browser.get("/request/")), "/request/login.html", "nobody is logged in");
+}
