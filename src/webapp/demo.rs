@@ -19,8 +19,11 @@ struct Browser {
     language: &'static str,
     route: &'static str,
     id: u8,
-    session: Option<(SessionId, Vec<(Arc<str>, Value)>)>,
+    session: Option<Kept>,
 }
+
+/// A session between two requests.
+type Kept = (SessionId, Vec<(Arc<str>, Value)>);
 
 impl Browser {
     fn open() -> Self {
@@ -230,6 +233,9 @@ fn equipment_is_asked_for_in_japanese() {
     let typed = "item=%E6%A4%85%E5%AD%90&quantity=12&needed_by=2027-02-28&go=next";
     assert_eq!(browser.submit("/request/details.html", typed), "/request/review.html");
     assert!(browser.get("/request/review.html").body.contains("椅子"));
+    browser.submit("/request/who.html", "name=a&department=b&kind=leave");
+    let review = location(&browser.get("/request/review.html"));
+    assert_eq!(review, "/request/details.html", "another kind has other details");
     assert_eq!(browser.submit("/request/", ""), "/request/", "a draft can be discarded");
     assert!(browser.get("/request/").body.contains("まだ申請はありません。"));
 }
