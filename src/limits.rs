@@ -275,3 +275,95 @@ pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 
 /// The longest wait before a child is started again.
 pub const BACKOFF_LAST: Duration = Duration::from_secs(5);
+// --- Balancer ---
+
+/// Bytes of a request target. RFC 9110 section 4.1 asks for at least 8,000; Tomcat and httpd take 8 KiB.
+pub const REQUEST_TARGET_BYTES: usize = 8 * 1024;
+
+/// Bytes of all header fields of a request that is forwarded.
+pub const REQUEST_HEADERS_BYTES: usize = 64 * 1024;
+
+/// How long the balancer keeps an idle connection of a client. Apache: 5 s, Tomcat: 20 s, nginx: 75 s.
+pub const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long a client that was answered early may go on sending before its connection is closed: a close with unread
+/// bytes would be a reset, and the client might never see the answer.
+pub const CLIENT_LINGER: Duration = Duration::from_secs(2);
+
+/// A client that sends nothing of an announced body for this long is answered 408. Apache mod_reqtimeout: 20 s.
+pub const CLIENT_STALL: Duration = Duration::from_secs(20);
+
+/// Connections of clients, over all workers. Envoy's advice for the edge.
+pub const CLIENT_CONNECTIONS: usize = 10_000;
+
+/// Connections that wait to be accepted. The kernel cuts it to net.core.somaxconn.
+pub const ACCEPT_BACKLOG: u32 = 1_024;
+
+/// The longest wait for a TCP connection to a member, and never more than `balancer.timeout`.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Silence on a connection to a member before the kernel asks whether it is still there; three unanswered questions
+/// [`MEMBER_KEEPALIVE_INTERVAL`] apart end it, so that an answer from a machine that lost power does not hang for ever.
+pub const MEMBER_KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// See [`MEMBER_KEEPALIVE`].
+pub const MEMBER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Idle connections kept by one worker for one member. More than a worker needs at once in most intranets; what is
+/// above it is opened anew.
+pub const POOL_CONNECTIONS: usize = 256;
+
+/// How often a worker closes pooled connections that grew old or whose member went away.
+pub const POOL_SWEEP: Duration = Duration::from_secs(1);
+
+/// Bytes of the head of a member's answer.
+pub const ANSWER_HEAD_BYTES: usize = 128 * 1024;
+
+/// Bytes read at once from a member through a WebSocket.
+pub const TUNNEL_READ_BYTES: usize = 8 * 1024;
+
+/// "Not done here" answers that one request may follow, beside `balancer.max_attempts`. Nothing was executed, so they
+/// cost only time; two allow "the owner is r3" and then a move because r3 has gone meanwhile, the third is in hand.
+pub const NOT_DONE_HOPS: u32 = 3;
+
+/// A request is sent again only within this many times `balancer.timeout` of its arrival.
+pub const RETRY_TIMEOUTS: u32 = 2;
+
+/// How long a request waits for a member when none may serve but one is on its way (starting, not yet probed).
+pub const MEMBER_WAIT: Duration = Duration::from_secs(1);
+
+/// Requests of one worker that wait for a member; more are sent the sorry page at once.
+pub const MEMBER_WAITERS: usize = 512;
+
+/// Time between health checks of a member whose state is changing.
+pub const FAST_PROBE: Duration = Duration::from_millis(100);
+
+/// How long after a change a member is probed fast.
+pub const FAST_PROBE_SPAN: Duration = Duration::from_secs(10);
+
+/// How often the balancer looks which health checks are due.
+pub const PROBE_TICK: Duration = Duration::from_millis(25);
+
+/// The longest wait for the answer to a health check, and never more than `balancer.timeout`.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The longest wait for a node's status, so that the manager page is quick when a node hangs.
+pub const STATUS_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// The longest wait for a node to accept a new duty or a restart.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes of a node's answer to the balancer's own questions.
+pub const CONTROL_ANSWER_BYTES: usize = 256 * 1024;
+
+/// Bytes of a sorry page.
+pub const SORRY_PAGE_BYTES: u64 = 1024 * 1024;
+
+/// Members of one balancer. A longer roster is cut, and the log says so.
+pub const MEMBERS: usize = 256;
+
+/// Warnings about requests that one worker logs in one second; the others are counted.
+pub const WARNINGS_PER_SECOND: u32 = 10;
+
+// A retry needs time after the first attempt has run into its timeout.
+const _: () = assert!(RETRY_TIMEOUTS >= 2);

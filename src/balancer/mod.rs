@@ -1,1 +1,45 @@
-//! Being built.
+//! The door: users connect here, and each is led to the node that knows them.
+//!
+//! ```text
+//!            ┌── one of these on each worker ───────────────────────┐
+//! client ──► serve ──► forward ──► choice ──► pool ── http/1.1 ──► member
+//!              │          │ ▲         ▲ reads
+//!    manager ◄─┘    retry ◄─┘      Published ◄── view ── Balancer (actor) ◄── roster, health checks
+//!    sorry page                       │ counters, "refused", trouble ──────►│
+//!                                     └────────────────────────────────────┘
+//! ```
+//!
+//! What it promises: a request is sent again only when that is safe (`retry`), a session stays with its member while
+//! that may serve and moves to the same place for everyone when not (`choice`), nothing is held whole in memory but
+//! small request bodies (`upload`, `answer`), and a node that does not answer is met by one request at most.
+//!
+//! What it does not know: sessions. It reads a name and a route, and believes neither; the nodes decide who owns what
+//! and say so with `Tasuki-Retry`.
+//!
+//! Pure: `sticky`, `methods`, `choice`, `retry`, `health`, `members`, `paths`. The view is read by requests without
+//! a lock and replaced by the actor; requests tell the actor only of trouble, and only once for each burst.
+
+mod actor;
+mod answer;
+mod choice;
+mod control;
+mod forward;
+mod headers;
+mod health;
+mod manager;
+mod members;
+mod methods;
+mod pages;
+mod paths;
+mod pool;
+mod retry;
+mod serve;
+mod sticky;
+mod throttle;
+mod tunnel;
+mod upload;
+mod view;
+
+pub use actor::{Balancer, Observe};
+pub use serve::{Door, start};
+pub use view::{MemberReport, Standing};

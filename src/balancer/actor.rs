@@ -1,0 +1,154 @@
+//! The balancer's actor: owns the members, makes the health checks, publishes the view. Never on a request's path.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
+
+use super::{
+    control,
+    members::{Check, Members, Trouble, Verdict},
+    serve::Rules,
+    view::{MemberReport, Standing},
+};
+use crate::{
+    limits,
+    membership::{Duty, RosterChanged},
+    names::Route,
+    time::Moment,
+};
+
+/// Owns what is known of the members.
+pub struct Balancer {
+    members: Members,
+    rules: Arc<Rules>,
+    /// The longest wait for a health check.
+    patience: Duration,
+}
+
+/// Asks how the members are.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<MemberReport>")]
+pub struct Observe;
+
+/// A request met trouble.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Met {
+    pub(crate) serial: u64,
+    pub(crate) trouble: Trouble,
+}
+
+/// A node has accepted a new duty from the manager.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct DutyAccepted {
+    pub(crate) route: Route,
+    pub(crate) duty: Duty,
+}
+
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Checked {
+    serial: u64,
+    verdict: Verdict,
+}
+
+impl Balancer {
+    /// Starts the actor on this thread. `patience` bounds a health check, beside [`limits::PROBE_TIMEOUT`].
+    pub(crate) fn start_with(members: Members, rules: Arc<Rules>, patience: Duration) -> Addr<Self> {
+        let patience = patience.min(limits::PROBE_TIMEOUT);
+        Self { members, rules, patience }.start()
+    }
+
+    fn publish(&self) {
+        let (old, new) = (self.rules.published.view(), self.members.view());
+        for member in &new.members {
+            let before = old.named(member.route.as_str()).map(|old| old.standing);
+            if before != Some(member.standing) {
+                tell(&member.route, before, member.standing);
+            }
+        }
+        for gone in old.members.iter().filter(|old| new.named(old.route.as_str()).is_none()) {
+            tracing::info!(route = %gone.route, "member left");
+        }
+        self.rules.published.publish(new);
+    }
+
+    fn check_due(&mut self, ctx: &mut Context<Self>) {
+        let (me, patience) = (ctx.address(), self.patience);
+        for Check { serial, address, kind } in self.members.due(Moment::now()) {
+            let me = me.clone();
+            actix::spawn(async move {
+                let verdict = control::check(address, kind, patience).await;
+                me.do_send(Checked { serial, verdict });
+            });
+        }
+    }
+}
+
+fn tell(route: &Route, before: Option<Standing>, now: Standing) {
+    match now {
+        Standing::Failed => tracing::warn!(%route, "member failed"),
+        _ => tracing::info!(%route, ?before, ?now, "member changed"),
+    }
+}
+
+impl Actor for Balancer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.publish();
+        self.check_due(ctx);
+        ctx.run_interval(limits::PROBE_TICK, Self::check_due);
+    }
+}
+
+impl Handler<RosterChanged> for Balancer {
+    type Result = ();
+
+    fn handle(&mut self, RosterChanged(roster): RosterChanged, ctx: &mut Self::Context) {
+        let cut = self.members.roster(&roster, Moment::now());
+        if cut > 0 {
+            tracing::warn!(cut, most = limits::MEMBERS, "more members than the balancer takes");
+        }
+        self.publish();
+        self.check_due(ctx);
+    }
+}
+
+impl Handler<Checked> for Balancer {
+    type Result = ();
+
+    fn handle(&mut self, Checked { serial, verdict }: Checked, _: &mut Self::Context) {
+        self.members.checked(serial, verdict, Moment::now());
+        self.publish();
+    }
+}
+
+impl Handler<Met> for Balancer {
+    type Result = ();
+
+    fn handle(&mut self, Met { serial, trouble }: Met, ctx: &mut Self::Context) {
+        self.members.trouble(serial, trouble, Moment::now());
+        self.publish();
+        self.check_due(ctx);
+    }
+}
+
+impl Handler<DutyAccepted> for Balancer {
+    type Result = ();
+
+    fn handle(&mut self, DutyAccepted { route, duty }: DutyAccepted, ctx: &mut Self::Context) {
+        self.members.duty(&route, duty, Moment::now());
+        self.publish();
+        self.check_due(ctx);
+    }
+}
+
+impl Handler<Observe> for Balancer {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.rules.published.view().report())
+    }
+}

@@ -1,0 +1,114 @@
+//! The body of a member's answer on its way to the client: streams, and gives the connection back when it has ended.
+//!
+//! When the client goes away actix-web drops the body, the connection is dropped with it, and the member sees it.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use actix_web::body::{BodySize, MessageBody};
+use bytes::Bytes;
+use hyper::{
+    Method, Response,
+    body::{Body, Incoming},
+    header::CONTENT_LENGTH,
+};
+
+use super::{
+    forward::Worker,
+    pool::Connection,
+    upload::{Progress, Upload},
+    view::Busy,
+};
+use crate::time::Moment;
+
+/// The body.
+pub(crate) struct Answer {
+    incoming: Incoming,
+    size: BodySize,
+    /// Given back at the end of the body.
+    lease: Option<Lease>,
+}
+
+/// A connection on loan from the pool. Dropped before its end it closes the connection.
+pub(crate) struct Lease {
+    worker: Rc<Worker>,
+    connection: Connection,
+    busy: Busy,
+    upload: Upload,
+}
+
+impl Answer {
+    /// The body of `answer` to a request of `method`. An empty one gives the connection back at once.
+    pub(crate) fn new(method: &Method, answer: Response<Incoming>, lease: Option<Lease>) -> Self {
+        let size = size(method, &answer);
+        let incoming = answer.into_body();
+        let mut body = Self { incoming, size, lease };
+        if body.incoming.is_end_stream() {
+            body.end();
+        }
+        body
+    }
+
+    fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.end();
+        }
+    }
+}
+
+/// How long the client is told the body is. HEAD tells what GET would send; 204 and 304 have none.
+fn size(method: &Method, answer: &Response<Incoming>) -> BodySize {
+    let named = answer.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse().ok());
+    match (answer.status().as_u16(), named) {
+        (204 | 304, _) => BodySize::None,
+        (_, Some(length)) => BodySize::Sized(length),
+        (_, None) if method == Method::HEAD => BodySize::None,
+        (_, None) => answer.body().size_hint().exact().map_or(BodySize::Stream, BodySize::Sized),
+    }
+}
+
+impl Lease {
+    /// The connection, and the request it carries.
+    pub(crate) fn new(worker: Rc<Worker>, connection: Connection, busy: Busy, upload: Upload) -> Self {
+        Self { worker, connection, busy, upload }
+    }
+
+    /// The answer was read whole. A connection that still carries the request's body cannot be used again.
+    fn end(self) {
+        if let Progress::Done(_) = self.upload.progress() {
+            self.worker.pool.put(self.busy.member().serial, self.connection, Moment::now());
+        }
+    }
+}
+
+impl MessageBody for Answer {
+    type Error = hyper::Error;
+
+    fn size(&self) -> BodySize {
+        self.size
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        loop {
+            match std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => return Poll::Ready(Some(Ok(data))),
+                    // Trailers: actix-web cannot send them, and nothing may depend on them (RFC 9110 section 6.5).
+                    Err(_) => {}
+                },
+                Some(Err(error)) => {
+                    self.lease = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    self.end();
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Which member a request is sent to, and with which word to the node: stay or move. Pure but for the picker's memory.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{
+    methods::{self, Candidate, Picker},
+    sticky::Token,
+    view::{Member, View},
+};
+
+/// What the node is told in `Tasuki-Attempt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// First choice: say so if the session's owner is another live node.
+    Stay,
+    /// The owner could not be reached or refused: take the session over.
+    Move,
+}
+
+/// The member for an attempt.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    /// Where it goes.
+    pub(crate) member: Arc<Member>,
+    /// What the node is told.
+    pub(crate) attempt: Attempt,
+}
+
+/// Whether anybody can be chosen.
+#[derive(Clone, Debug)]
+pub(crate) enum Chosen {
+    /// This one.
+    Member(Choice),
+    /// Nobody now, but a member is coming.
+    Wait,
+    /// Nobody.
+    Nobody,
+}
+
+/// How sessions bind requests to members.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding {
+    /// `balancer.sticky`
+    pub(crate) sticky: bool,
+    /// `balancer.failover`
+    pub(crate) failover: bool,
+}
+
+type Few<'a> = SmallVec<[&'a Arc<Member>; 8]>;
+
+impl Attempt {
+    /// As the header has it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stay => "stay",
+            Self::Move => "move",
+        }
+    }
+}
+
+/// Chooses the member of a first attempt.
+///
+/// - Its member by route, if that may serve: stay. A draining member gets nothing: its session moves.
+/// - A session whose member is gone or unknown: the rendezvous choice among those that may serve, move. A session
+///   without any route: the same member, but stay, for its owner may be alive.
+/// - No session: the method's choice. The same with `sticky = false`, where a session moves with its requests.
+/// - With `failover = false` a session that has a route is never moved.
+pub(crate) fn first(view: &View, session: Option<Token<'_>>, binding: Binding, picker: &mut Picker) -> Chosen {
+    let Some(token) = session else {
+        return choose(view, &[], Attempt::Stay, |few| picker.pick(few));
+    };
+    if !binding.sticky {
+        return choose(view, &[], Attempt::Move, |few| picker.pick(few));
+    }
+    if let Some(member) = token.route.and_then(|route| view.named(route)) {
+        if member.may_serve() {
+            return Chosen::Member(Choice { member: member.clone(), attempt: Attempt::Stay });
+        }
+        if !binding.failover {
+            return Chosen::Nobody;
+        }
+    }
+    let attempt = if token.route.is_some() { Attempt::Move } else { Attempt::Stay };
+    choose(view, &[], attempt, |few| methods::rendezvous(token.key().bytes(), few))
+}
+
+/// Chooses a member that was not `tried` yet.
+pub(crate) fn another(
+    view: &View,
+    session: Option<Token<'_>>,
+    tried: &[u64],
+    binding: Binding,
+    picker: &mut Picker,
+) -> Chosen {
+    match session {
+        None => choose(view, tried, Attempt::Stay, |few| picker.pick(few)),
+        Some(token) if token.route.is_some() && binding.sticky && !binding.failover => Chosen::Nobody,
+        Some(token) => choose(view, tried, Attempt::Move, |few| methods::rendezvous(token.key().bytes(), few)),
+    }
+}
+
+fn choose(
+    view: &View,
+    tried: &[u64],
+    attempt: Attempt,
+    pick: impl FnOnce(&[Candidate<'_>]) -> Option<usize>,
+) -> Chosen {
+    let few = eligible(view, tried);
+    let candidates: SmallVec<[Candidate<'_>; 8]> = few.iter().map(|member| member.candidate()).collect();
+    match pick(&candidates).and_then(|index| few.get(index)) {
+        Some(member) => Chosen::Member(Choice { member: Arc::clone(member), attempt }),
+        None if view.members.iter().any(|member| is_coming(member, tried)) => Chosen::Wait,
+        None => Chosen::Nobody,
+    }
+}
+
+fn is_coming(member: &Member, tried: &[u64]) -> bool {
+    member.standing == super::view::Standing::Coming && !tried.contains(&member.serial)
+}
+
+/// Members that may serve; the standby ones only when there is no other; when nobody may serve and nobody is coming,
+/// the failed ones, for they may be back (httpd's forcerecovery). Draining members never.
+fn eligible<'a>(view: &'a View, tried: &[u64]) -> Few<'a> {
+    let untried = || view.members.iter().filter(|member| !tried.contains(&member.serial));
+    let serving = |standby: bool| untried().filter(move |member| member.may_serve() && member.standby == standby);
+    let mut few: Few<'a> = serving(false).collect();
+    if few.is_empty() {
+        few.extend(serving(true));
+    }
+    if few.is_empty() && !view.members.iter().any(|member| member.may_serve() || is_coming(member, tried)) {
+        few.extend(untried().filter(|member| member.has_failed()));
+    }
+    few
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::view::{Standing, tests::usable},
+        *,
+    };
+    use crate::settings::Method;
+
+    const BOUND: Binding = Binding { sticky: true, failover: true };
+    const ID: &str = "00112233445566778899AABBCCDDEEFF";
+
+    fn view(members: Vec<Member>) -> View {
+        View { members: members.into_iter().map(Arc::new).collect() }
+    }
+
+    fn three(standing: Standing) -> View {
+        view(vec![Member { standing, ..usable(1, "r1") }, usable(2, "r2"), usable(3, "r3")])
+    }
+
+    fn picker() -> Picker {
+        Picker::new(Method::ByRequests, 1)
+    }
+
+    fn token(route: Option<&str>) -> Option<Token<'_>> {
+        Some(Token { id: ID, route })
+    }
+
+    fn told(chosen: Chosen) -> (String, Attempt) {
+        match chosen {
+            Chosen::Member(choice) => (choice.member.route.to_string(), choice.attempt),
+            other => panic!("{other:?} instead of a member"),
+        }
+    }
+
+    #[test]
+    fn a_session_stays_with_its_member() {
+        let view = three(Standing::Usable);
+        for route in ["r1", "r2", "r3"] {
+            let chosen = first(&view, token(Some(route)), BOUND, &mut picker());
+            assert_eq!(told(chosen), (route.to_string(), Attempt::Stay));
+        }
+    }
+
+    #[test]
+    fn a_session_of_a_draining_failed_or_unknown_member_moves_and_everyone_agrees_where() {
+        let expected = told(first(&three(Standing::Failed), token(Some("r1")), BOUND, &mut picker()));
+        assert_eq!(expected.1, Attempt::Move);
+        for standing in [Standing::Draining, Standing::Coming] {
+            for route in ["r1", "gone"] {
+                let chosen = first(&three(standing), token(Some(route)), BOUND, &mut picker());
+                assert_eq!(told(chosen), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_without_a_route_is_not_torn_from_its_owner() {
+        let chosen = first(&three(Standing::Usable), token(None), BOUND, &mut picker());
+        assert_eq!(told(chosen).1, Attempt::Stay);
+    }
+
+    #[test]
+    fn new_sessions_are_spread() {
+        let (view, mut picker) = (three(Standing::Usable), picker());
+        let mut routes: Vec<_> = (0..3).map(|_| told(first(&view, None, BOUND, &mut picker)).0).collect();
+        routes.sort();
+        assert_eq!(routes, ["r1", "r2", "r3"]);
+    }
+
+    #[test]
+    fn without_failover_a_session_is_never_moved() {
+        let bound = Binding { failover: false, ..BOUND };
+        let view = three(Standing::Failed);
+        assert!(matches!(first(&view, token(Some("r1")), bound, &mut picker()), Chosen::Nobody));
+        assert!(matches!(another(&view, token(Some("r2")), &[2], bound, &mut picker()), Chosen::Nobody));
+        assert!(matches!(first(&view, None, bound, &mut picker()), Chosen::Member(_)));
+    }
+
+    #[test]
+    fn a_tried_member_is_not_tried_again() {
+        let view = three(Standing::Usable);
+        let (route, attempt) = told(another(&view, token(Some("r1")), &[1, 3], BOUND, &mut picker()));
+        assert_eq!((route.as_str(), attempt), ("r2", Attempt::Move));
+        assert!(matches!(another(&view, None, &[1, 2, 3], BOUND, &mut picker()), Chosen::Nobody));
+    }
+
+    #[test]
+    fn a_standby_serves_only_alone() {
+        let spare = |other| {
+            view(vec![Member { standing: other, ..usable(1, "r1") }, Member { standby: true, ..usable(2, "r2") }])
+        };
+        for _ in 0..4 {
+            assert_eq!(told(first(&spare(Standing::Usable), None, BOUND, &mut picker())).0, "r1");
+        }
+        assert_eq!(told(first(&spare(Standing::Draining), None, BOUND, &mut picker())).0, "r2");
+    }
+
+    #[test]
+    fn failed_members_are_tried_only_when_nobody_else_is_left_and_draining_ones_never() {
+        let failed = || Member { standing: Standing::Failed, ..usable(1, "r1") };
+        let draining = || Member { standing: Standing::Draining, ..usable(2, "r2") };
+        let coming = || Member { standing: Standing::Coming, ..usable(3, "r3") };
+        assert_eq!(told(first(&view(vec![failed(), draining()]), None, BOUND, &mut picker())).0, "r1");
+        assert!(matches!(first(&view(vec![draining()]), None, BOUND, &mut picker()), Chosen::Nobody));
+        assert!(matches!(first(&view(vec![failed(), coming()]), None, BOUND, &mut picker()), Chosen::Wait));
+        let busy = view(vec![failed(), usable(4, "r4")]);
+        assert!(matches!(another(&busy, None, &[4], BOUND, &mut picker()), Chosen::Nobody));
+        assert!(matches!(first(&view(vec![]), None, BOUND, &mut picker()), Chosen::Nobody));
+    }
+}

@@ -1,0 +1,385 @@
+//! One request: choose a member, send, and, when no answer came, what the law of retries allows next.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::Addr;
+use actix_web::{HttpRequest, HttpResponse, body::BoxBody, dev::Payload, http::header::COOKIE};
+use hyper::{Response, StatusCode, body::Incoming, client::conn::TrySendError};
+use smallvec::SmallVec;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{
+    actor::{Balancer, Met},
+    answer::{Answer, Lease},
+    choice::{self, Attempt, Choice, Chosen},
+    headers::{self, Head},
+    members::Trouble,
+    methods::Picker,
+    pages::Refusal,
+    pool::{self, Connection, Pool},
+    retry::{self, Budget, Connection as Kind, Nature, Next, Outcome, Stop},
+    serve::Rules,
+    sticky::Token,
+    throttle::{self, Throttle},
+    tunnel,
+    upload::{Outgoing, Progress, Upload},
+    view::{Busy, Member, View},
+};
+use crate::{limits, time::Moment};
+
+/// What one HTTP worker keeps between requests. Nothing in it is shared with another worker but the view.
+pub(crate) struct Worker {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) pool: Pool,
+    pub(crate) balancer: Addr<Balancer>,
+    picker: RefCell<Picker>,
+    warnings: RefCell<Throttle>,
+    /// Requests that wait until a member can serve.
+    waiting: Cell<usize>,
+}
+
+/// One request on its way through its attempts.
+struct Trip<'a> {
+    worker: &'a Rc<Worker>,
+    head: Head<'a>,
+    session: Option<Token<'a>>,
+    upload: Upload,
+    /// What a WebSocket client sends.
+    raw: Cell<Payload>,
+    began: Moment,
+    /// Members that brought no answer.
+    tried: SmallVec<[u64; 4]>,
+}
+
+/// What became of an attempt.
+enum Tried {
+    Answered(HttpResponse),
+    NoAnswer(Outcome),
+    /// The node did not execute it and names the owner, which may be a route that is no member here.
+    AskInstead(String),
+}
+
+/// What a request is sent on.
+enum Line {
+    /// A connection that goes back to the pool.
+    Pooled(Connection),
+    /// One of its own, that may become a tunnel.
+    Tunnel(tunnel::Sender),
+}
+
+/// What came first after a request was sent.
+enum First {
+    Answer(Response<Incoming>),
+    Failed(TrySendError<hyper::Request<Outgoing>>),
+    MemberLate,
+    ClientStalled,
+}
+
+/// Sends a request to a member and gives its answer, or the reason why there is none.
+pub(crate) async fn forward(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Refusal> {
+    let head = Head::read(request, &worker.rules.trusted_proxies)?;
+    let (body, raw) = if head.websocket() { (Payload::None, payload) } else { (payload, Payload::None) };
+    let upload = Upload::new(body, content_length(request), worker.rules.retry_body_bytes);
+    upload.prefetch().await?;
+    let view = worker.rules.published.view();
+    let cookies = request.headers().get_all(COOKIE).map(|value| value.as_bytes());
+    let is_member = |route: &str| view.named(route).is_some();
+    let session = worker.rules.sticky.find(request.uri().path(), cookies, is_member);
+    let (began, raw, tried) = (Moment::now(), Cell::new(raw), SmallVec::new());
+    Trip { worker, head, session, upload, raw, began, tried }.run().await
+}
+
+fn content_length(request: &HttpRequest) -> Option<u64> {
+    request.headers().get("content-length").and_then(|length| length.to_str().ok()?.trim().parse().ok())
+}
+
+impl Worker {
+    /// `seed` must differ between workers.
+    pub(crate) fn new(rules: Arc<Rules>, balancer: Addr<Balancer>, seed: u64) -> Self {
+        Self {
+            pool: Pool::default(),
+            balancer,
+            picker: RefCell::new(Picker::new(rules.method, seed)),
+            warnings: RefCell::new(Throttle::new(limits::WARNINGS_PER_SECOND)),
+            waiting: Cell::new(0),
+            rules,
+        }
+    }
+
+    /// Closes connections that are not wanted any more, for as long as the worker lives.
+    pub(crate) async fn sweep(worker: std::rc::Weak<Self>) {
+        loop {
+            sleep(limits::POOL_SWEEP).await;
+            let Some(worker) = worker.upgrade() else { return };
+            let view = worker.rules.published.view();
+            worker.pool.sweep(Moment::now(), |serial| view.keeps(serial));
+        }
+    }
+
+    /// Notes an attempt that brought no answer; the actor is told once for each burst.
+    fn met(&self, member: &Member, trouble: Trouble) {
+        let tell = match trouble {
+            Trouble::Refused => member.counters.fail(true),
+            Trouble::NoAnswer => member.counters.fail(false),
+            Trouble::SentAway => member.counters.sent_away(),
+        };
+        if tell {
+            self.balancer.do_send(Met { serial: member.serial, trouble });
+        }
+    }
+
+    /// Writes a warning, so many a second.
+    pub(crate) fn warn(&self, route: &str, what: &dyn std::fmt::Debug, why: &dyn std::fmt::Display) {
+        if let throttle::Line::Write { swallowed } = self.warnings.borrow_mut().line(Moment::now()) {
+            tracing::warn!(route, ?what, %why, swallowed, "request met trouble");
+        }
+    }
+
+    /// Chooses; waits for a member that is coming when nobody else is left, for a bounded time and number of requests.
+    async fn choose(&self, pick: impl Fn(&View, &mut Picker) -> Chosen) -> Option<Choice> {
+        let pick = || pick(&self.rules.published.view(), &mut self.picker.borrow_mut());
+        match pick() {
+            Chosen::Member(choice) => return Some(choice),
+            Chosen::Nobody => return None,
+            Chosen::Wait if self.waiting.get() >= limits::MEMBER_WAITERS => return None,
+            Chosen::Wait => {}
+        }
+        let _waiting = Waiting::begin(&self.waiting);
+        let deadline = Instant::now() + limits::MEMBER_WAIT;
+        loop {
+            let mut changed = pin!(self.rules.published.changed());
+            changed.as_mut().enable();
+            match pick() {
+                Chosen::Member(choice) => return Some(choice),
+                Chosen::Nobody => return None,
+                Chosen::Wait => timeout_at(deadline, changed).await.ok()?,
+            }
+        }
+    }
+}
+
+/// Counts a waiting request until it is dropped, also when the client goes away.
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl<'a> Trip<'a> {
+    async fn run(mut self) -> Result<HttpResponse, Refusal> {
+        let binding = self.worker.rules.binding;
+        let session = self.session;
+        let mut choice = match self.worker.choose(|view, picker| choice::first(view, session, binding, picker)).await {
+            Some(choice) => choice,
+            None => return Err(Refusal::Unavailable),
+        };
+        let mut budget = Budget::new(self.worker.rules.max_attempts);
+        let mut fresh = false;
+        loop {
+            let (outcome, instead) = match self.attempt(&choice, fresh).await? {
+                Tried::Answered(response) => return Ok(response),
+                Tried::NoAnswer(outcome) => (outcome, None),
+                Tried::AskInstead(route) => (Outcome::NotDoneAskNamed, Some(route)),
+            };
+            budget.in_time = Moment::now().since(self.began) < self.worker.rules.retry_span;
+            let next = retry::next(outcome, self.nature(), budget);
+            budget.spend(outcome, next);
+            fresh = next == Next::SameMember;
+            let following = match next {
+                Next::SameMember => Some(choice),
+                Next::NamedMember => self.named(instead.unwrap_or_default()).await,
+                Next::OtherMember => {
+                    self.tried.push(choice.member.serial);
+                    self.another().await
+                }
+                Next::Stop(stop) => return Err(stop.into()),
+            };
+            choice = following.ok_or(retry::stop(outcome))?;
+        }
+    }
+
+    /// The member a node has named, or, if it is of no use, another one that takes the session over. The node that
+    /// named it counts as untried: it may be the only one left.
+    async fn named(&self, route: String) -> Option<Choice> {
+        let view = self.worker.rules.published.view();
+        match view.named(&route) {
+            Some(member) if member.may_serve() && !self.tried.contains(&member.serial) => {
+                Some(Choice { member: member.clone(), attempt: Attempt::Stay })
+            }
+            _ => self.another().await,
+        }
+    }
+
+    async fn another(&self) -> Option<Choice> {
+        let binding = self.worker.rules.binding;
+        self.worker.choose(|view, picker| choice::another(view, self.session, &self.tried, binding, picker)).await
+    }
+
+    fn nature(&self) -> Nature {
+        Nature { idempotent: retry::idempotent(self.head.method().as_str()), replayable: self.upload.is_replayable() }
+    }
+
+    async fn attempt(&self, choice: &Choice, fresh: bool) -> Result<Tried, Refusal> {
+        let member = &choice.member;
+        let (mut connection, kind) = match self.connection(member, fresh).await {
+            Ok(connection) => connection,
+            Err(error) => return Ok(self.unreachable(member, &error)),
+        };
+        let request = self.head.request(choice.attempt, self.upload.outgoing())?;
+        let busy = Busy::with(member);
+        let first = match &mut connection {
+            Line::Pooled(connection) => self.first(connection.sender.try_send_request(request)).await,
+            Line::Tunnel(sender) => self.first(sender.try_send_request(request)).await,
+        };
+        match first {
+            First::Answer(answer) => self.judge(answer, connection, busy),
+            First::Failed(error) => self.failed(member, error, kind),
+            First::MemberLate => {
+                self.worker.met(member, Trouble::NoAnswer);
+                self.worker.warn(member.route.as_str(), &Outcome::Late, &"no answer in time");
+                Ok(Tried::NoAnswer(Outcome::Late))
+            }
+            First::ClientStalled => Err(Refusal::ClientTimeout),
+        }
+    }
+
+    async fn connection(&self, member: &Member, fresh: bool) -> io::Result<(Line, Kind)> {
+        let longest = self.worker.rules.timeout;
+        if self.head.websocket() {
+            return Ok((Line::Tunnel(tunnel::connect(member.address, longest).await?), Kind::Fresh));
+        }
+        if !fresh && let Some(connection) = self.worker.pool.take(member.serial, Moment::now()) {
+            return Ok((Line::Pooled(connection), Kind::Pooled));
+        }
+        Ok((Line::Pooled(Connection::open(member.address, longest).await?), Kind::Fresh))
+    }
+
+    fn unreachable(&self, member: &Member, error: &io::Error) -> Tried {
+        let outcome = Outcome::Untouched(Kind::Fresh);
+        if !pool::is_own_fault(error) {
+            self.worker.met(member, Trouble::Refused);
+        }
+        self.worker.warn(member.route.as_str(), &outcome, error);
+        Tried::NoAnswer(outcome)
+    }
+
+    /// Waits for the head of the answer. The member's time runs only while the client is not the one who is waited for.
+    async fn first(
+        &self,
+        sent: impl Future<Output = Result<Response<Incoming>, TrySendError<hyper::Request<Outgoing>>>>,
+    ) -> First {
+        let (mut sent, began) = (pin!(sent), Moment::now());
+        let mut pause = pin!(sleep(self.worker.rules.timeout));
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut sent => return result.map_or_else(First::Failed, First::Answer),
+                () = &mut pause => match self.patience(began) {
+                    Ok(rest) => pause.as_mut().reset(Instant::now() + rest),
+                    Err(first) => return first,
+                },
+            }
+        }
+    }
+
+    /// How much longer to wait, or who has used up the time.
+    fn patience(&self, began: Moment) -> Result<Duration, First> {
+        let now = Moment::now();
+        let (since, longest, over) = match self.upload.progress() {
+            Progress::Done(at) | Progress::MemberTurn(at) => (at, self.worker.rules.timeout, First::MemberLate),
+            Progress::ClientTurn(at) => (at, limits::CLIENT_STALL, First::ClientStalled),
+            // hyper is about to report it.
+            Progress::Broken => return Ok(self.worker.rules.timeout),
+        };
+        let waited = now.since(since.max(began));
+        // Never longer than the member's time at once: whose turn it is may change meanwhile.
+        match longest.checked_sub(waited) {
+            Some(rest) if !rest.is_zero() => Ok(rest.min(self.worker.rules.timeout)),
+            _ => Err(over),
+        }
+    }
+
+    fn failed(
+        &self,
+        member: &Member,
+        mut error: TrySendError<hyper::Request<Outgoing>>,
+        kind: Kind,
+    ) -> Result<Tried, Refusal> {
+        if self.upload.progress() == Progress::Broken {
+            return Err(Refusal::BadRequest);
+        }
+        let outcome = match error.take_message() {
+            Some(_) => Outcome::Untouched(kind),
+            None => Outcome::Broke(kind),
+        };
+        // A pooled connection ends in the ordinary course of things; only a fresh one says something of the member.
+        if kind == Kind::Fresh {
+            self.worker.met(member, Trouble::NoAnswer);
+        }
+        let error = error.into_error();
+        // An answer that is no HTTP has begun all the same, and the member has surely seen the request.
+        let nonsense = error.is_parse();
+        self.worker.warn(member.route.as_str(), &outcome, &error);
+        if nonsense { Err(Refusal::BadGateway) } else { Ok(Tried::NoAnswer(outcome)) }
+    }
+
+    fn judge(&self, answer: Response<Incoming>, line: Line, busy: Busy) -> Result<Tried, Refusal> {
+        if answer.status() == StatusCode::SERVICE_UNAVAILABLE
+            && let Some(retry) = answer.headers().get(headers::RETRY)
+        {
+            return Ok(self.sent_away(retry.to_str().unwrap_or("any"), busy.member()));
+        }
+        let mut response = headers::to_client(&answer)?;
+        let body = match (answer.status().is_informational(), line) {
+            (false, Line::Pooled(connection)) => {
+                let lease = Lease::new(self.worker.clone(), connection, busy, self.upload.clone());
+                BoxBody::new(Answer::new(self.head.method(), answer, Some(lease)))
+            }
+            (false, Line::Tunnel(_)) => BoxBody::new(Answer::new(self.head.method(), answer, None)),
+            (true, Line::Tunnel(_)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                tunnel::switch(&mut response);
+                BoxBody::new(tunnel::Tunnel::new(answer, self.raw.replace(Payload::None), busy))
+            }
+            (true, _) => return Err(Refusal::BadGateway),
+        };
+        Ok(Tried::Answered(response.set_body(body)))
+    }
+
+    fn sent_away(&self, to: &str, member: &Member) -> Tried {
+        if to == "any" {
+            self.worker.met(member, Trouble::SentAway);
+            return Tried::NoAnswer(Outcome::NotDoneAskAny);
+        }
+        Tried::AskInstead(to.to_string())
+    }
+}
+
+impl From<Stop> for Refusal {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::BadGateway => Self::BadGateway,
+            Stop::Unavailable => Self::Unavailable,
+            Stop::GatewayTimeout => Self::GatewayTimeout,
+        }
+    }
+}

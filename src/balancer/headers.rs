@@ -1,0 +1,408 @@
+//! Heads on their way through the door: what is dropped, what is set, and the step between the two `http` crates
+//! (actix-web speaks 0.2, hyper speaks 1). Nothing is copied as raw text: every head is written anew from its fields.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{self as front, header as front_header},
+};
+use hyper::{
+    Uri,
+    header::{self, HeaderMap, HeaderName, HeaderValue},
+};
+use ipnet::IpNet;
+use smallvec::SmallVec;
+
+use super::{choice::Attempt, pages::Refusal};
+use crate::limits;
+
+/// To nodes: `stay` or `move`.
+pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("tasuki-attempt");
+
+/// From nodes, with 503: the request was not executed; a route, or `any`.
+pub(crate) const RETRY: &str = "tasuki-retry";
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The head of a request, checked, as far as it is the same for every attempt.
+#[derive(Debug)]
+pub(crate) struct Head<'a> {
+    request: &'a HttpRequest,
+    method: hyper::Method,
+    uri: Uri,
+    host: HeaderValue,
+    peer: Option<IpAddr>,
+    /// The client's own forwarding headers are believed.
+    trusted: bool,
+    /// Fields that the client's `Connection` names.
+    named: SmallVec<[&'a str; 4]>,
+    websocket: bool,
+}
+
+impl<'a> Head<'a> {
+    /// Checks what actix-web has parsed.
+    ///
+    /// # Errors
+    /// 400 for a `Host` that is none, 414 and 431 above the bounds of [`limits`].
+    pub(crate) fn read(request: &'a HttpRequest, trusted_proxies: &[IpNet]) -> Result<Self, Refusal> {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        if target.len() > limits::REQUEST_TARGET_BYTES {
+            return Err(Refusal::TargetTooLong);
+        }
+        let fields = request.headers();
+        let bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if bytes > limits::REQUEST_HEADERS_BYTES {
+            return Err(Refusal::HeadersTooLarge);
+        }
+        let peer = request.peer_addr().map(|peer| peer.ip().to_canonical());
+        Ok(Self {
+            request,
+            method: request.method().as_str().parse().map_err(|_| Refusal::BadRequest)?,
+            uri: target.parse().map_err(|_| Refusal::BadRequest)?,
+            host: host(request)?,
+            peer,
+            trusted: peer.is_some_and(|peer| trusted_proxies.iter().any(|net| net.contains(&peer))),
+            named: named_by_connection(request),
+            websocket: asks_for_websocket(request)?,
+        })
+    }
+
+    /// The request wants to become a WebSocket.
+    pub(crate) fn websocket(&self) -> bool {
+        self.websocket
+    }
+
+    /// The method.
+    pub(crate) fn method(&self) -> &hyper::Method {
+        &self.method
+    }
+
+    /// The request for one attempt.
+    ///
+    /// Hop-by-hop fields (RFC 9110 section 7.6.1) and those that `Connection` names are gone, so are `Expect` (answered
+    /// by actix-web), `Tasuki-*`, fields with `_` in their names (CGI-like applications take them for others), and, of a
+    /// client that is no trusted proxy, all it says of forwarding. Then ours are set: no `Connection: X-Forwarded-For`
+    /// of a client can take them away (httpd CVE-2022-31813).
+    ///
+    /// # Errors
+    /// 400 for a field that hyper does not take.
+    pub(crate) fn request<B>(&self, attempt: Attempt, body: B) -> Result<hyper::Request<B>, Refusal> {
+        let mut request = hyper::Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        let fields = request.headers_mut();
+        fields.reserve(self.request.headers().len() + 6);
+        fields.insert(header::HOST, self.host.clone());
+        for (name, value) in self.request.headers() {
+            if self.goes_on(name.as_str()) {
+                let name = HeaderName::from_bytes(name.as_str().as_bytes()).map_err(|_| Refusal::BadRequest)?;
+                fields.append(name, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| Refusal::BadRequest)?);
+            }
+        }
+        self.sign(fields);
+        fields.insert(ATTEMPT, HeaderValue::from_static(attempt.as_str()));
+        if self.websocket {
+            fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        Ok(request)
+    }
+
+    fn goes_on(&self, name: &str) -> bool {
+        let ours = matches!(name, "host" | "content-length" | "expect");
+        let about_forwarding = name == "forwarded" || name == "x-real-ip" || name.starts_with("x-forwarded-");
+        !(ours
+            || is_hop_by_hop(name)
+            || name.starts_with("tasuki-")
+            || name.contains('_')
+            || about_forwarding && !self.trusted
+            || self.named.iter().any(|named| named.eq_ignore_ascii_case(name)))
+    }
+
+    /// Says where the request came from. A trusted proxy's words about host and protocol stand, its lists are extended.
+    fn sign(&self, fields: &mut HeaderMap) {
+        let peer = self.peer.map_or("unknown".to_string(), |peer| peer.to_string());
+        extend(fields, FORWARDED_FOR, &peer);
+        extend(fields, header::FORWARDED, &self.forwarded());
+        fields.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+        fields.entry(FORWARDED_HOST).or_insert_with(|| self.host.clone());
+    }
+
+    /// RFC 7239 section 4: an IPv6 address stands in brackets and quotes.
+    fn forwarded(&self) -> String {
+        let host = self.host.to_str().unwrap_or_default();
+        match self.peer {
+            Some(IpAddr::V6(peer)) => format!("for=\"[{peer}]\";host=\"{host}\";proto=http"),
+            Some(IpAddr::V4(peer)) => format!("for={peer};host=\"{host}\";proto=http"),
+            None => format!("for=unknown;host=\"{host}\";proto=http"),
+        }
+    }
+}
+
+/// Appends one entry to a comma-separated list that may already stand in one or more fields.
+fn extend(fields: &mut HeaderMap, name: HeaderName, entry: &str) {
+    let known: Vec<&str> = fields.get_all(&name).iter().filter_map(|value| value.to_str().ok()).collect();
+    let list = if known.is_empty() { entry.to_string() } else { format!("{}, {entry}", known.join(", ")) };
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
+        fields.insert(name, value);
+    }
+}
+
+/// Fields that end at each hop.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+fn named_by_connection(request: &HttpRequest) -> SmallVec<[&str; 4]> {
+    let values = request.headers().get_all(front_header::CONNECTION).filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
+}
+
+/// Whether the request wants to become a WebSocket (RFC 6455 section 4.1).
+///
+/// # Errors
+/// 400 when it says so in any other way: actix-http shows everything behind `Upgrade: websocket` as the body, so such a
+/// request cannot be forwarded as an ordinary one. Other tokens of `Upgrade` are dropped.
+fn asks_for_websocket(request: &HttpRequest) -> Result<bool, Refusal> {
+    let fields = request.headers();
+    let mut upgrades = fields.get_all(front_header::UPGRADE).filter_map(|value| value.to_str().ok());
+    if !upgrades.any(|token| token.trim().eq_ignore_ascii_case("websocket")) {
+        return Ok(false);
+    }
+    let good = request.method() == front::Method::GET
+        && request.version() == front::Version::HTTP_11
+        && !fields.contains_key(front_header::TRANSFER_ENCODING)
+        && !fields.contains_key(front_header::CONTENT_LENGTH)
+        && named_by_connection(request).iter().any(|name| name.eq_ignore_ascii_case("upgrade"));
+    if good { Ok(true) } else { Err(Refusal::BadRequest) }
+}
+
+/// The host the client asked for: of an absolute target it is the target's (RFC 9112 section 3.2.2); a client of
+/// HTTP/1.0 that names none means the address it connected to.
+fn host(request: &HttpRequest) -> Result<HeaderValue, Refusal> {
+    let named = request.headers().get(front_header::HOST).map(|host| host.as_bytes());
+    let host = match request.uri().authority() {
+        Some(authority) => HeaderValue::from_bytes(authority.as_str().as_bytes()),
+        None => match named {
+            Some(named) => HeaderValue::from_bytes(named),
+            None => HeaderValue::from_bytes(request.app_config().local_addr().to_string().as_bytes()),
+        },
+    };
+    let host = host.map_err(|_| Refusal::BadRequest)?;
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b".-_~:[]%!$&'()*+,;=".contains(b);
+    if host.as_bytes().iter().all(allowed) { Ok(host) } else { Err(Refusal::BadRequest) }
+}
+
+/// Gives a member's head to the client: the status and every field that does not end here.
+///
+/// `Content-Length` is left out: the body says how long it is.
+///
+/// # Errors
+/// 502 for a status or a field that actix-web does not take, and for a switch of protocols nobody asked for.
+pub(crate) fn to_client<B>(answer: &hyper::Response<B>) -> Result<HttpResponse, Refusal> {
+    let status = front::StatusCode::from_u16(answer.status().as_u16()).map_err(|_| Refusal::BadGateway)?;
+    let mut response = HttpResponse::new(status);
+    let named: SmallVec<[&str; 4]> = connection_names(answer.headers());
+    let fields = response.headers_mut();
+    for (name, value) in answer.headers() {
+        let text = name.as_str();
+        let ends = is_hop_by_hop(text) || text == "content-length" || text == RETRY || text == "tasuki-control";
+        if ends || named.iter().any(|named| named.eq_ignore_ascii_case(text)) {
+            continue;
+        }
+        let name = front_header::HeaderName::from_bytes(text.as_bytes()).map_err(|_| Refusal::BadGateway)?;
+        let value = front_header::HeaderValue::from_bytes(value.as_bytes()).map_err(|_| Refusal::BadGateway)?;
+        fields.append(name, value);
+    }
+    Ok(response)
+}
+
+fn connection_names(fields: &HeaderMap) -> SmallVec<[&str; 4]> {
+    let values = fields.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
+}
+
+/// Whether a request came through another proxy, by its own word. Only used to refuse.
+pub(crate) fn came_through_a_proxy(request: &HttpRequest) -> bool {
+    ["x-forwarded-for", "forwarded", "via", "x-real-ip"].iter().any(|name| request.headers().contains_key(*name))
+}
+
+/// Whether `Host` is an IP literal or localhost: a name under someone else's control could be made to point here (DNS
+/// rebinding).
+pub(crate) fn host_is_local(host: &str) -> bool {
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let (name, port) = host.split_once(':').unwrap_or((host, "0"));
+    host.parse::<SocketAddr>().is_ok()
+        || host.parse::<Ipv4Addr>().is_ok()
+        || bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
+        || name.eq_ignore_ascii_case("localhost") && port.parse::<u16>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    const PEER: &str = "10.1.2.3:4444";
+
+    fn read(request: &HttpRequest, trusted: &[&str]) -> Result<HeaderMap, Refusal> {
+        let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
+        Ok(Head::read(request, &trusted)?.request(Attempt::Stay, ())?.headers().clone())
+    }
+
+    fn from_peer() -> TestRequest {
+        TestRequest::get().uri("/a?b=c").peer_addr(PEER.parse().unwrap()).insert_header(("host", "shop.example:80"))
+    }
+
+    #[test]
+    fn the_origin_is_set_from_the_connection() {
+        let fields = read(&from_peer().to_http_request(), &[]).unwrap();
+        assert_eq!(fields["x-forwarded-for"], "10.1.2.3");
+        assert_eq!(fields["x-forwarded-proto"], "http");
+        assert_eq!(fields["x-forwarded-host"], "shop.example:80");
+        assert_eq!(fields["forwarded"], "for=10.1.2.3;host=\"shop.example:80\";proto=http");
+        assert_eq!(fields["host"], "shop.example:80");
+        assert_eq!(fields["tasuki-attempt"], "stay");
+    }
+
+    #[test]
+    fn a_client_cannot_forge_where_it_comes_from() {
+        let request = from_peer()
+            .insert_header(("x-forwarded-for", "1.1.1.1"))
+            .insert_header(("forwarded", "for=1.1.1.1"))
+            .insert_header(("x-forwarded-proto", "https"))
+            .insert_header(("x-real-ip", "1.1.1.1"))
+            .insert_header(("x_forwarded_for", "1.1.1.1"))
+            .insert_header(("tasuki-attempt", "move"))
+            .insert_header(("tasuki-control", "1"))
+            .insert_header(("connection", "close, X-Forwarded-For, Tasuki-Attempt, Host"));
+        let fields = read(&request.to_http_request(), &[]).unwrap();
+        assert!(fields.values().all(|value| !value.to_str().unwrap().contains("1.1.1.1")), "{fields:?}");
+        assert_eq!(fields["x-forwarded-for"], "10.1.2.3");
+        assert_eq!(fields["x-forwarded-proto"], "http");
+        assert_eq!(fields["tasuki-attempt"], "stay");
+        assert_eq!(fields["host"], "shop.example:80");
+        assert!(!fields.contains_key("tasuki-control"));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_its_lists_are_extended() {
+        let request = from_peer()
+            .insert_header(("x-forwarded-for", "1.1.1.1"))
+            .append_header(("x-forwarded-for", "2.2.2.2"))
+            .insert_header(("x-forwarded-proto", "https"))
+            .insert_header(("forwarded", "for=1.1.1.1;proto=https"));
+        let fields = read(&request.to_http_request(), &["10.0.0.0/8"]).unwrap();
+        assert_eq!(fields["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 10.1.2.3");
+        assert_eq!(fields.get_all("x-forwarded-for").iter().count(), 1);
+        assert_eq!(fields["x-forwarded-proto"], "https");
+        assert_eq!(fields["forwarded"], "for=1.1.1.1;proto=https, for=10.1.2.3;host=\"shop.example:80\";proto=http");
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here() {
+        let request = from_peer()
+            .insert_header(("connection", "keep-alive, x-private"))
+            .insert_header(("x-private", "1"))
+            .insert_header(("keep-alive", "timeout=5"))
+            .insert_header(("te", "trailers"))
+            .insert_header(("upgrade", "h2c"))
+            .insert_header(("proxy-authorization", "x"))
+            .insert_header(("expect", "100-continue"))
+            .insert_header(("accept", "*/*"))
+            .append_header(("cookie", "a=1"))
+            .append_header(("cookie", "b=2"));
+        let fields = read(&request.to_http_request(), &[]).unwrap();
+        for gone in ["connection", "x-private", "keep-alive", "te", "upgrade", "proxy-authorization", "expect"] {
+            assert!(!fields.contains_key(gone), "{gone} went on");
+        }
+        assert_eq!(fields["accept"], "*/*");
+        assert_eq!(fields.get_all("cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn odd_bytes_go_on_and_never_panic() {
+        let odd = front_header::HeaderValue::from_bytes(b"caf\xe9 \xff").unwrap();
+        let request = from_peer().insert_header(("x-odd", odd)).to_http_request();
+        assert_eq!(read(&request, &[]).unwrap()["x-odd"].as_bytes(), b"caf\xe9 \xff");
+        let answer = hyper::Response::builder().header("x-odd", &b"caf\xe9"[..]).body(()).unwrap();
+        assert_eq!(to_client(&answer).unwrap().headers().get("x-odd").unwrap().as_bytes(), b"caf\xe9");
+    }
+
+    #[test]
+    fn a_host_that_is_none_is_refused() {
+        for bad in ["a\"b", "a b", "a/b", "a\\b", "user@host"] {
+            let request = TestRequest::get().insert_header(("host", bad)).to_http_request();
+            assert_eq!(read(&request, &[]).unwrap_err(), Refusal::BadRequest, "{bad}");
+        }
+        let absolute = TestRequest::get().uri("http://real.example/x").insert_header(("host", "other.example"));
+        assert_eq!(read(&absolute.to_http_request(), &[]).unwrap()["host"], "real.example");
+    }
+
+    #[test]
+    fn heads_are_bounded() {
+        let long = TestRequest::get().uri(&format!("/{}", "a".repeat(limits::REQUEST_TARGET_BYTES))).to_http_request();
+        assert_eq!(read(&long, &[]).unwrap_err(), Refusal::TargetTooLong);
+        let wide = from_peer().insert_header(("x-wide", "a".repeat(limits::REQUEST_HEADERS_BYTES))).to_http_request();
+        assert_eq!(read(&wide, &[]).unwrap_err(), Refusal::HeadersTooLarge);
+    }
+
+    #[test]
+    fn the_members_words_to_the_balancer_do_not_reach_the_client() {
+        let answer = hyper::Response::builder()
+            .status(503)
+            .header("tasuki-retry", "any")
+            .header("tasuki-node", "r1")
+            .header("connection", "close, x-private")
+            .header("x-private", "1")
+            .header("set-cookie", "a=1")
+            .header("set-cookie", "b=2")
+            .body(())
+            .unwrap();
+        let response = to_client(&answer).unwrap();
+        assert_eq!(response.status().as_u16(), 503);
+        for gone in ["tasuki-retry", "connection", "x-private"] {
+            assert!(!response.headers().contains_key(gone), "{gone} went on");
+        }
+        assert!(response.headers().contains_key("tasuki-node"));
+        assert_eq!(response.headers().get_all("set-cookie").count(), 2);
+    }
+
+    #[test]
+    fn only_local_hosts_may_open_the_manager() {
+        for good in ["localhost", "LOCALHOST:12121", "127.0.0.1", "127.0.0.1:12121", "[::1]", "[::1]:80", "10.0.0.5:1"]
+        {
+            assert!(host_is_local(good), "{good}");
+        }
+        for bad in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "localhost:x", "[::1"] {
+            assert!(!host_is_local(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_websocket_is_asked_for_in_one_way_only() {
+        let asks = |upgrade: &'static str, connection: &'static str| {
+            let request = from_peer().insert_header(("upgrade", upgrade)).insert_header(("connection", connection));
+            asks_for_websocket(&request.to_http_request())
+        };
+        assert_eq!(asks("WebSocket", "keep-alive, Upgrade"), Ok(true));
+        assert_eq!(asks("h2c", "upgrade"), Ok(false));
+        assert_eq!(asks("websocket", "keep-alive"), Err(Refusal::BadRequest));
+    }
+}

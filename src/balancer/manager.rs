@@ -1,0 +1,241 @@
+//! The manager: a page for people, JSON for programs, and three words to a node: drain, resume, restart.
+//!
+//! Open to the addresses of `balancer.manager.allow` only: the peer of the connection counts, never a header, and a
+//! request that says it came through a proxy is refused, for its peer is not who asks. What changes something is a POST
+//! with `Tasuki-Control: 1`, which a browser sends to another site only after asking it, and this one says no.
+
+use std::net::SocketAddr;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, StatusCode, header::HOST},
+};
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use super::{
+    actor::DutyAccepted,
+    control::{self, Silence},
+    forward::Worker,
+    headers, pages,
+    pages::Refusal,
+    view::{Member, Standing, View},
+};
+use crate::{
+    limits,
+    membership::Duty,
+    names::Route,
+    observe::{BalancerReport, NodeReport, NodeState, SessionCounts, StatusReport},
+};
+
+const PAGE: &str = include_str!("manager.html");
+
+/// What a POST asks of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Duty(Duty),
+    Restart,
+}
+
+/// What a request to the manager asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish<'a> {
+    Page,
+    Status,
+    Members,
+    Order(&'a str, Order),
+    /// A GET where a POST belongs, or the other way round.
+    WrongMethod,
+    Unknown,
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    error: &'a str,
+}
+
+/// Answers everything at and below the manager's path.
+///
+/// # Errors
+/// 403 for a client that may not open it.
+pub(crate) async fn answer(worker: &Worker, request: &HttpRequest) -> Result<HttpResponse, Refusal> {
+    if !may_open(worker, request) {
+        return Err(Refusal::Forbidden);
+    }
+    let path = request.uri().path();
+    let Some(below) = path.strip_prefix(worker.rules.manager.path.trim_end_matches('/')) else {
+        return Err(Refusal::NotFound);
+    };
+    Ok(match wish(request.method(), below) {
+        Wish::Page => page(&worker.rules.manager.path),
+        Wish::Status => json(StatusCode::OK, &status(worker).await),
+        Wish::Members => json(StatusCode::OK, &worker.rules.published.view().report()),
+        Wish::Order(..) if request.headers().get("tasuki-control").is_none_or(|value| value != "1") => {
+            failure(StatusCode::FORBIDDEN, "the header Tasuki-Control: 1 is missing")
+        }
+        Wish::Order(route, order) => carry_out(worker, route, order).await,
+        Wish::WrongMethod => {
+            failure(StatusCode::METHOD_NOT_ALLOWED, "what changes something is a POST, all else a GET")
+        }
+        Wish::Unknown => failure(StatusCode::NOT_FOUND, "there is nothing here"),
+    })
+}
+
+fn may_open(worker: &Worker, request: &HttpRequest) -> bool {
+    let peer = request.peer_addr().map(|peer| peer.ip().to_canonical());
+    let allowed = peer.is_some_and(|peer| worker.rules.manager.allow.iter().any(|net| net.contains(&peer)));
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let named = request.uri().authority().map(|authority| authority.as_str()).or(host);
+    allowed && named.is_some_and(headers::host_is_local) && !headers::came_through_a_proxy(request)
+}
+
+fn wish<'a>(method: &Method, below: &'a str) -> Wish<'a> {
+    let reading = matches!(*method, Method::GET | Method::HEAD);
+    let page = match below {
+        "" | "/" => Some(Wish::Page),
+        "/status.json" => Some(Wish::Status),
+        "/members.json" => Some(Wish::Members),
+        _ => None,
+    };
+    if let Some(wish) = page {
+        return if reading { wish } else { Wish::WrongMethod };
+    }
+    let order = |verb| match verb {
+        "drain" => Some(Order::Duty(Duty::Draining)),
+        "resume" => Some(Order::Duty(Duty::Serving)),
+        "restart" => Some(Order::Restart),
+        _ => None,
+    };
+    let parts = below.strip_prefix("/members/").and_then(|rest| rest.split_once('/'));
+    match parts.and_then(|(route, verb)| Some((route, order(verb)?))) {
+        Some((route, order)) if *method == Method::POST => Wish::Order(route, order),
+        Some(_) => Wish::WrongMethod,
+        None => Wish::Unknown,
+    }
+}
+
+async fn carry_out(worker: &Worker, route: &str, order: Order) -> HttpResponse {
+    let member =
+        route.parse::<Route>().ok().and_then(|route| worker.rules.published.view().named(route.as_str()).cloned());
+    let Some(member) = member else {
+        return failure(StatusCode::NOT_FOUND, "no member has this route");
+    };
+    match send(member.address, order).await {
+        Ok(status) if status.is_success() => {
+            tracing::info!(route = %member.route, ?order, "order accepted");
+            if let Order::Duty(duty) = order {
+                worker.balancer.do_send(DutyAccepted { route: member.route.clone(), duty });
+            }
+            json(StatusCode::ACCEPTED, &serde_json::json!({ "accepted": member.route }))
+        }
+        Ok(status) => failure(StatusCode::BAD_GATEWAY, &format!("{} answered {status}", member.route)),
+        Err(silence) => failure(StatusCode::BAD_GATEWAY, &format!("{} {silence}", member.route)),
+    }
+}
+
+async fn send(address: SocketAddr, order: Order) -> Result<hyper::StatusCode, Silence> {
+    let (path, body) = match order {
+        Order::Duty(duty) => ("/.tasuki/duty", Some(serde_json::json!({ "duty": duty }).to_string())),
+        Order::Restart => ("/.tasuki/restart", None),
+    };
+    let (status, _) = control::ask(address, hyper::Method::POST, path, body, limits::CONTROL_TIMEOUT).await?;
+    Ok(status)
+}
+
+/// Asks every member at once; who does not answer in time is listed with what the balancer knows.
+async fn status(worker: &Worker) -> StatusReport {
+    let view: &View = &worker.rules.published.view();
+    let balancer = BalancerReport { listen: worker.rules.listen, pid: std::process::id() };
+    StatusReport { balancer, nodes: join_all(view.members.iter().map(|member| report(member))).await }
+}
+
+async fn report(member: &Member) -> NodeReport {
+    let path = "/.tasuki/status";
+    let asked = control::ask(member.address, hyper::Method::GET, path, None, limits::STATUS_TIMEOUT).await;
+    let silent = asked.is_err();
+    let said = asked.ok().and_then(|(_, body)| serde_json::from_slice::<NodeReport>(&body).ok());
+    let mut report = said.unwrap_or_else(|| known(member, silent));
+    // Under this route the balancer knows it, and nothing a node says may put it under another.
+    report.route = member.route.clone();
+    report
+}
+
+/// What is known of a member that does not say anything of itself. One that answers all the same is no tasuki node.
+fn known(member: &Member, silent: bool) -> NodeReport {
+    let state = match member.standing {
+        _ if silent => NodeState::Failed,
+        Standing::Failed => NodeState::Failed,
+        Standing::Coming => NodeState::Starting,
+        Standing::Usable | Standing::Draining => NodeState::Ready,
+    };
+    NodeReport {
+        route: member.route.clone(),
+        pid: None,
+        http: member.address,
+        state,
+        duty: member.duty,
+        sessions: SessionCounts::default(),
+        peers: Vec::new(),
+    }
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> HttpResponse {
+    let mut response = HttpResponse::build(status);
+    pages::harden(&mut response);
+    response.insert_header(("content-security-policy", "default-src 'none'; frame-ancestors 'none'")).json(body)
+}
+
+fn failure(status: StatusCode, error: &str) -> HttpResponse {
+    json(status, &Failure { error })
+}
+
+/// The page, with a fresh nonce for its style and its script.
+fn page(path: &str) -> HttpResponse {
+    let mut bytes = [0; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        return failure(StatusCode::SERVICE_UNAVAILABLE, "the operating system gives no random bytes");
+    }
+    let nonce: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; \
+         frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    );
+    let base = serde_json::to_string(path.trim_end_matches('/')).unwrap_or_default().replace('<', "\\u003c");
+    let mut response = HttpResponse::Ok();
+    pages::harden(&mut response);
+    response
+        .insert_header(("content-type", "text/html; charset=utf-8"))
+        .insert_header(("content-security-policy", policy))
+        .body(PAGE.replace("{{nonce}}", &nonce).replace("\"{{base}}\"", &base))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_is_a_get_and_changing_is_a_post() {
+        assert_eq!(wish(&Method::GET, ""), Wish::Page);
+        assert_eq!(wish(&Method::HEAD, "/"), Wish::Page);
+        assert_eq!(wish(&Method::GET, "/status.json"), Wish::Status);
+        assert_eq!(wish(&Method::POST, "/status.json"), Wish::WrongMethod);
+        assert_eq!(wish(&Method::POST, "/members/r1/drain"), Wish::Order("r1", Order::Duty(Duty::Draining)));
+        assert_eq!(wish(&Method::POST, "/members/r1/resume"), Wish::Order("r1", Order::Duty(Duty::Serving)));
+        assert_eq!(wish(&Method::POST, "/members/r1/restart"), Wish::Order("r1", Order::Restart));
+        assert_eq!(wish(&Method::GET, "/members/r1/drain"), Wish::WrongMethod);
+        for unknown in ["/x", "/members", "/members/r1", "/members/r1/kill", "/members/r1/drain/x"] {
+            assert_eq!(wish(&Method::POST, unknown), Wish::Unknown, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn every_style_and_script_of_the_page_has_the_nonce() {
+        let page = page("/balancer-manager");
+        let policy = page.headers().get("content-security-policy").unwrap().to_str().unwrap();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"));
+        assert_eq!(PAGE.matches("<style").count(), PAGE.matches("<style nonce=\"{{nonce}}\"").count());
+        assert_eq!(PAGE.matches("<script").count(), PAGE.matches("<script nonce=\"{{nonce}}\"").count());
+        assert!(!PAGE.contains("http://") && !PAGE.contains("https://"), "external resource");
+        assert!(!PAGE.contains(" style=") && !PAGE.contains("innerHTML"), "blocked by the policy, or unsafe");
+    }
+}

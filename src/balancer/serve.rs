@@ -1,0 +1,208 @@
+//! The front: binds, starts the workers, and sorts requests into those for members and those answered at the door.
+
+use std::{
+    fs, io,
+    io::Read,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::{Addr, Recipient};
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpServer,
+    dev::{Server, ServerHandle},
+    http::{KeepAlive, Method, StatusCode},
+    rt, web,
+};
+use bytes::Bytes;
+use ipnet::IpNet;
+use socket2::{Domain, Socket, Type};
+
+use super::{
+    actor::Balancer,
+    choice::Binding,
+    forward::{Worker, forward},
+    health, manager,
+    members::Members,
+    pages::{self, Refusal},
+    paths,
+    sticky::Sticky,
+    view::Published,
+};
+use crate::{limits, membership::RosterChanged, settings, time::Moment};
+
+/// A running balancer.
+pub struct Door {
+    /// Where users connect: the bound address, also when the settings said port 0.
+    pub address: SocketAddr,
+    /// To be subscribed to membership.
+    pub roster: Recipient<RosterChanged>,
+    /// The actor, for [`super::Observe`].
+    pub balancer: Addr<Balancer>,
+    /// Stops the server; see [`Door::stop`] for the bounded way.
+    pub handle: ServerHandle,
+    /// Ends when the server has stopped.
+    pub server: rt::task::JoinHandle<io::Result<()>>,
+}
+
+/// What every worker reads and nobody changes, apart from the view inside.
+pub(crate) struct Rules {
+    pub(crate) published: Published,
+    pub(crate) sticky: Sticky,
+    pub(crate) binding: Binding,
+    pub(crate) method: settings::Method,
+    pub(crate) timeout: Duration,
+    /// A request is sent again only within this span of its arrival.
+    pub(crate) retry_span: Duration,
+    pub(crate) max_attempts: usize,
+    pub(crate) retry_body_bytes: usize,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) manager: settings::Manager,
+    pub(crate) sorry: Bytes,
+    pub(crate) listen: SocketAddr,
+}
+
+/// The sorry page's own address, as in the seeds' httpd.
+const SORRY_PATH: &str = "/sorry.html";
+
+/// Starts the balancer inside the running actix system.
+///
+/// `session_cookie` is the name of the session cookie; `shutdown` the longest graceful stop, in whole seconds.
+/// Members come from the settings and from [`Door::roster`]. Must be called on a thread with an actix runtime.
+///
+/// # Errors
+/// The address cannot be bound, or the sorry page cannot be read; the text names it.
+pub fn start(settings: &settings::Balancer, session_cookie: &str, shutdown: Duration) -> io::Result<Door> {
+    let sorry = sorry(settings)?;
+    let listener = bind(settings.listen)?;
+    let address = listener.local_addr()?;
+    let rules = Arc::new(Rules::new(settings, session_cookie, sorry, address));
+    let members = Members::new(health::Rules::from(settings), &settings.members, Moment::now());
+    let balancer = Balancer::start_with(members, rules.clone(), settings.timeout);
+    let server = serve(listener, rules, balancer.clone(), settings.workers.get(), shutdown)?;
+    let handle = server.handle();
+    Ok(Door { address, roster: balancer.clone().recipient(), balancer, handle, server: rt::spawn(server) })
+}
+
+impl Door {
+    /// Accepts nothing more, finishes what runs within `longest`, then ends. Connections that are still busy after it
+    /// are cut.
+    pub async fn stop(self, longest: Duration) {
+        if tokio::time::timeout(longest, self.handle.stop(true)).await.is_err() {
+            tracing::warn!("requests were cut at the end of the graceful stop");
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.handle.stop(false)).await;
+        }
+        self.server.abort();
+    }
+}
+
+impl Rules {
+    fn new(settings: &settings::Balancer, session_cookie: &str, sorry: Bytes, listen: SocketAddr) -> Self {
+        Self {
+            published: Published::default(),
+            sticky: Sticky::new(session_cookie),
+            binding: Binding { sticky: settings.sticky, failover: settings.failover },
+            method: settings.method,
+            timeout: settings.timeout,
+            retry_span: settings.timeout * limits::RETRY_TIMEOUTS,
+            max_attempts: settings.max_attempts.get(),
+            retry_body_bytes: settings.retry_body_bytes,
+            trusted_proxies: settings.trusted_proxies.clone(),
+            manager: settings.manager.clone(),
+            sorry,
+            listen,
+        }
+    }
+}
+
+fn named(error: io::Error, what: impl std::fmt::Display) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// The page is read once: it must be there when nothing else is.
+fn sorry(settings: &settings::Balancer) -> io::Result<Bytes> {
+    let Some(path) = &settings.sorry_page else { return Ok(Bytes::from_static(pages::SORRY.as_bytes())) };
+    let what = || format!("balancer.sorry_page {}", path.display());
+    let mut page = Vec::new();
+    let file = fs::File::open(path).map_err(|error| named(error, what()))?;
+    file.take(limits::SORRY_PAGE_BYTES + 1).read_to_end(&mut page).map_err(|error| named(error, what()))?;
+    if page.len() as u64 > limits::SORRY_PAGE_BYTES {
+        let text = format!("{}: larger than {} bytes", what(), limits::SORRY_PAGE_BYTES);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(page.into())
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let bound = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(limits::ACCEPT_BACKLOG as i32)?;
+        Ok(TcpListener::from(socket))
+    };
+    bound().map_err(|error| named(error, format_args!("balancer.listen {address}")))
+}
+
+fn serve(
+    listener: TcpListener,
+    rules: Arc<Rules>,
+    balancer: Addr<Balancer>,
+    workers: usize,
+    shutdown: Duration,
+) -> io::Result<Server> {
+    let app = move || {
+        let seed = getrandom::u64().unwrap_or_else(|_| Moment::now().0);
+        let worker = Rc::new(Worker::new(rules.clone(), balancer.clone(), seed));
+        rt::spawn(Worker::sweep(Rc::downgrade(&worker)));
+        App::new().app_data(worker).default_service(web::to(answer))
+    };
+    Ok(HttpServer::new(app)
+        .workers(workers)
+        .tcp_nodelay(true)
+        .disable_signals()
+        .client_request_timeout(limits::HEAD_TIMEOUT)
+        .client_disconnect_timeout(limits::CLIENT_LINGER)
+        .keep_alive(KeepAlive::Timeout(limits::CLIENT_KEEP_ALIVE))
+        .max_connections(limits::CLIENT_CONNECTIONS.div_ceil(workers))
+        .shutdown_timeout(shutdown.as_secs().max(1))
+        .listen(listener)?
+        .run())
+}
+
+async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    let Some(worker) = request.app_data::<Rc<Worker>>() else {
+        return HttpResponse::InternalServerError().finish();
+    };
+    match sort(worker, &request, payload).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            if !matches!(refusal, Refusal::NotFound | Refusal::Forbidden) {
+                worker.warn("-", &refusal, &refusal.status());
+            }
+            refusal.response(&worker.rules.sorry)
+        }
+    }
+}
+
+async fn sort(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, Refusal> {
+    let path = request.uri().path();
+    if *request.method() == Method::CONNECT {
+        return Err(Refusal::NotImplemented);
+    }
+    if *request.method() == Method::TRACE {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    if paths::is_reserved(path) {
+        return Err(Refusal::NotFound);
+    }
+    if paths::is_below(path, &worker.rules.manager.path) {
+        return manager::answer(worker, request).await;
+    }
+    if path == SORRY_PATH && matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(pages::sorry_page(StatusCode::OK, &worker.rules.sorry));
+    }
+    forward(worker, request, payload.into_inner()).await
+}

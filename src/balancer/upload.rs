@@ -1,0 +1,284 @@
+//! The body of a request on its way to a member. Streams; what has passed is kept as long as it is small, so that the
+//! request can be sent again.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use actix_web::{dev::Payload, error::PayloadError};
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::timeout;
+
+use super::pages::Refusal;
+use crate::{limits, time::Moment};
+
+/// The body of one request, over all its attempts.
+#[derive(Clone)]
+pub(crate) struct Upload(Option<Rc<RefCell<State>>>);
+
+/// The body of one attempt, as hyper takes it.
+pub(crate) struct Outgoing {
+    upload: Upload,
+    /// Bytes of the kept part that this attempt has taken.
+    taken: usize,
+    /// Which attempt this is. A later one ends an earlier one.
+    turn: u32,
+}
+
+/// Why a body goes no further.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UploadError {
+    /// The client's connection broke or its framing is wrong.
+    #[error("the client's body broke off: {0}")]
+    Client(PayloadError),
+    /// Another attempt has taken the body over.
+    #[error("the request is being sent elsewhere")]
+    Superseded,
+}
+
+/// How far the body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// All of it was handed to the connection, or there is none.
+    Done(Moment),
+    /// The member takes it slowly.
+    MemberTurn(Moment),
+    /// The client sends it slowly.
+    ClientTurn(Moment),
+    /// The client broke off.
+    Broken,
+}
+
+struct State {
+    payload: Payload,
+    /// `Content-Length`.
+    length: Option<u64>,
+    /// Everything read so far, unless it grew above `keep`.
+    kept: BytesMut,
+    keep: usize,
+    outgrown: bool,
+    progress: Progress,
+    turn: u32,
+}
+
+impl Upload {
+    /// `length` is the request's `Content-Length`; at most `keep` bytes are kept for a retry.
+    pub(crate) fn new(payload: Payload, length: Option<u64>, keep: usize) -> Self {
+        if matches!(payload, Payload::None) || length == Some(0) {
+            return Self(None);
+        }
+        Self(Some(Rc::new(RefCell::new(State {
+            payload,
+            length,
+            kept: BytesMut::new(),
+            keep,
+            outgrown: false,
+            progress: Progress::ClientTurn(Moment::now()),
+            turn: 0,
+        }))))
+    }
+
+    /// Reads a small body of known length whole, so that a slow client occupies no member.
+    ///
+    /// # Errors
+    /// 400 when the client breaks off, 408 when it stalls.
+    pub(crate) async fn prefetch(&self) -> Result<(), Refusal> {
+        let Some(state) = &self.0 else { return Ok(()) };
+        let small = |state: &State| state.length.is_some_and(|length| length <= state.keep as u64);
+        if !small(&state.borrow()) {
+            return Ok(());
+        }
+        loop {
+            let chunk = std::future::poll_fn(|cx| state.borrow_mut().read(cx));
+            match timeout(limits::CLIENT_STALL, chunk).await {
+                Err(_) => return Err(Refusal::ClientTimeout),
+                Ok(Some(Err(_))) => return Err(Refusal::BadRequest),
+                Ok(Some(Ok(_))) => {}
+                Ok(None) => return Ok(()),
+            }
+        }
+    }
+
+    /// The body for the next attempt, from its beginning.
+    pub(crate) fn outgoing(&self) -> Outgoing {
+        let turn = self.0.as_ref().map_or(0, |state| {
+            let mut state = state.borrow_mut();
+            state.turn += 1;
+            state.turn
+        });
+        Outgoing { upload: self.clone(), taken: 0, turn }
+    }
+
+    /// All that was read is still here.
+    pub(crate) fn is_replayable(&self) -> bool {
+        self.0.as_ref().is_none_or(|state| !state.borrow().outgrown)
+    }
+
+    /// How far it is.
+    pub(crate) fn progress(&self) -> Progress {
+        self.0.as_ref().map_or(Progress::Done(Moment(0)), |state| state.borrow().progress)
+    }
+}
+
+impl State {
+    /// The next piece from the client, kept if there is room.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PayloadError>>> {
+        if let Progress::Done(_) = self.progress {
+            return Poll::Ready(None);
+        }
+        let piece = Pin::new(&mut self.payload).poll_next(cx);
+        match &piece {
+            Poll::Pending => {
+                if let Progress::MemberTurn(_) = self.progress {
+                    self.progress = Progress::ClientTurn(Moment::now());
+                }
+            }
+            Poll::Ready(Some(Ok(chunk))) => {
+                self.progress = Progress::MemberTurn(Moment::now());
+                self.keep(chunk);
+            }
+            Poll::Ready(Some(Err(_))) => self.progress = Progress::Broken,
+            Poll::Ready(None) => self.progress = Progress::Done(Moment::now()),
+        }
+        piece
+    }
+
+    fn keep(&mut self, chunk: &Bytes) {
+        if self.kept.len() + chunk.len() > self.keep {
+            self.outgrown = true;
+            self.kept = BytesMut::new();
+        } else if !self.outgrown {
+            self.kept.extend_from_slice(chunk);
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let Some(state) = self.upload.0.clone() else { return Poll::Ready(None) };
+        let mut state = state.borrow_mut();
+        if state.turn != self.turn {
+            return Poll::Ready(Some(Err(UploadError::Superseded)));
+        }
+        if self.taken < state.kept.len() {
+            let rest = Bytes::copy_from_slice(&state.kept[self.taken..]);
+            self.taken = state.kept.len();
+            return Poll::Ready(Some(Ok(Frame::data(rest))));
+        }
+        state.read(cx).map(|piece| {
+            self.taken = state.kept.len();
+            piece.map(|piece| piece.map(Frame::data).map_err(UploadError::Client))
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let Some(state) = &self.upload.0 else { return true };
+        let state = state.borrow();
+        matches!(state.progress, Progress::Done(_)) && self.taken >= state.kept.len()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.upload.0 {
+            None => SizeHint::with_exact(0),
+            Some(state) => state.borrow().length.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, StreamExt, stream};
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    type Piece = Result<Bytes, PayloadError>;
+
+    fn payload(pieces: Vec<Piece>) -> Payload {
+        Payload::Stream { payload: Box::pin(stream::iter(pieces)) }
+    }
+
+    fn pieces(sizes: &[usize]) -> Vec<Piece> {
+        sizes.iter().map(|size| Ok(Bytes::from(vec![b'x'; *size]))).collect()
+    }
+
+    async fn length(body: Outgoing) -> Result<usize, UploadError> {
+        body.collect().await.map(|body| body.to_bytes().len())
+    }
+
+    #[actix_web::test]
+    async fn a_small_body_can_be_sent_again_and_again() {
+        let upload = Upload::new(payload(pieces(&[3, 4])), None, 10);
+        for _ in 0..3 {
+            assert_eq!(length(upload.outgoing()).await.unwrap(), 7);
+        }
+        assert!(upload.is_replayable());
+    }
+
+    #[actix_web::test]
+    async fn a_body_taken_in_part_goes_on_where_the_client_is() {
+        let upload = Upload::new(payload(pieces(&[3, 4])), None, 10);
+        let mut first = upload.outgoing();
+        assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap().len(), 3);
+        assert_eq!(length(upload.outgoing()).await.unwrap(), 7);
+        assert!(
+            matches!(first.frame().await, Some(Err(UploadError::Superseded))),
+            "the old attempt takes nothing more"
+        );
+    }
+
+    #[actix_web::test]
+    async fn a_large_body_streams_and_is_not_kept() {
+        let upload = Upload::new(payload(pieces(&[6, 6, 1])), Some(13), 10);
+        upload.prefetch().await.unwrap();
+        assert_eq!(upload.outgoing().size_hint().exact(), Some(13));
+        assert_eq!(length(upload.outgoing()).await.unwrap(), 13);
+        assert!(!upload.is_replayable());
+    }
+
+    #[actix_web::test]
+    async fn a_small_body_of_known_length_is_read_before_a_member_is_asked() {
+        let upload = Upload::new(payload(pieces(&[2, 2])), Some(4), 10);
+        upload.prefetch().await.unwrap();
+        assert!(matches!(upload.progress(), Progress::Done(_)));
+        let mut body = upload.outgoing();
+        assert!(!body.is_end_stream());
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 4);
+        assert!(body.is_end_stream());
+    }
+
+    #[actix_web::test]
+    async fn a_client_that_breaks_off_is_not_the_members_fault() {
+        let broken = vec![Ok(Bytes::from_static(b"ab")), Err(PayloadError::Incomplete(None))];
+        let upload = Upload::new(payload(broken), Some(4), 10);
+        assert_eq!(upload.prefetch().await, Err(Refusal::BadRequest));
+        assert_eq!(upload.progress(), Progress::Broken);
+    }
+
+    #[actix_web::test]
+    async fn who_is_slow_is_known() {
+        let slow = stream::iter(pieces(&[20])).chain(stream::pending());
+        let upload = Upload::new(Payload::Stream { payload: Box::pin(slow) }, None, 10);
+        let mut body = upload.outgoing();
+        body.frame().await.unwrap().unwrap();
+        assert!(matches!(upload.progress(), Progress::MemberTurn(_)));
+        assert!(body.frame().now_or_never().is_none());
+        assert!(matches!(upload.progress(), Progress::ClientTurn(_)));
+    }
+
+    #[actix_web::test]
+    async fn no_body_is_at_its_end() {
+        let upload = Upload::new(Payload::None, None, 10);
+        upload.prefetch().await.unwrap();
+        assert!(upload.outgoing().is_end_stream() && upload.is_replayable());
+        assert_eq!(length(upload.outgoing()).await.unwrap(), 0);
+    }
+}
