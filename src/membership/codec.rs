@@ -245,6 +245,7 @@ fn advancing<T>(mut buf: impl Buf, read: impl FnOnce(&mut &[u8]) -> Result<T, Ma
 #[cfg(test)]
 mod tests {
     use foca::Codec as _;
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     use super::*;
 
@@ -336,6 +337,24 @@ mod tests {
         assert!(bytes.is_empty());
         Positional.encode_member(&member, &mut bytes).unwrap();
         assert_eq!(Positional.decode_member(&bytes[..]), Ok(member));
+    }
+
+    #[test]
+    fn damaged_bytes_are_an_error_and_never_a_panic() {
+        let mut noise = StdRng::seed_from_u64(1);
+        let (src, dst) = (identity("127.0.0.1:4000", "127.0.0.1:1"), identity("[::1]:4001", "[::1]:2"));
+        let message = Message::PingReq { target: src.clone(), probe_number: 3 };
+        let mut good = Vec::new();
+        Positional.encode_header(&Header { src, src_incarnation: 7, dst, message }, &mut good).unwrap();
+        let mut refused = 0;
+        for _ in 0..20_000 {
+            let mut bytes = good.clone();
+            let place = noise.random_range(0..bytes.len());
+            bytes[place] = noise.random();
+            bytes.truncate(noise.random_range(0..=bytes.len() * 2));
+            refused += usize::from(Positional.decode_header(&bytes[..]).is_err());
+        }
+        assert!(refused > 5_000, "{refused}");
     }
 
     #[test]

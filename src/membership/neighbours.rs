@@ -7,6 +7,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use foca::{Identity as _, State};
@@ -21,6 +22,12 @@ use super::{
     swim::{Heard, Swim},
 };
 use crate::{limits, names::NodeId, settings, time::Moment};
+
+/// An alarm this late means that the process was held up (a pause, a starved machine) ...
+const HELD_UP: Duration = Duration::from_millis(250);
+
+/// ... and that answers wait to be read: this long no silence is held against anybody.
+const READ_FIRST: Duration = Duration::from_millis(20);
 
 /// What happened.
 #[derive(Debug)]
@@ -91,6 +98,7 @@ pub(super) struct Neighbours {
     strangers: BTreeSet<SocketAddr>,
     datagrams: Datagrams,
     presence: Presence,
+    reading_until: Option<Moment>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,6 +119,7 @@ impl Neighbours {
             strangers: BTreeSet::new(),
             datagrams: Datagrams::default(),
             presence: Presence::Here,
+            reading_until: None,
         }
     }
 
@@ -119,10 +128,13 @@ impl Neighbours {
         if self.presence == Presence::Left {
             return Vec::new();
         }
+        self.notice_hold_up(now);
         let mut outputs = Vec::new();
         let why = match input {
             Input::Tick => {
-                self.swim.tick(now);
+                if self.reading_until.is_none() {
+                    self.swim.tick(now);
+                }
                 Why::Silent
             }
             Input::Datagram { from, bytes } => self.datagram(from, bytes, now, &mut outputs),
@@ -153,8 +165,7 @@ impl Neighbours {
 
     /// When [`Input::Tick`] is to be given next; none after it left.
     pub(super) fn next(&self) -> Option<Moment> {
-        (self.presence == Presence::Here)
-            .then(|| self.discovery.next().map_or(self.swim.next(), |next| next.min(self.swim.next())))
+        (self.presence == Presence::Here).then(|| self.reading_until.unwrap_or(self.due()))
     }
 
     /// The roster as it was last published.
@@ -176,6 +187,17 @@ impl Neighbours {
         let mut members: Vec<_> = self.swim.remembered().map(report).collect();
         members.sort_by_key(|report| report.member.address);
         Report { members, discovered: self.roster.discovered, datagrams: self.datagrams }
+    }
+
+    fn due(&self) -> Moment {
+        self.discovery.next().map_or(self.swim.next(), |next| next.min(self.swim.next()))
+    }
+
+    fn notice_hold_up(&mut self, now: Moment) {
+        self.reading_until = match self.reading_until {
+            Some(end) => (now < end).then_some(end),
+            None => (now.since(self.due()) > HELD_UP).then_some(now + READ_FIRST),
+        };
     }
 
     fn datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Moment, outputs: &mut Vec<Output>) -> Why {
@@ -241,7 +263,9 @@ impl Neighbours {
         self.swim.trim(|id| before.members.iter().any(|member| member.id == id), now);
         let members = self.members();
         self.tell_changes(&before.members, &members, why, now, outputs);
-        self.discovery.settle(now);
+        if self.reading_until.is_none() {
+            self.discovery.settle(now);
+        }
         let roster = Roster { members, discovered: self.discovery.is_complete() };
         if roster != *before {
             self.roster = Arc::new(roster);

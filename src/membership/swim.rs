@@ -118,7 +118,9 @@ impl Swim {
 
     /// The live members, suspected ones included, this process left out.
     pub(super) fn live(&self) -> impl Iterator<Item = &Identity> {
-        self.foca.iter_members().map(Member::id).filter(|id| id.addr() != self.me().addr())
+        let me = &self.me().member;
+        let is_me = |other: &super::Member| other.address == me.address || other.id == me.id;
+        self.foca.iter_members().map(Member::id).filter(move |identity| !is_me(&identity.member))
     }
 
     /// Every member that is remembered, this process left out.

@@ -118,8 +118,10 @@ impl World {
         self.processes.remove(&at(port));
     }
 
+    /// The alarm rings before what came meanwhile is read.
     fn resume(&mut self, port: u16) {
-        let process = self.processes.get_mut(&at(port)).expect("it runs");
+        self.give(port, Input::Tick);
+        let process = self.process_mut(at(port));
         process.paused = false;
         for Datagram { from, bytes, .. } in std::mem::take(&mut process.inbox) {
             self.give(port, Input::Datagram { from, bytes: &bytes });

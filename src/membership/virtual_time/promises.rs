@@ -207,8 +207,12 @@ fn a_paused_process_is_dropped_and_returns() {
             world.process_mut(at(1)).paused = true;
             world.until("dropped", ms(3_000), |w| (2..=count).all(|port| !w.knows(port, paused)));
             world.run(ms(seed * 500));
+            let before = world.process(1).published.len();
             world.resume(1);
             world.until("returned", ms(1_500), World::all_know_all);
+            let mut since = world.process(1).published[before..].iter();
+            let complete = since.all(|(_, roster)| roster.members.len() == usize::from(count) - 1);
+            assert!(complete, "seed {seed}: it blamed the others for its own pause");
         }
     }
 }
