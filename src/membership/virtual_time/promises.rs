@@ -218,6 +218,26 @@ fn a_paused_process_is_dropped_and_returns() {
 }
 
 #[test]
+fn a_suspicion_from_before_a_pause_is_not_held_against_a_live_member() {
+    for seed in SEEDS {
+        let mut world = World::of(seed, 2);
+        world.run(ms(seed * 7));
+        world.other_side = vec![at(2)];
+        let suspects = |world: &World| {
+            let report = world.process(1).core.report();
+            report.members.iter().any(|member| member.state == MemberState::Suspect)
+        };
+        world.until("suspected", ms(1_000), suspects);
+        world.other_side.clear();
+        world.process_mut(at(1)).paused = true;
+        world.run(ms(5_000));
+        world.resume(1);
+        world.until("returned", ms(1_500), World::all_know_all);
+        assert_eq!(world.whys(1), [], "seed {seed}: it blamed the other for its own pause");
+    }
+}
+
+#[test]
 fn a_changed_duty_is_seen_by_everybody_within_200_ms() {
     for seed in SEEDS {
         let mut world = World::of(seed, 2 + (seed % 4) as u16);
@@ -237,6 +257,7 @@ fn a_changed_duty_is_seen_by_everybody_within_200_ms() {
 fn a_peer_that_dies_while_a_duty_changes_is_noticed() {
     for seed in SEEDS {
         let mut world = World::of(seed, 2);
+        world.run(ms(1_000));
         let victim = world.id(2);
         world.kill(2);
         world.give(1, Input::SetDuty(Duty::Draining));
