@@ -15,7 +15,7 @@ use crate::{
     time::Moment,
 };
 
-const SEEDS: std::ops::Range<u64> = 0..40;
+const SEEDS: std::ops::Range<u64> = 0..25;
 
 #[test]
 fn nodes_that_start_together_find_each_other_in_milliseconds() {
