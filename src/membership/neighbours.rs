@@ -195,7 +195,12 @@ impl Neighbours {
 
     fn notice_hold_up(&mut self, now: Moment) {
         self.reading_until = match self.reading_until {
-            Some(end) => (now < end).then_some(end),
+            Some(end) if now < end => Some(end),
+            Some(_) => {
+                // Here and not only at the alarm: under steady traffic another input might always come first.
+                self.swim.tick(now);
+                None
+            }
             None => (now.since(self.due()) > HELD_UP).then_some(now + READ_FIRST),
         };
     }
