@@ -94,6 +94,9 @@ pub const EXPORT_WINDOW: usize = 1_024;
 const _: () = assert!(SESSION_BYTES + SESSION_ATTRIBUTES * (ATTRIBUTE_NAME_BYTES + 32) + 1_024 <= FRAME_BYTES);
 const _: () = assert!(FRAME_BYTES * 4 <= LINK_QUEUE_BYTES);
 
+/// Ports tried for membership and replication where none is configured: Tomcat's receiver port with its autoBind of 100.
+pub const REPLICATION_PORTS: std::ops::RangeInclusive<u16> = 4000..=4099;
+
 /// Connections accepted on the replication port and not yet greeted.
 pub const PENDING_GREETINGS: usize = 64;
 
@@ -128,7 +131,7 @@ pub const DATAGRAM_BODY_BYTES: usize = 1_400;
 // IPv4 head 20, UDP head 8, our head 13, nonce 24 and tag 16 of a sealed datagram: 1,481 of 1,500.
 const _: () = assert!(DATAGRAM_BODY_BYTES + 20 + 8 + 13 + 24 + 16 <= 1_500);
 
-/// Members remembered, those that are down included. Every node holds every session, so a cluster is far smaller.
+/// Members remembered, those that are down included, and members of one balancer. Every node holds every session, so a cluster is far smaller.
 pub const MEMBERS: usize = 256;
 
 /// News of members that wait to be passed on. More than twice the members only if somebody forges them: then
@@ -358,9 +361,6 @@ pub const CONTROL_ANSWER_BYTES: usize = 256 * 1024;
 
 /// Bytes of a sorry page.
 pub const SORRY_PAGE_BYTES: u64 = 1024 * 1024;
-
-/// Members of one balancer. A longer roster is cut, and the log says so.
-pub const MEMBERS: usize = 256;
 
 /// Warnings about requests that one worker logs in one second; the others are counted.
 pub const WARNINGS_PER_SECOND: u32 = 10;

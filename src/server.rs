@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -23,6 +23,7 @@ use tokio::{
 use tracing::info;
 
 use crate::{
+    balancer::{self, Balancer},
     limits,
     membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
     names::NodeId,
@@ -33,7 +34,7 @@ use crate::{
         core::CoreConfig,
     },
     session::{SessionStore, Table},
-    settings::Settings,
+    settings::{Listening, Settings},
     time::Moment,
     webapp::{Deployer, NodeInfo},
 };
@@ -88,6 +89,47 @@ pub async fn run_node(settings: Settings, stop: impl Future<Output = ()>) -> Res
         }
     }
     exit
+}
+
+/// Runs a balancer until `stop` ends.
+///
+/// # Errors
+/// [`Failure`] when the port cannot be bound, or an actor has died.
+pub async fn run_balancer(settings: Settings, stop: impl Future<Output = ()>) -> Result<Exit, Failure> {
+    let patience = settings.node.shutdown_timeout;
+    let mut door = balancer::start(&settings.balancer, &settings.session.cookie, patience)
+        .map_err(|error| Failure(error.to_string()))?;
+    let gossip = balancer_socket(settings.cluster.bind).map_err(|error| Failure(error.to_string()))?;
+    let me = Member { id: NodeId::draw(), address: local_addr(gossip.local_addr())?, role: Role::Balancer };
+    let membership = Membership::start(&settings.cluster, me, gossip)
+        .map_err(|error| Failure(format!("cannot start membership: {error}")))?;
+    membership.do_send(Subscribe(door.roster.clone()));
+    let listening = Listening { listen: door.address, pid: std::process::id() };
+    let run = &settings.node.run;
+    listening
+        .write(run)
+        .map_err(|error| Failure(format!("cannot write into {} (node.run): {error}", run.display())))?;
+    info!(listen = %door.address, "balancer ready");
+    let watch = watch_balancer(door.balancer.clone(), membership.clone());
+    let exit = tokio::select! {
+        () = stop => Ok(Exit::Stopped),
+        ended = &mut door.server => Err(server_ended(ended.unwrap_or(Ok(())))),
+        failure = watch => Err(failure),
+    };
+    if exit.is_ok() {
+        let _ = timeout(limits::LEAVE_TIMEOUT, membership.send(Leave)).await;
+        door.stop(patience).await;
+        info!("balancer stopped");
+    }
+    Listening::remove_own(run);
+    exit
+}
+
+async fn watch_balancer(balancer: Addr<Balancer>, membership: Addr<Membership>) -> Failure {
+    while balancer.connected() && membership.connected() {
+        sleep(limits::ACTOR_CHECK).await;
+    }
+    Failure("an actor of the balancer has died: this is a fault of tasuki".into())
 }
 
 impl Node {
@@ -264,6 +306,13 @@ fn accept_links(listener: TcpListener, doorway: Doorway) -> Result<(), Failure> 
     Ok(())
 }
 
+/// From the far end of the nodes' range, so that a balancer does not take the port that a node is about to open.
+fn balancer_socket(ip: IpAddr) -> io::Result<UdpSocket> {
+    let from_the_end = limits::REPLICATION_PORTS.rev().map(Some);
+    let free = from_the_end.chain([Some(0)]).find_map(|port| membership::bind(ip, port).ok());
+    free.map_or_else(|| membership::bind(ip, Some(0)), Ok).map(|(gossip, _)| gossip)
+}
+
 fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).map_err(|error| Failure(format!("cannot listen on {address} ({key}): {error}")))
 }
@@ -282,13 +331,4 @@ fn server_ended(ended: io::Result<()>) -> Failure {
         Ok(()) => Failure("the HTTP server ended by itself".into()),
         Err(error) => Failure(format!("the HTTP server failed: {error}")),
     }
-}
-
-/// Runs a balancer until `stop` ends.
-///
-/// # Errors
-/// [`Failure`] when a port cannot be bound or an actor has died.
-pub async fn run_balancer(_settings: Settings, stop: impl Future<Output = ()>) -> Result<Exit, Failure> {
-    stop.await;
-    Ok(Exit::Stopped)
 }

@@ -4,12 +4,13 @@
 //! request that says it came through a proxy is refused, for its peer is not who asks. What changes something is a POST
 //! with `Tasuki-Control: 1`, which a browser sends to another site only after asking it, and this one says no.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Method, StatusCode, header::HOST},
 };
+use bytes::Bytes;
 use futures_util::future::join_all;
 use serde::Serialize;
 
@@ -30,6 +31,8 @@ use crate::{
 
 const PAGE: &str = include_str!("manager.html");
 
+const NO_MEMBER: &str = "no member has this route";
+
 /// What a POST asks of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
@@ -43,6 +46,8 @@ enum Wish<'a> {
     Page,
     Status,
     Members,
+    /// Which life of a node's process answers.
+    Life(&'a str),
     Order(&'a str, Order),
     /// A GET where a POST belongs, or the other way round.
     WrongMethod,
@@ -70,6 +75,12 @@ pub(crate) async fn answer(worker: &Worker, request: &HttpRequest) -> Result<Htt
         Wish::Page => page(&worker.rules.manager.path),
         Wish::Status => json(StatusCode::OK, &status(worker).await),
         Wish::Members => json(StatusCode::OK, &worker.rules.published.view().report()),
+        Wish::Life(route) => match named(worker, route) {
+            Some(member) => {
+                relayed(&member.route, ask(member.address, hyper::Method::GET, "/.tasuki/life", None).await)
+            }
+            None => failure(StatusCode::NOT_FOUND, NO_MEMBER),
+        },
         Wish::Order(..) if request.headers().get("tasuki-control").is_none_or(|value| value != "1") => {
             failure(StatusCode::FORBIDDEN, "the header Tasuki-Control: 1 is missing")
         }
@@ -107,6 +118,9 @@ fn wish<'a>(method: &Method, below: &'a str) -> Wish<'a> {
         _ => None,
     };
     let parts = below.strip_prefix("/members/").and_then(|rest| rest.split_once('/'));
+    if let Some((route, "life")) = parts {
+        return if reading { Wish::Life(route) } else { Wish::WrongMethod };
+    }
     match parts.and_then(|(route, verb)| Some((route, order(verb)?))) {
         Some((route, order)) if *method == Method::POST => Wish::Order(route, order),
         Some(_) => Wish::WrongMethod,
@@ -115,31 +129,47 @@ fn wish<'a>(method: &Method, below: &'a str) -> Wish<'a> {
 }
 
 async fn carry_out(worker: &Worker, route: &str, order: Order) -> HttpResponse {
-    let member =
-        route.parse::<Route>().ok().and_then(|route| worker.rules.published.view().named(route.as_str()).cloned());
-    let Some(member) = member else {
-        return failure(StatusCode::NOT_FOUND, "no member has this route");
-    };
-    match send(member.address, order).await {
-        Ok(status) if status.is_success() => {
-            tracing::info!(route = %member.route, ?order, "order accepted");
-            if let Order::Duty(duty) = order {
-                worker.balancer.do_send(DutyAccepted { route: member.route.clone(), duty });
-            }
-            json(StatusCode::ACCEPTED, &serde_json::json!({ "accepted": member.route }))
+    let Some(member) = named(worker, route) else { return failure(StatusCode::NOT_FOUND, NO_MEMBER) };
+    let answer = match order {
+        Order::Duty(duty) => {
+            let wanted = serde_json::json!({ "duty": duty }).to_string();
+            ask(member.address, hyper::Method::POST, "/.tasuki/duty", Some(wanted)).await
         }
-        Ok(status) => failure(StatusCode::BAD_GATEWAY, &format!("{} answered {status}", member.route)),
-        Err(silence) => failure(StatusCode::BAD_GATEWAY, &format!("{} {silence}", member.route)),
+        Order::Restart => ask(member.address, hyper::Method::POST, "/.tasuki/restart", None).await,
+    };
+    if answer.as_ref().is_ok_and(|(status, _)| status.is_success()) {
+        tracing::info!(route = %member.route, ?order, "order accepted");
+        if let Order::Duty(duty) = order {
+            worker.balancer.do_send(DutyAccepted { route: member.route.clone(), duty });
+        }
     }
+    relayed(&member.route, answer)
 }
 
-async fn send(address: SocketAddr, order: Order) -> Result<hyper::StatusCode, Silence> {
-    let (path, body) = match order {
-        Order::Duty(duty) => ("/.tasuki/duty", Some(serde_json::json!({ "duty": duty }).to_string())),
-        Order::Restart => ("/.tasuki/restart", None),
-    };
-    let (status, _) = control::ask(address, hyper::Method::POST, path, body, limits::CONTROL_TIMEOUT).await?;
-    Ok(status)
+fn named(worker: &Worker, route: &str) -> Option<Arc<Member>> {
+    let route = route.parse::<Route>().ok()?;
+    worker.rules.published.view().named(route.as_str()).cloned()
+}
+
+async fn ask(
+    member: SocketAddr,
+    method: hyper::Method,
+    path: &str,
+    json: Option<String>,
+) -> Result<(hyper::StatusCode, Bytes), Silence> {
+    control::ask(member, method, path, json, limits::CONTROL_TIMEOUT).await
+}
+
+/// What a node answered to an order or a question, with its own JSON if it gave any.
+fn relayed(route: &Route, answer: Result<(hyper::StatusCode, Bytes), Silence>) -> HttpResponse {
+    match answer {
+        Ok((status, body)) if status.is_success() => {
+            let said = serde_json::from_slice(&body).unwrap_or_else(|_| serde_json::json!({ "accepted": route }));
+            json(if status == hyper::StatusCode::OK { StatusCode::OK } else { StatusCode::ACCEPTED }, &said)
+        }
+        Ok((status, _)) => failure(StatusCode::BAD_GATEWAY, &format!("{route} answered {status}")),
+        Err(silence) => failure(StatusCode::BAD_GATEWAY, &format!("{route} {silence}")),
+    }
 }
 
 /// Asks every member at once; who does not answer in time is listed with what the balancer knows.

@@ -3,16 +3,13 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
-    ops::RangeInclusive,
     time::Duration,
 };
 
 use futures_util::{Stream, stream};
 
 use super::datagram::DATAGRAM_BYTES;
-
-/// Tomcat's receiver port with its autoBind of 100.
-const PORTS: RangeInclusive<u16> = 4000..=4099;
+use crate::limits;
 
 /// Times the operating system is asked for a port that is free for UDP until it is free for TCP as well.
 const ANY_PORT_ATTEMPTS: usize = 16;
@@ -47,7 +44,7 @@ pub fn bind(ip: IpAddr, port: Option<u16>) -> io::Result<(UdpSocket, TcpListener
 }
 
 fn bind_first(ip: IpAddr) -> io::Result<(UdpSocket, TcpListener)> {
-    for port in PORTS {
+    for port in limits::REPLICATION_PORTS {
         match bind_both(SocketAddr::new(ip, port)) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             other => return other,

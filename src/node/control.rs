@@ -16,7 +16,6 @@ use super::{House, Worker, refusal};
 use crate::{
     limits,
     membership::{Duty, Role, Roster},
-    names::NodeId,
     observe::{NodeReport, NodeState, PeerReport},
     replication::{LinkReport, Observe},
 };
@@ -42,7 +41,7 @@ struct WantedDuty {
 /// Which life of the node answers.
 #[derive(Serialize)]
 struct Life {
-    life: NodeId,
+    life: String,
 }
 
 /// What the paths of this file are asked for.
@@ -87,7 +86,7 @@ impl Worker {
         }
         match (asked, request.method()) {
             (Asked::Status, &Method::GET) => HttpResponse::Ok().json(self.house.report().await),
-            (Asked::Life, &Method::GET) => HttpResponse::Ok().json(Life { life: self.house.me }),
+            (Asked::Life, &Method::GET) => HttpResponse::Ok().json(Life { life: self.house.me.to_string() }),
             (Asked::Duty, &Method::POST) => self.new_duty(payload).await,
             (Asked::Restart, &Method::POST) => self.order(Order::Restart, StatusCode::ACCEPTED),
             (Asked::Status | Asked::Life | Asked::Duty | Asked::Restart, _) => {
@@ -112,7 +111,9 @@ impl Worker {
 
     fn order(&self, order: Order, taken: StatusCode) -> HttpResponse {
         match self.house.orders.try_send(order) {
-            Ok(()) if order == Order::Restart => HttpResponse::build(taken).json(Life { life: self.house.me }),
+            Ok(()) if order == Order::Restart => {
+                HttpResponse::build(taken).json(Life { life: self.house.me.to_string() })
+            }
             Ok(()) => HttpResponse::new(taken),
             Err(_) => refusal::page(StatusCode::SERVICE_UNAVAILABLE, "The node is busy with another order."),
         }
@@ -181,6 +182,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::names::NodeId;
 
     fn link(route: &str, in_sync: bool, complete: bool, lag: u64) -> LinkReport {
         LinkReport {

@@ -3,14 +3,13 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
-    ops::RangeInclusive,
 };
 
 use super::Failure;
-use crate::settings::{Settings, variable_of};
-
-/// Where a node's replication port is looked for first: Tomcat's receiver port and its autoBind of 100.
-const REPLICATION_PORTS: RangeInclusive<u16> = 4000..=4099;
+use crate::{
+    limits,
+    settings::{Settings, variable_of},
+};
 
 /// What `tasuki up` adds to the HTTP port for each further node: the distance between the two Tomcats of the seeds.
 const HTTP_STEP: u16 = 10_000;
@@ -85,7 +84,7 @@ impl Held {
     }
 
     fn free_replication(&mut self, bind: IpAddr, nodes: usize) -> Result<Vec<u16>, Failure> {
-        let usual = REPLICATION_PORTS.map(|port| SocketAddr::new(bind, port));
+        let usual = limits::REPLICATION_PORTS.map(|port| SocketAddr::new(bind, port));
         let any = std::iter::repeat_n(SocketAddr::new(bind, 0), ANY_PORT_TRIES * nodes);
         let ports = pick(usual.chain(any), nodes, |address| self.pair(address).ok());
         let missing = || busy("node.replication", SocketAddr::new(bind, 0), "", &io::ErrorKind::AddrInUse.into());

@@ -61,7 +61,8 @@ impl Browser {
     async fn send(&mut self, method: Method, path: &str, form: Option<&str>) -> Result<Answer, NoAnswer> {
         let request = self.request(method, path, form);
         let answer = timeout(PATIENCE, self.exchange(request)).await;
-        let answer = answer.map_err(|_| NoAnswer("timed out".into())).flatten().inspect_err(|_| self.connection = None)?;
+        let answer =
+            answer.map_err(|_| NoAnswer("timed out".into())).flatten().inspect_err(|_| self.connection = None)?;
         self.keep_cookies(&answer.headers);
         Ok(answer)
     }

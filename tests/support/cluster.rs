@@ -122,8 +122,7 @@ impl Cluster {
     pub async fn up_in(place: Place, nodes: usize) -> Self {
         let up = place.start(&["up", "--nodes", &nodes.to_string()]);
         let run = place.path("run");
-        let listening =
-            wait_for("the balancer listens", || std::future::ready(Listening::read(&run).ok())).await;
+        let listening = wait_for("the balancer listens", || std::future::ready(Listening::read(&run).ok())).await;
         let cluster = Self { listen: listening.listen, up };
         cluster.settled(nodes).await;
         cluster
@@ -166,10 +165,8 @@ impl Cluster {
 
     /// Waits until a killed node is back in a new process, and everyone is in sync.
     pub async fn back(&self, route: &str, killed: u32, nodes: usize) {
-        wait_for("the node has a new process", || async {
-            self.node(route).await.pid.filter(|pid| *pid != killed)
-        })
-        .await;
+        wait_for("the node has a new process", || async { self.node(route).await.pid.filter(|pid| *pid != killed) })
+            .await;
         self.settled(nodes).await;
     }
 

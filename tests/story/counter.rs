@@ -1,0 +1,77 @@
+//! The seeds' page: a number that grows with each visit, on one node.
+
+use hyper::StatusCode;
+
+use crate::{story, support::cluster::Cluster};
+
+#[test]
+fn the_counter_grows_and_stays_on_its_node() {
+    story(async {
+        let cluster = Cluster::up(2).await;
+        let mut browser = cluster.browser();
+        let answer = browser.get("/?plain").await.unwrap();
+        assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
+        let (node, first) = answer.plain().unwrap();
+        assert_eq!(answer.body, format!("[{node}]\n1\n"));
+        assert_eq!((first, answer.header("tasuki-node")), (1, Some(node.as_str())));
+        assert_eq!(answer.header("tasuki-copies"), Some("2"), "the write is held twice before the reply leaves");
+        let cookie = answer.header("set-cookie").unwrap();
+        for part in [&format!(".{node};"), "; HttpOnly", "; SameSite=Lax", "; Path=/"] {
+            assert!(cookie.contains(part), "{cookie} has {part}");
+        }
+        for expected in 2..20 {
+            assert_eq!(browser.count().await.unwrap(), (node.clone(), expected));
+        }
+    });
+}
+
+#[test]
+fn new_users_are_spread_over_the_nodes() {
+    story(async {
+        let cluster = Cluster::up(2).await;
+        let mut on_r1 = 0;
+        for _ in 0..20 {
+            on_r1 += u32::from(cluster.browser().count().await.unwrap().0 == "r1");
+        }
+        assert_eq!(on_r1, 10, "equal weights, one after the other");
+    });
+}
+
+#[test]
+fn the_page_for_people_shows_the_number_the_node_and_the_cluster() {
+    story(async {
+        let cluster = Cluster::up(2).await;
+        let mut browser = cluster.browser();
+        let (node, _) = browser.count().await.unwrap();
+        let page = browser.get("/").await.unwrap();
+        assert_eq!(page.status, StatusCode::OK);
+        assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+        for part in [">2<", &node, "r1", "r2", "kill -9"] {
+            assert!(page.body.contains(part), "the page shows {part}");
+        }
+    });
+}
+
+#[test]
+fn what_belongs_to_the_server_is_never_served() {
+    story(async {
+        let cluster = Cluster::up(2).await;
+        let mut browser = cluster.browser();
+        let hidden = [
+            "/WEB-INF/web.xml",
+            "/web-inf/web.xml",
+            "/%57EB-INF/web.xml",
+            "/index.html.j2",
+            "/.tasuki/status",
+            "/%2etasuki/status",
+            "//.tasuki/status",
+            "/../conf/tasuki.toml",
+            "/%2e%2e/Cargo.toml",
+        ];
+        for path in hidden {
+            let answer = browser.get(path).await.unwrap();
+            let refused = [StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST, StatusCode::FORBIDDEN];
+            assert!(refused.contains(&answer.status), "{path} answers {}", answer.status);
+        }
+    });
+}

@@ -1,0 +1,17 @@
+//! What users are promised, told with real processes, real sockets and a real kill -9.
+
+mod concurrency;
+mod counter;
+mod failover;
+mod joining;
+mod restart;
+mod sorry;
+mod stopping;
+#[path = "../support/mod.rs"]
+mod support;
+
+/// Runs a story on one thread, as a browser's tabs would.
+fn story(story: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, story);
+}
