@@ -1,6 +1,6 @@
 //! How everything is: the reports that `tasuki status`, the manager page and tests read, and the log.
 
-use std::net::SocketAddr;
+use std::{io::IsTerminal, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -83,6 +83,7 @@ pub struct PeerReport {
 /// Does nothing when a log is running already (several nodes of one test process).
 pub fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).try_init();
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
+    let _ = log.with_writer(std::io::stderr).try_init();
 }

@@ -184,7 +184,13 @@ pub fn parent_gone() -> impl Future<Output = ()> + Send + 'static {
     let reader = move || {
         let mut bytes = [0; 64];
         let mut stdin = io::stdin().lock();
-        while stdin.read(&mut bytes).is_ok_and(|read| read > 0) {}
+        loop {
+            match stdin.read(&mut bytes) {
+                Ok(read) if read > 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => break,
+            }
+        }
         drop(gone);
     };
     let started = thread::Builder::new().name("parent".to_owned()).spawn(reader);
@@ -429,10 +435,7 @@ mod tests {
         settings.balancer.listen.set_port(0);
         settings.cluster.peers = vec!["other:4000".to_owned()];
         let plan = plan(&settings, 2, Path::new("/bin/tasuki"), Some(Path::new("a.toml"))).unwrap();
-        let value = |child: &ChildPlan, key: &str| {
-            let name = variable_of(key);
-            child.variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.clone()).unwrap()
-        };
+        let value = |child: &ChildPlan, key: &str| child.chosen(key).unwrap().to_owned();
         let own: Vec<String> = plan.nodes.iter().map(|node| value(node, "node.replication")).collect();
         assert_eq!(value(&plan.nodes[0], "cluster.peers"), format!("127.0.0.1:{},other:4000", own[1]));
         assert_eq!(value(&plan.nodes[1], "cluster.peers"), format!("127.0.0.1:{},other:4000", own[0]));

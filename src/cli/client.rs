@@ -79,6 +79,11 @@ impl Client {
         Ok(Self { address: reachable(listen), path: settings.balancer.manager.path.clone() })
     }
 
+    #[cfg(test)]
+    pub(super) fn at(address: SocketAddr) -> Self {
+        Self { address, path: "/manager".to_owned() }
+    }
+
     pub(super) async fn status(&self) -> Result<StatusReport, AskError> {
         let path = format!("{}/status.json", self.path);
         self.understood(&self.ask(Method::GET, &path).await?)
@@ -178,7 +183,7 @@ mod tests {
     /// A balancer that gives one answer; gives back what it was asked.
     async fn ask_one(answer: &str, route: &str) -> (Result<Life, AskError>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = Client { address: listener.local_addr().unwrap(), path: "/manager".to_owned() };
+        let client = Client::at(listener.local_addr().unwrap());
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = vec![0; 4_096];
@@ -225,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_at_the_port_is_a_question() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = Client { address: free, path: String::new() }.status().await.unwrap_err().to_string();
+        let error = Client::at(free).status().await.unwrap_err().to_string();
         assert!(error.starts_with(&format!("no balancer answers at {free}: is tasuki running?")), "{error}");
     }
 

@@ -165,6 +165,13 @@ fn node<'a>(report: &'a StatusReport, route: &Route) -> Option<&'a NodeReport> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{HashMap, VecDeque};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
     use crate::cli::status::tests::report;
 
@@ -223,5 +230,67 @@ mod tests {
         assert!(matches!(may_restart(&apart, &r("r1")), Err(NotRestarted::Unsafe(_))));
         let alone = report(&[("r1", READY, &[])]);
         assert!(matches!(may_restart(&alone, &r("r1")), Err(NotRestarted::Alone { .. })));
+    }
+
+    /// Answers each path with its answers in turn, the last one for ever.
+    async fn serve(listener: TcpListener, mut script: HashMap<&'static str, VecDeque<(u16, String)>>) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4_096];
+            let read = stream.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..read]).into_owned();
+            let path = request.split(' ').nth(1).unwrap();
+            let answers = script.get_mut(path).unwrap_or_else(|| panic!("{path} is in the script"));
+            let (code, body) = if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() };
+            let answer = format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    fn life(name: &str) -> (u16, String) {
+        (200, format!("{{\"life\":\"{name}\"}}"))
+    }
+
+    fn state(nodes: &[(&str, NodeState, &[&str])]) -> (u16, String) {
+        (200, serde_json::to_string(&report(nodes)).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_restart_ends_when_another_life_is_ready_and_in_sync() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::at(listener.local_addr().unwrap());
+        let gone = (404, "{\"error\":\"r1 does not answer\"}".to_owned());
+        let states = [
+            state(&[("r1", READY, &["r2"]), ("r2", READY, &["r1"])]), // still the old life: no reason to be content
+            state(&[("r1", NodeState::Failed, &[]), ("r2", READY, &[])]),
+            state(&[("r1", NodeState::Starting, &[]), ("r2", READY, &[])]),
+            state(&[("r1", READY, &[]), ("r2", READY, &["r1"])]),
+            state(&[("r1", READY, &["r2"]), ("r2", READY, &["r1"])]),
+        ];
+        let script = HashMap::from([
+            ("/manager/members/r1/restart", VecDeque::from([life("a")])),
+            ("/manager/members/r1/life", VecDeque::from([life("a"), gone, life("b")])),
+            ("/manager/status.json", VecDeque::from(states)),
+        ]);
+        let route = r("r1");
+        let done = tokio::select! {
+            done = restart_one(&client, &route) => done,
+            () = serve(listener, script) => unreachable!("it serves for ever"),
+        };
+        assert!(done.is_ok(), "{done:?}");
+    }
+
+    #[tokio::test]
+    async fn a_restart_of_an_unknown_node_fails_in_the_balancers_words() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::at(listener.local_addr().unwrap());
+        let unknown = (404, "{\"error\":\"no node is called r9\"}".to_owned());
+        let script = HashMap::from([("/manager/members/r9/restart", VecDeque::from([unknown]))]);
+        let route = r("r9");
+        let failed = tokio::select! {
+            done = restart_one(&client, &route) => done.unwrap_err(),
+            () = serve(listener, script) => unreachable!("it serves for ever"),
+        };
+        assert_eq!(failed.to_string(), "no node is called r9");
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     limits, observe,
     observe::{NodeState, StatusReport},
     settings::{Listening, Settings},
-    supervisor::{self, End},
+    supervisor::{self, ChildPlan, End},
 };
 
 /// Between two looks at children that are starting.
@@ -49,7 +49,7 @@ impl Up {
         let end = block_on(async {
             let signals = signals::first_and_second();
             let (first, second) = signals.map_err(|error| Failure::System("signals cannot be received", error))?;
-            let came_up = announce(&settings, self.nodes());
+            let came_up = announce(&settings, plan.nodes.clone());
             Ok(supervisor::run(plan, came_up, first, second).await?)
         })?;
         match end {
@@ -70,24 +70,24 @@ fn forget_last_address(settings: &Settings) {
 }
 
 /// Waits until the balancer answers and all nodes are ready, or long enough, and prints the addresses.
-async fn announce(settings: &Settings, nodes: usize) {
+async fn announce(settings: &Settings, nodes: Vec<ChildPlan>) {
     let begun = Instant::now();
     let mut seen = None;
     while begun.elapsed() < limits::UP_TIMEOUT {
         if let Ok(client) = Client::of(settings)
             && let Ok(report) = client.status().await
         {
-            if ready(&report) >= nodes {
+            if ready(&report) >= nodes.len() {
                 return say(&welcome(&report, &settings.balancer.manager.path));
             }
             seen = Some(report);
         }
         sleep(LOOK).await;
     }
-    complain(&unready(seen.as_ref(), nodes));
+    complain(&unready(seen.as_ref(), nodes.len()));
     match &seen {
         Some(report) => say(&welcome(report, &settings.balancer.manager.path)),
-        None => say(&format!("balancer  http://{}", reachable(settings.balancer.listen))),
+        None => say(&wanted(settings, &nodes)),
     }
 }
 
@@ -103,6 +103,15 @@ fn unready(seen: Option<&StatusReport>, nodes: usize) -> String {
             format!("after {seconds} s only {} of {nodes} nodes are ready; their log is above", ready(report))
         }
     }
+}
+
+/// The addresses that were to be used.
+fn wanted(settings: &Settings, nodes: &[ChildPlan]) -> String {
+    let mut lines = vec![format!("  balancer  http://{}", reachable(settings.balancer.listen))];
+    for node in nodes {
+        lines.push(format!("  node {:<4} http://{}", node.name, node.chosen("node.http").unwrap_or("(unknown)")));
+    }
+    lines.join("\n")
 }
 
 /// Every address, and what to try.

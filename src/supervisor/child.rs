@@ -20,6 +20,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
+use crate::settings::variable_of;
 
 /// How one child is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,14 @@ pub struct ChildPlan {
     pub arguments: Vec<OsString>,
     /// Environment variables beside those of this process.
     pub variables: Vec<(String, String)>,
+}
+
+impl ChildPlan {
+    /// What the child gets for the setting `key`, if the supervisor chooses it.
+    pub fn chosen(&self, key: &str) -> Option<&str> {
+        let name = variable_of(key);
+        self.variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// What the keeper of a child is to do.

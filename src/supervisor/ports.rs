@@ -27,6 +27,7 @@ pub(super) struct Ports {
 /// Sockets that keep ports from being chosen twice while the others are still looked for.
 #[derive(Default)]
 struct Held {
+    http: Vec<(SocketAddr, &'static str)>,
     tcp: Vec<TcpListener>,
     udp: Vec<UdpSocket>,
 }
@@ -67,8 +68,14 @@ impl Held {
         if address.port() == 0 {
             return Ok(());
         }
+        if let Some((_, other)) = self.http.iter().find(|(taken, _)| *taken == address) {
+            let problem =
+                format!("port {}{whose} is the port of {other} too; give them different ones", address.port());
+            return Err(Failure::Port { key, problem });
+        }
         let listener = TcpListener::bind(address).map_err(|error| busy(key, address, whose, &error))?;
         self.tcp.push(listener);
+        self.http.push((address, key));
         Ok(())
     }
 
@@ -195,6 +202,18 @@ mod tests {
         settings.node.replication = Some(port);
         let text = plan(&settings, 1).unwrap_err().to_string();
         assert!(text.starts_with(&format!("node.replication: port {port} on 127.0.0.1 (node r1) is in use")), "{text}");
+    }
+
+    #[test]
+    fn two_settings_with_one_port_are_named_both() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut settings = free_settings();
+        (settings.balancer.listen, settings.node.http) = (free, free);
+        let port = free.port();
+        assert_eq!(
+            plan(&settings, 1).unwrap_err().to_string(),
+            format!("node.http: port {port} (node r1) is the port of balancer.listen too; give them different ones")
+        );
     }
 
     #[test]
