@@ -7,8 +7,9 @@ use smallvec::SmallVec;
 use super::{
     methods::{self, Candidate, Picker},
     sticky::Token,
-    view::{Member, View},
+    view::{Member, Standing, View},
 };
+use crate::membership::Duty;
 
 /// What the node is told in `Tasuki-Attempt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,15 @@ pub(crate) enum Chosen {
     Nobody,
 }
 
+/// Whether the request may still wait for its own member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It has just come.
+    Fresh,
+    /// It has waited long enough: anybody is better.
+    Spent,
+}
+
 /// How sessions bind requests to members.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Binding {
@@ -63,11 +73,19 @@ impl Attempt {
 /// Chooses the member of a first attempt.
 ///
 /// - Its member by route, if that may serve: stay. A draining member gets nothing: its session moves.
+/// - Its member by route, if that says it serves and only has not been checked yet: a short wait, or a balancer that has
+///   just started would move every session whose member is checked second.
 /// - A session whose member is gone or unknown: the rendezvous choice among those that may serve, move. A session
 ///   without any route: the same member, but stay, for its owner may be alive.
 /// - No session: the method's choice. The same with `sticky = false`, where a session moves with its requests.
 /// - With `failover = false` a session that has a route is never moved.
-pub(crate) fn first(view: &View, session: Option<Token<'_>>, binding: Binding, picker: &mut Picker) -> Chosen {
+pub(crate) fn first(
+    view: &View,
+    session: Option<Token<'_>>,
+    binding: Binding,
+    patience: Patience,
+    picker: &mut Picker,
+) -> Chosen {
     let Some(token) = session else {
         return choose(view, &[], Attempt::Stay, |few| picker.pick(few));
     };
@@ -77,6 +95,9 @@ pub(crate) fn first(view: &View, session: Option<Token<'_>>, binding: Binding, p
     if let Some(member) = token.route.and_then(|route| view.named(route)) {
         if member.may_serve() {
             return Chosen::Member(Choice { member: member.clone(), attempt: Attempt::Stay });
+        }
+        if patience == Patience::Fresh && member.standing == Standing::Coming && member.duty == Duty::Serving {
+            return Chosen::Wait;
         }
         if !binding.failover {
             return Chosen::Nobody;
@@ -117,7 +138,7 @@ fn choose(
 }
 
 fn is_coming(member: &Member, tried: &[u64]) -> bool {
-    member.standing == super::view::Standing::Coming && !tried.contains(&member.serial)
+    member.standing == Standing::Coming && !tried.contains(&member.serial)
 }
 
 /// Members that may serve; the standby ones only when there is no other; when nobody may serve and nobody is coming,
@@ -137,10 +158,7 @@ fn eligible<'a>(view: &'a View, tried: &[u64]) -> Few<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::view::{Standing, tests::usable},
-        *,
-    };
+    use super::{super::view::tests::usable, *};
     use crate::settings::Method;
 
     const BOUND: Binding = Binding { sticky: true, failover: true };
@@ -162,6 +180,10 @@ mod tests {
         Some(Token { id: ID, route })
     }
 
+    fn begin(view: &View, session: Option<Token<'_>>, binding: Binding, picker: &mut Picker) -> Chosen {
+        first(view, session, binding, Patience::Fresh, picker)
+    }
+
     fn told(chosen: Chosen) -> (String, Attempt) {
         match chosen {
             Chosen::Member(choice) => (choice.member.route.to_string(), choice.attempt),
@@ -173,33 +195,43 @@ mod tests {
     fn a_session_stays_with_its_member() {
         let view = three(Standing::Usable);
         for route in ["r1", "r2", "r3"] {
-            let chosen = first(&view, token(Some(route)), BOUND, &mut picker());
+            let chosen = begin(&view, token(Some(route)), BOUND, &mut picker());
             assert_eq!(told(chosen), (route.to_string(), Attempt::Stay));
         }
     }
 
     #[test]
     fn a_session_of_a_draining_failed_or_unknown_member_moves_and_everyone_agrees_where() {
-        let expected = told(first(&three(Standing::Failed), token(Some("r1")), BOUND, &mut picker()));
+        let expected = told(begin(&three(Standing::Failed), token(Some("r1")), BOUND, &mut picker()));
         assert_eq!(expected.1, Attempt::Move);
-        for standing in [Standing::Draining, Standing::Coming] {
+        for standing in [Standing::Draining, Standing::Failed] {
             for route in ["r1", "gone"] {
-                let chosen = first(&three(standing), token(Some(route)), BOUND, &mut picker());
+                let chosen = begin(&three(standing), token(Some(route)), BOUND, &mut picker());
                 assert_eq!(told(chosen), expected);
             }
         }
     }
 
     #[test]
+    fn a_session_waits_for_the_first_check_of_its_member_but_not_for_a_member_that_starts() {
+        let with = |duty| view(vec![Member { standing: Standing::Coming, duty, ..usable(1, "r1") }, usable(2, "r2")]);
+        assert!(matches!(begin(&with(Duty::Serving), token(Some("r1")), BOUND, &mut picker()), Chosen::Wait));
+        let late = first(&with(Duty::Serving), token(Some("r1")), BOUND, Patience::Spent, &mut picker());
+        assert_eq!(told(late), ("r2".to_string(), Attempt::Move));
+        let starting = begin(&with(Duty::Starting), token(Some("r1")), BOUND, &mut picker());
+        assert_eq!(told(starting), ("r2".to_string(), Attempt::Move), "a new life owns nothing");
+    }
+
+    #[test]
     fn a_session_without_a_route_is_not_torn_from_its_owner() {
-        let chosen = first(&three(Standing::Usable), token(None), BOUND, &mut picker());
+        let chosen = begin(&three(Standing::Usable), token(None), BOUND, &mut picker());
         assert_eq!(told(chosen).1, Attempt::Stay);
     }
 
     #[test]
     fn new_sessions_are_spread() {
         let (view, mut picker) = (three(Standing::Usable), picker());
-        let mut routes: Vec<_> = (0..3).map(|_| told(first(&view, None, BOUND, &mut picker)).0).collect();
+        let mut routes: Vec<_> = (0..3).map(|_| told(begin(&view, None, BOUND, &mut picker)).0).collect();
         routes.sort();
         assert_eq!(routes, ["r1", "r2", "r3"]);
     }
@@ -208,9 +240,9 @@ mod tests {
     fn without_failover_a_session_is_never_moved() {
         let bound = Binding { failover: false, ..BOUND };
         let view = three(Standing::Failed);
-        assert!(matches!(first(&view, token(Some("r1")), bound, &mut picker()), Chosen::Nobody));
+        assert!(matches!(begin(&view, token(Some("r1")), bound, &mut picker()), Chosen::Nobody));
         assert!(matches!(another(&view, token(Some("r2")), &[2], bound, &mut picker()), Chosen::Nobody));
-        assert!(matches!(first(&view, None, bound, &mut picker()), Chosen::Member(_)));
+        assert!(matches!(begin(&view, None, bound, &mut picker()), Chosen::Member(_)));
     }
 
     #[test]
@@ -227,9 +259,9 @@ mod tests {
             view(vec![Member { standing: other, ..usable(1, "r1") }, Member { standby: true, ..usable(2, "r2") }])
         };
         for _ in 0..4 {
-            assert_eq!(told(first(&spare(Standing::Usable), None, BOUND, &mut picker())).0, "r1");
+            assert_eq!(told(begin(&spare(Standing::Usable), None, BOUND, &mut picker())).0, "r1");
         }
-        assert_eq!(told(first(&spare(Standing::Draining), None, BOUND, &mut picker())).0, "r2");
+        assert_eq!(told(begin(&spare(Standing::Draining), None, BOUND, &mut picker())).0, "r2");
     }
 
     #[test]
@@ -237,11 +269,11 @@ mod tests {
         let failed = || Member { standing: Standing::Failed, ..usable(1, "r1") };
         let draining = || Member { standing: Standing::Draining, ..usable(2, "r2") };
         let coming = || Member { standing: Standing::Coming, ..usable(3, "r3") };
-        assert_eq!(told(first(&view(vec![failed(), draining()]), None, BOUND, &mut picker())).0, "r1");
-        assert!(matches!(first(&view(vec![draining()]), None, BOUND, &mut picker()), Chosen::Nobody));
-        assert!(matches!(first(&view(vec![failed(), coming()]), None, BOUND, &mut picker()), Chosen::Wait));
+        assert_eq!(told(begin(&view(vec![failed(), draining()]), None, BOUND, &mut picker())).0, "r1");
+        assert!(matches!(begin(&view(vec![draining()]), None, BOUND, &mut picker()), Chosen::Nobody));
+        assert!(matches!(begin(&view(vec![failed(), coming()]), None, BOUND, &mut picker()), Chosen::Wait));
         let busy = view(vec![failed(), usable(4, "r4")]);
         assert!(matches!(another(&busy, None, &[4], BOUND, &mut picker()), Chosen::Nobody));
-        assert!(matches!(first(&view(vec![]), None, BOUND, &mut picker()), Chosen::Nobody));
+        assert!(matches!(begin(&view(vec![]), None, BOUND, &mut picker()), Chosen::Nobody));
     }
 }

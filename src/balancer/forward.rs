@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     actor::{Balancer, Met},
     answer::{Answer, Lease},
-    choice::{self, Attempt, Choice, Chosen},
+    choice::{self, Attempt, Choice, Chosen, Patience},
     headers::{self, Head},
     members::Trouble,
     methods::Picker,
@@ -72,6 +72,13 @@ enum Line {
     Pooled(Connection),
     /// One of its own, that may become a tunnel.
     Tunnel(tunnel::Sender),
+}
+
+/// Whether there is still time for an answer, or who has used it up.
+enum Turn {
+    Rest(Duration),
+    MemberLate,
+    ClientStalled,
 }
 
 /// What came first after a request was sent.
@@ -146,13 +153,17 @@ impl Worker {
         }
     }
 
-    /// Chooses; waits for a member that is coming when nobody else is left, for a bounded time and number of requests.
-    async fn choose(&self, pick: impl Fn(&View, &mut Picker) -> Chosen) -> Option<Choice> {
-        let pick = || pick(&self.rules.published.view(), &mut self.picker.borrow_mut());
-        match pick() {
+    /// Chooses; waits for a member that is coming, for a bounded time and number of requests.
+    async fn choose(&self, pick: impl Fn(&View, Patience, &mut Picker) -> Chosen) -> Option<Choice> {
+        let pick = |patience| pick(&self.rules.published.view(), patience, &mut self.picker.borrow_mut());
+        let in_the_end = || match pick(Patience::Spent) {
+            Chosen::Member(choice) => Some(choice),
+            Chosen::Wait | Chosen::Nobody => None,
+        };
+        match pick(Patience::Fresh) {
             Chosen::Member(choice) => return Some(choice),
             Chosen::Nobody => return None,
-            Chosen::Wait if self.waiting.get() >= limits::MEMBER_WAITERS => return None,
+            Chosen::Wait if self.waiting.get() >= limits::MEMBER_WAITERS => return in_the_end(),
             Chosen::Wait => {}
         }
         let _waiting = Waiting::begin(&self.waiting);
@@ -160,10 +171,11 @@ impl Worker {
         loop {
             let mut changed = pin!(self.rules.published.changed());
             changed.as_mut().enable();
-            match pick() {
+            match pick(Patience::Fresh) {
                 Chosen::Member(choice) => return Some(choice),
                 Chosen::Nobody => return None,
-                Chosen::Wait => timeout_at(deadline, changed).await.ok()?,
+                Chosen::Wait if timeout_at(deadline, changed).await.is_err() => return in_the_end(),
+                Chosen::Wait => {}
             }
         }
     }
@@ -189,7 +201,11 @@ impl<'a> Trip<'a> {
     async fn run(mut self) -> Result<HttpResponse, Refusal> {
         let binding = self.worker.rules.binding;
         let session = self.session;
-        let mut choice = match self.worker.choose(|view, picker| choice::first(view, session, binding, picker)).await {
+        let mut choice = match self
+            .worker
+            .choose(|view, patience, picker| choice::first(view, session, binding, patience, picker))
+            .await
+        {
             Some(choice) => choice,
             None => return Err(Refusal::Unavailable),
         };
@@ -232,7 +248,7 @@ impl<'a> Trip<'a> {
 
     async fn another(&self) -> Option<Choice> {
         let binding = self.worker.rules.binding;
-        self.worker.choose(|view, picker| choice::another(view, self.session, &self.tried, binding, picker)).await
+        self.worker.choose(|view, _, picker| choice::another(view, self.session, &self.tried, binding, picker)).await
     }
 
     fn nature(&self) -> Nature {
@@ -294,28 +310,28 @@ impl<'a> Trip<'a> {
             tokio::select! {
                 biased;
                 result = &mut sent => return result.map_or_else(First::Failed, First::Answer),
-                () = &mut pause => match self.patience(began) {
-                    Ok(rest) => pause.as_mut().reset(Instant::now() + rest),
-                    Err(first) => return first,
+                () = &mut pause => match self.turn(began) {
+                    Turn::Rest(rest) => pause.as_mut().reset(Instant::now() + rest),
+                    Turn::MemberLate => return First::MemberLate,
+                    Turn::ClientStalled => return First::ClientStalled,
                 },
             }
         }
     }
 
-    /// How much longer to wait, or who has used up the time.
-    fn patience(&self, began: Moment) -> Result<Duration, First> {
-        let now = Moment::now();
+    fn turn(&self, began: Moment) -> Turn {
+        let timeout = self.worker.rules.timeout;
         let (since, longest, over) = match self.upload.progress() {
-            Progress::Done(at) | Progress::MemberTurn(at) => (at, self.worker.rules.timeout, First::MemberLate),
-            Progress::ClientTurn(at) => (at, limits::CLIENT_STALL, First::ClientStalled),
+            Progress::Done(at) | Progress::MemberTurn(at) => (at, timeout, Turn::MemberLate),
+            Progress::ClientTurn(at) => (at, limits::CLIENT_STALL, Turn::ClientStalled),
             // hyper is about to report it.
-            Progress::Broken => return Ok(self.worker.rules.timeout),
+            Progress::Broken => return Turn::Rest(timeout),
         };
-        let waited = now.since(since.max(began));
+        let waited = Moment::now().since(since.max(began));
         // Never longer than the member's time at once: whose turn it is may change meanwhile.
         match longest.checked_sub(waited) {
-            Some(rest) if !rest.is_zero() => Ok(rest.min(self.worker.rules.timeout)),
-            _ => Err(over),
+            Some(rest) if !rest.is_zero() => Turn::Rest(rest.min(timeout)),
+            _ => over,
         }
     }
 

@@ -165,6 +165,8 @@ fn serve(
         .disable_signals()
         .client_request_timeout(limits::HEAD_TIMEOUT)
         .client_disconnect_timeout(limits::CLIENT_LINGER)
+        // A client that closes its side has gone away, as for nginx: its request must not occupy a member.
+        .h1_allow_half_closed(false)
         .keep_alive(KeepAlive::Timeout(limits::CLIENT_KEEP_ALIVE))
         .max_connections(limits::CLIENT_CONNECTIONS.div_ceil(workers))
         .shutdown_timeout(shutdown.as_secs().max(1))

@@ -1,0 +1,692 @@
+//! The real door on a free port, in front of small real HTTP servers that speak the contract between balancer and node.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    num::NonZero,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpServer,
+    dev::ServerHandle,
+    rt,
+    web::{self, Bytes, Payload},
+};
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tasuki::{
+    balancer::{self, Door, MemberReport, Observe, Standing},
+    membership::{Duty, Member, Role, Roster, RosterChanged},
+    names::NodeId,
+    settings::{self, Manager, Method, StaticMember},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const ID: &str = "00112233445566778899AABBCCDDEEFF";
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A small node: says who it is, what it was asked, and what it is told to say.
+#[derive(Clone)]
+struct Node {
+    route: &'static str,
+    address: SocketAddr,
+    /// Answer to everything but the node's own endpoints; none for a page that names the route.
+    retry: Arc<Mutex<Option<&'static str>>>,
+    ready: Arc<Mutex<(u16, &'static str)>>,
+    /// Requests executed.
+    done: Arc<AtomicUsize>,
+    handle: ServerHandle,
+}
+
+impl Node {
+    fn start(route: &'static str) -> Self {
+        Self::start_at(route, ([127, 0, 0, 1], 0).into())
+    }
+
+    fn start_at(route: &'static str, address: SocketAddr) -> Self {
+        let (retry, done) = (Arc::<Mutex<Option<&'static str>>>::default(), Arc::<AtomicUsize>::default());
+        let ready = Arc::new(Mutex::new((200, "")));
+        let state = (route, retry.clone(), done.clone(), ready.clone());
+        let server = HttpServer::new(move || {
+            let state = state.clone();
+            App::new().app_data(web::PayloadConfig::new(64 << 20)).default_service(web::to(
+                move |request: HttpRequest, payload: Payload| node(state.clone(), request, payload),
+            ))
+        })
+        .workers(1)
+        .tcp_nodelay(true)
+        .disable_signals()
+        .shutdown_timeout(1)
+        .bind(address)
+        .unwrap();
+        let address = server.addrs()[0];
+        let server = server.run();
+        let handle = server.handle();
+        rt::spawn(server);
+        Self { route, address, retry, ready, done, handle }
+    }
+
+    fn says(&self, retry: Option<&'static str>) {
+        *self.retry.lock().unwrap() = retry;
+    }
+
+    fn executed(&self) -> usize {
+        self.done.load(SeqCst)
+    }
+
+    fn as_member(&self) -> StaticMember {
+        fixed(self.route, self.address)
+    }
+
+    fn on_roster(&self, id: u64) -> Member {
+        let role = Role::Node { route: self.route.parse().unwrap(), http: self.address, duty: Duty::Serving };
+        Member { id: NodeId(id), address: self.address, role }
+    }
+}
+
+type NodeState = (&'static str, Arc<Mutex<Option<&'static str>>>, Arc<AtomicUsize>, Arc<Mutex<(u16, &'static str)>>);
+
+async fn node((route, retry, done, ready): NodeState, request: HttpRequest, mut payload: Payload) -> HttpResponse {
+    if request.path() == "/ready" {
+        let (status, word) = *ready.lock().unwrap();
+        return HttpResponse::build(actix_web::http::StatusCode::from_u16(status).unwrap()).body(word);
+    }
+    let stays = request.headers().get("tasuki-attempt").is_some_and(|attempt| attempt == "stay");
+    if let Some(retry) = *retry.lock().unwrap()
+        && (stays || retry == "any")
+    {
+        return HttpResponse::ServiceUnavailable().insert_header(("tasuki-retry", retry)).finish();
+    }
+    if request.path() == "/count" {
+        let mut length = 0;
+        while let Some(Ok(piece)) = payload.next().await {
+            length += piece.len();
+        }
+        done.fetch_add(1, SeqCst);
+        return HttpResponse::Ok().body(format!("{length}"));
+    }
+    let body = web::Bytes::from(payload.map(|piece| piece.unwrap_or_default()).collect::<Vec<Bytes>>().await.concat());
+    done.fetch_add(1, SeqCst);
+    match request.path() {
+        "/large" => {
+            let pieces = (0..320).map(|_| Ok::<_, actix_web::Error>(Bytes::from(vec![b'x'; 64 * 1024])));
+            HttpResponse::Ok().no_chunking(320 * 64 * 1024).streaming(stream::iter(pieces.collect::<Vec<_>>()))
+        }
+        "/chunked" => HttpResponse::Ok().streaming(stream::iter([Ok::<_, actix_web::Error>(Bytes::from("chunked"))])),
+        "/nothing" => HttpResponse::NoContent().finish(),
+        "/slow" => {
+            rt::time::sleep(Duration::from_secs(30)).await;
+            HttpResponse::Ok().finish()
+        }
+        "/.tasuki/duty" => HttpResponse::NoContent().finish(),
+        _ => {
+            let mut heads: Vec<String> =
+                request.headers().iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap_or("?"))).collect();
+            heads.sort();
+            HttpResponse::Ok().insert_header(("x-route", route)).body(format!(
+                "{}\n{}\n{}",
+                request.method(),
+                heads.join("\n"),
+                String::from_utf8_lossy(&body)
+            ))
+        }
+    }
+}
+
+fn fixed(route: &str, address: SocketAddr) -> StaticMember {
+    StaticMember { address, route: route.parse().unwrap(), weight: 50, standby: false }
+}
+
+fn settings(members: Vec<StaticMember>) -> settings::Balancer {
+    settings::Balancer {
+        listen: ([127, 0, 0, 1], 0).into(),
+        method: Method::ByRequests,
+        sticky: true,
+        failover: true,
+        timeout: Duration::from_millis(500),
+        max_attempts: NonZero::new(3).unwrap(),
+        retry: Duration::from_secs(2),
+        health_interval: Duration::from_secs(2),
+        health_fall: NonZero::new(3).unwrap(),
+        health_rise: NonZero::new(2).unwrap(),
+        sorry_page: None,
+        trusted_proxies: vec![],
+        retry_body_bytes: 64 * 1024,
+        workers: NonZero::new(1).unwrap(),
+        members,
+        manager: Manager { path: "/balancer-manager".into(), allow: vec!["127.0.0.0/8".parse().unwrap()] },
+    }
+}
+
+/// Opens the door and waits until every member has been looked at.
+async fn open(members: Vec<StaticMember>) -> Door {
+    open_with(settings(members)).await
+}
+
+async fn open_with(settings: settings::Balancer) -> Door {
+    let count = settings.members.len();
+    let door = balancer::start(&settings, "JSESSIONID", Duration::from_secs(1)).unwrap();
+    wait_for(&door, |members| members.len() == count && members.iter().all(|m| m.standing != Standing::Coming)).await;
+    door
+}
+
+async fn wait_for(door: &Door, condition: impl Fn(&[MemberReport]) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let members = door.balancer.send(Observe).await.unwrap();
+        if condition(&members) {
+            return;
+        }
+        assert!(begun.elapsed() < DEADLINE, "not in time: {members:?}");
+        rt::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+struct Reply {
+    status: u16,
+    headers: hyper::HeaderMap,
+    body: Bytes,
+}
+
+impl Reply {
+    fn route(&self) -> &str {
+        self.headers.get("x-route").map_or("", |route| route.to_str().unwrap())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+async fn send(door: &Door, request: Request<Full<Bytes>>) -> Reply {
+    let response = raw(door, request).await;
+    let (head, body) = response.into_parts();
+    Reply { status: head.status.as_u16(), headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
+}
+
+async fn raw(door: &Door, request: Request<Full<Bytes>>) -> Response<hyper::body::Incoming> {
+    let socket = TcpStream::connect(door.address).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.unwrap();
+    rt::spawn(connection);
+    let response = sender.send_request(request).await.unwrap();
+    rt::spawn(async move {
+        let _ = sender.ready().await;
+    });
+    response
+}
+
+fn request(method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    let mut request = Request::builder().method(method).uri(path).header("host", "127.0.0.1");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::new(body.into())).unwrap()
+}
+
+async fn get(door: &Door, path: &str, headers: &[(&str, &str)]) -> Reply {
+    send(door, request("GET", path, headers, "")).await
+}
+
+fn cookie(route: &str) -> String {
+    format!("JSESSIONID={ID}.{route}")
+}
+
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A server that reads each request and then closes without a word; says how many it read.
+async fn silent_server() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, seen) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let count = seen.clone();
+    rt::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = vec![0; 65_536];
+            let read = socket.read(&mut head).await.unwrap_or(0);
+            if head[..read].starts_with(b"GET /ready ") {
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+            } else {
+                count.fetch_add(1, SeqCst);
+            }
+        }
+    });
+    (address, seen)
+}
+
+#[actix_web::test]
+async fn a_session_stays_and_new_ones_are_spread() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![r1.as_member(), r2.as_member()]).await;
+    for route in ["r1", "r2"] {
+        for _ in 0..5 {
+            let reply = get(&door, "/", &[("cookie", &cookie(route))]).await;
+            assert_eq!((reply.status, reply.route()), (200, route));
+            assert!(reply.text().contains("tasuki-attempt: stay"));
+        }
+    }
+    let reply = get(&door, &format!("/a;jsessionid={ID}.r2"), &[("cookie", &cookie("r1"))]).await;
+    assert_eq!(reply.route(), "r2", "the path parameter wins");
+    let mut routes = Vec::new();
+    for _ in 0..6 {
+        routes.push(get(&door, "/", &[]).await.route().to_string());
+    }
+    assert_eq!(routes.iter().filter(|route| *route == "r1").count(), 3, "{routes:?}");
+}
+
+#[actix_web::test]
+async fn a_refused_connection_goes_to_another_member_any_method() {
+    let r1 = Node::start("r1");
+    let members = vec![r1.as_member(), fixed("r2", nobody())];
+    let door = open(members).await;
+    for method in ["GET", "POST", "PATCH", "DELETE"] {
+        let reply = send(&door, request(method, "/", &[("cookie", &cookie("r2"))], "body")).await;
+        assert_eq!((reply.status, reply.route()), (200, "r1"), "{method}");
+        assert!(reply.text().contains("tasuki-attempt: move"), "{method}");
+        assert!(reply.text().ends_with("body"), "{method}");
+    }
+}
+
+#[actix_web::test]
+async fn a_member_that_dies_between_two_requests_is_not_noticed_by_the_client() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![r1.as_member(), r2.as_member()]).await;
+    assert_eq!(get(&door, "/", &[("cookie", &cookie("r1"))]).await.route(), "r1");
+    r1.handle.stop(false).await;
+    for method in ["POST", "GET", "POST"] {
+        let reply = send(&door, request(method, "/", &[("cookie", &cookie("r1"))], "x")).await;
+        assert_eq!((reply.status, reply.route()), (200, "r2"), "{method}");
+    }
+    wait_for(&door, |members| members[0].standing == Standing::Failed).await;
+    let back = Node::start_at("r1", r1.address);
+    wait_for(&door, |members| members[0].standing == Standing::Usable).await;
+    assert_eq!(get(&door, "/", &[("cookie", &cookie("r1"))]).await.route(), "r1");
+    assert_eq!(back.executed(), 1);
+}
+
+#[actix_web::test]
+async fn a_post_that_may_have_been_executed_is_never_repeated() {
+    let r2 = Node::start("r2");
+    let (address, seen) = silent_server().await;
+    let door = open(vec![fixed("r1", address), r2.as_member()]).await;
+    let reply = send(&door, request("POST", "/", &[("cookie", &cookie("r1"))], "pay")).await;
+    assert_eq!(reply.status, 502);
+    assert_eq!((seen.load(SeqCst), r2.executed()), (1, 0));
+    let reply = get(&door, "/", &[("cookie", &cookie("r1"))]).await;
+    assert_eq!((reply.status, reply.route()), (200, "r2"), "a GET goes on");
+}
+
+#[actix_web::test]
+async fn a_slow_member_is_left_for_another_one_or_said_to_be_slow() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![r1.as_member(), r2.as_member()]).await;
+    let reply = send(&door, request("POST", "/slow", &[("cookie", &cookie("r1"))], "x")).await;
+    assert_eq!(reply.status, 504);
+    assert_eq!(r2.executed(), 0, "the POST may still be running");
+    // A GET is tried on the other member too, which is as slow.
+    let reply = get(&door, "/slow", &[("cookie", &cookie("r1"))]).await;
+    assert_eq!((reply.status, r2.executed()), (504, 1));
+}
+
+#[actix_web::test]
+async fn not_done_here_is_followed_with_its_body() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![r1.as_member(), r2.as_member()]).await;
+    r1.says(Some("r2"));
+    let post = || request("POST", "/", &[("cookie", &cookie("r1"))], "the whole body");
+    let reply = send(&door, post()).await;
+    assert_eq!((reply.status, reply.route()), (200, "r2"));
+    assert!(reply.text().contains("tasuki-attempt: stay") && reply.text().ends_with("the whole body"));
+    r1.says(Some("any"));
+    let reply = send(&door, post()).await;
+    assert_eq!((reply.status, reply.route()), (200, "r2"));
+    assert!(reply.text().contains("tasuki-attempt: move") && reply.text().ends_with("the whole body"));
+    assert_eq!(r1.executed(), 0);
+}
+
+#[actix_web::test]
+async fn an_owner_that_died_meanwhile_leaves_the_session_to_the_one_that_named_it() {
+    let r1 = Node::start("r1");
+    let door = open(vec![r1.as_member(), fixed("r2", nobody())]).await;
+    r1.says(Some("r2"));
+    let reply = get(&door, "/", &[("cookie", &cookie("r1"))]).await;
+    assert_eq!((reply.status, reply.route()), (200, "r1"));
+    assert!(reply.text().contains("tasuki-attempt: move"));
+}
+
+#[actix_web::test]
+async fn members_that_send_requests_round_in_circles_are_left_in_the_end() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![r1.as_member(), r2.as_member()]).await;
+    r1.says(Some("r2"));
+    r2.says(Some("r1"));
+    let reply = get(&door, "/", &[("cookie", &cookie("r1"))]).await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.headers.get("tasuki-retry").is_none());
+}
+
+#[actix_web::test]
+async fn a_draining_member_gets_nothing_and_its_sessions_move() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![r1.as_member(), r2.as_member()]).await;
+    *r1.ready.lock().unwrap() = (503, "draining");
+    r1.says(Some("any"));
+    get(&door, "/", &[("cookie", &cookie("r1"))]).await;
+    wait_for(&door, |members| members[0].standing == Standing::Draining).await;
+    r1.says(None);
+    let reply = get(&door, "/", &[("cookie", &cookie("r1"))]).await;
+    assert_eq!(reply.route(), "r2");
+    assert!(reply.text().contains("tasuki-attempt: move"));
+    assert_eq!(r1.executed(), 0);
+    *r1.ready.lock().unwrap() = (200, "");
+    wait_for(&door, |members| members[0].standing == Standing::Usable).await;
+    assert_eq!(get(&door, "/", &[("cookie", &cookie("r1"))]).await.route(), "r1");
+}
+
+#[actix_web::test]
+async fn nobody_left_means_the_sorry_page_and_recovery_needs_no_help() {
+    let address = nobody();
+    let door = open(vec![fixed("r1", address)]).await;
+    let reply = get(&door, "/", &[]).await;
+    assert_eq!((reply.status, reply.headers["retry-after"].to_str().unwrap()), (503, "5"));
+    assert!(reply.text().contains("ただいまメンテナンス中です"));
+    let reply = get(&door, "/sorry.html", &[]).await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.text().contains("ただいまメンテナンス中です"));
+    Node::start_at("r1", address);
+    assert_eq!(get(&door, "/", &[]).await.route(), "r1", "failed members are tried when nobody else is left");
+}
+
+#[actix_web::test]
+async fn nodes_come_and_go_with_the_roster() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![]).await;
+    assert_eq!(get(&door, "/", &[]).await.status, 503);
+    let tell = |members| door.roster.do_send(RosterChanged(Arc::new(Roster { members, discovered: true })));
+    tell(vec![r1.on_roster(1), r2.on_roster(2)]);
+    wait_for(&door, |members| members.len() == 2).await;
+    let reply = get(&door, "/", &[("cookie", &cookie("r2"))]).await;
+    assert_eq!(reply.route(), "r2", "a request waits for the first health check");
+    tell(vec![r1.on_roster(1)]);
+    wait_for(&door, |members| members.len() == 1).await;
+    assert_eq!(get(&door, "/", &[("cookie", &cookie("r2"))]).await.route(), "r1");
+    tell(vec![r1.on_roster(9)]);
+    wait_for(&door, |members| members[0].elected == 0 && members[0].standing == Standing::Usable).await;
+    assert_eq!(get(&door, "/", &[]).await.route(), "r1", "a new life under the same route");
+}
+
+#[actix_web::test]
+async fn forwarding_headers_are_set_and_private_ones_end_at_the_door() {
+    let r1 = Node::start("r1");
+    let door = open(vec![r1.as_member()]).await;
+    let headers = [
+        ("x-forwarded-for", "6.6.6.6"),
+        ("tasuki-attempt", "move"),
+        ("connection", "x-secret"),
+        ("x-secret", "1"),
+        ("te", "trailers"),
+        ("x-mine", "kept"),
+    ];
+    let seen = get(&door, "/", &headers).await.text();
+    for line in ["x-forwarded-for: 127.0.0.1", "x-forwarded-proto: http", "x-forwarded-host: 127.0.0.1", "x-mine: kept"]
+    {
+        assert!(seen.contains(line), "{line} is missing in {seen}");
+    }
+    for line in ["6.6.6.6", "x-secret", "te: ", "tasuki-attempt: move", "connection"] {
+        assert!(!seen.contains(line), "{line} is in {seen}");
+    }
+}
+
+#[actix_web::test]
+async fn bodies_of_20_mb_stream_both_ways() {
+    let r1 = Node::start("r1");
+    let door = open(vec![r1.as_member()]).await;
+    let large = Bytes::from(vec![b'y'; 20 << 20]);
+    let reply = send(&door, request("POST", "/count", &[], large)).await;
+    assert_eq!((reply.status, reply.text().as_str()), (200, "20971520"));
+    let reply = get(&door, "/large", &[]).await;
+    assert_eq!((reply.status, reply.body.len()), (200, 20 << 20));
+    assert_eq!(reply.headers["content-length"], "20971520", "the length is passed on, not chunked");
+}
+
+#[actix_web::test]
+async fn lengths_are_told_as_http_wants_them() {
+    let r1 = Node::start("r1");
+    let door = open(vec![r1.as_member()]).await;
+    let reply = send(&door, request("HEAD", "/large", &[], "")).await;
+    assert_eq!((reply.status, reply.body.len()), (200, 0));
+    assert_eq!(reply.headers["content-length"], "20971520");
+    let reply = get(&door, "/nothing", &[]).await;
+    assert_eq!(reply.status, 204);
+    assert!(!reply.headers.contains_key("content-length") && !reply.headers.contains_key("transfer-encoding"));
+    let reply = get(&door, "/chunked", &[]).await;
+    assert_eq!(reply.text(), "chunked");
+    assert_eq!(reply.headers["transfer-encoding"], "chunked");
+}
+
+#[actix_web::test]
+async fn connections_to_members_are_used_again() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, accepted) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let count = accepted.clone();
+    rt::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let count = count.clone();
+            rt::spawn(async move {
+                let mut head = vec![0; 65_536];
+                let mut first = true;
+                while let Ok(read @ 1..) = socket.read(&mut head).await {
+                    if std::mem::take(&mut first) && !head[..read].starts_with(b"GET /ready ") {
+                        count.fetch_add(1, SeqCst);
+                    }
+                    let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await;
+                }
+            });
+        }
+    });
+    let door = open(vec![fixed("r1", address)]).await;
+    for _ in 0..20 {
+        assert_eq!(get(&door, "/", &[]).await.text(), "hello");
+        assert_eq!(send(&door, request("POST", "/", &[], "x")).await.text(), "hello");
+    }
+    assert_eq!(accepted.load(SeqCst), 1);
+}
+
+#[actix_web::test]
+async fn a_client_that_goes_away_takes_the_request_with_it() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (told, closed) = tokio::sync::oneshot::channel();
+    rt::spawn(async move {
+        let mut told = Some(told);
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = vec![0; 65_536];
+            let read = socket.read(&mut head).await.unwrap_or(0);
+            if head[..read].starts_with(b"GET /ready ") {
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+                continue;
+            }
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n").await;
+            let told = told.take();
+            rt::spawn(async move {
+                // End of the stream, or a reset: the door has let go.
+                let _ = socket.read(&mut [0; 1]).await;
+                told.map(|told| told.send(()));
+            });
+        }
+    });
+    let door = open(vec![fixed("r1", address)]).await;
+    let mut client = TcpStream::connect(door.address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut head = vec![0; 4_096];
+    assert!(client.read(&mut head).await.unwrap() > 0);
+    drop(client);
+    tokio::time::timeout(DEADLINE, closed).await.expect("the member was not told in time").unwrap();
+}
+
+#[actix_web::test]
+async fn the_nodes_own_paths_and_odd_methods_stay_at_the_door() {
+    let r1 = Node::start("r1");
+    let door = open(vec![r1.as_member()]).await;
+    for path in ["/.tasuki/duty", "/%2etasuki/duty", "//.tasuki/duty", "/a/../.tasuki/duty", "/.tasuki;x/duty"] {
+        let reply = send(&door, request("POST", path, &[("tasuki-control", "1")], "{}")).await;
+        assert_eq!(reply.status, 404, "{path}");
+    }
+    assert_eq!(send(&door, request("TRACE", "/", &[], "")).await.status, 405);
+    assert_eq!(r1.executed(), 0);
+    let mut client = TcpStream::connect(door.address).await.unwrap();
+    client.write_all(b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org:443\r\n\r\n").await.unwrap();
+    let mut head = vec![0; 4_096];
+    let read = tokio::time::timeout(DEADLINE, client.read(&mut head)).await.unwrap().unwrap();
+    assert!(head[..read].starts_with(b"HTTP/1.1 501 "));
+}
+
+#[actix_web::test]
+async fn a_body_that_breaks_off_does_not_hang_and_is_nobodys_fault() {
+    let r1 = Node::start("r1");
+    let door = open(vec![r1.as_member()]).await;
+    for length in [10, 1_000_000] {
+        let mut client = TcpStream::connect(door.address).await.unwrap();
+        let head = format!("POST /count HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\nhalf");
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(DEADLINE, client.read_to_end(&mut answer)).await;
+        assert!(read.is_ok(), "the connection hangs");
+        assert!(!String::from_utf8_lossy(&answer).contains(" 200 "));
+    }
+    wait_for(&door, |members| members[0].busy == 0).await;
+    let members = door.balancer.send(Observe).await.unwrap();
+    assert_eq!((members[0].standing, members[0].failed), (Standing::Usable, 0));
+}
+
+#[actix_web::test]
+async fn a_websocket_passes_through() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    rt::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut buffer = vec![0; 65_536];
+            let read = socket.read(&mut buffer).await.unwrap_or(0);
+            let head = String::from_utf8_lossy(&buffer[..read]).to_lowercase();
+            if !head.contains("upgrade: websocket") || !head.contains("sec-websocket-key: k") {
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+                continue;
+            }
+            let switch = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nearly";
+            socket.write_all(switch).await.unwrap();
+            while let Ok(read @ 1..) = socket.read(&mut buffer).await {
+                socket.write_all(&buffer[..read].to_ascii_uppercase()).await.unwrap();
+            }
+        }
+    });
+    let door = open(vec![fixed("r1", address)]).await;
+    let mut client = TcpStream::connect(door.address).await.unwrap();
+    let head =
+        "GET /chat HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-key: k\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    read_until(&mut client, "early").await;
+    for word in ["hello", "again"] {
+        client.write_all(word.as_bytes()).await.unwrap();
+        let seen = read_until(&mut client, &word.to_uppercase()).await;
+        assert!(!seen.contains("\r\n"), "chunked: {seen}");
+    }
+    client.shutdown().await.unwrap();
+    assert_eq!(tokio::time::timeout(DEADLINE, client.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
+    wait_for(&door, |members| members[0].busy == 0).await;
+}
+
+async fn read_until(client: &mut TcpStream, wanted: &str) -> String {
+    let (mut seen, mut buffer) = (String::new(), [0; 4_096]);
+    while !seen.ends_with(wanted) {
+        let read = tokio::time::timeout(DEADLINE, client.read(&mut buffer)).await;
+        let read = read.unwrap_or_else(|_| panic!("no {wanted} in {seen}")).unwrap();
+        assert!(read > 0, "ended without {wanted}: {seen}");
+        seen += &String::from_utf8_lossy(&buffer[..read]);
+    }
+    seen
+}
+
+#[actix_web::test]
+async fn the_manager_is_open_to_this_machine_only() {
+    let r1 = Node::start("r1");
+    let door = open(vec![r1.as_member(), fixed("r2", nobody())]).await;
+    let base = "/balancer-manager";
+    let page = get(&door, base, &[]).await;
+    assert_eq!(page.status, 200);
+    assert!(page.headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+    let status: serde_json::Value =
+        serde_json::from_slice(&get(&door, &format!("{base}/status.json"), &[]).await.body).unwrap();
+    assert_eq!(status["nodes"][0]["state"], "ready");
+    assert_eq!(status["nodes"][1]["state"], "failed");
+    assert_eq!(status["balancer"]["listen"], door.address.to_string());
+    for (name, value) in [("host", "evil.example"), ("x-forwarded-for", "1.2.3.4")] {
+        let mut request = request("GET", base, &[], "");
+        request.headers_mut().insert(name, value.parse().unwrap());
+        assert_eq!(send(&door, request).await.status, 403, "{name}");
+    }
+    let post =
+        |path: &str, headers: &[(&str, &str)]| send(&door, request("POST", &format!("{base}{path}"), headers, ""));
+    let control = [("tasuki-control", "1")];
+    assert_eq!(post("/members/r1/drain", &[]).await.status, 403);
+    let reply = post("/members/r9/drain", &control).await;
+    assert_eq!(reply.status, 404);
+    assert!(reply.text().contains("\"error\""));
+    assert_eq!(post("/members/r2/drain", &control).await.status, 502);
+    *r1.ready.lock().unwrap() = (503, "draining");
+    assert_eq!(post("/members/r1/drain", &control).await.status, 202);
+    wait_for(&door, |members| members[0].standing == Standing::Draining).await;
+    assert_eq!(get(&door, "/", &[("cookie", &cookie("r1"))]).await.status, 503, "a draining member gets nothing");
+}
+
+#[actix_web::test]
+async fn a_manager_that_nobody_may_open_is_closed() {
+    let manager = Manager { path: "/balancer-manager".into(), allow: vec![] };
+    let door = open_with(settings::Balancer { manager, ..settings(vec![]) }).await;
+    for path in ["/balancer-manager", "/balancer-manager/status.json", "/%62alancer-manager"] {
+        assert_eq!(get(&door, path, &[]).await.status, 403, "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn an_address_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    let error = balancer::start(&settings::Balancer { listen, ..settings(vec![]) }, "JSESSIONID", DEADLINE);
+    let text = error.err().unwrap().to_string();
+    assert!(text.contains(&listen.to_string()), "{text}");
+    let sorry_page = Some("/does/not/exist.html".into());
+    let error = balancer::start(&settings::Balancer { sorry_page, ..settings(vec![]) }, "JSESSIONID", DEADLINE);
+    assert!(error.err().unwrap().to_string().contains("/does/not/exist.html"));
+}
+
+#[actix_web::test]
+async fn a_graceful_stop_finishes_what_runs_and_takes_nothing_new() {
+    let r1 = Node::start("r1");
+    let door = open_with(settings::Balancer { timeout: DEADLINE, ..settings(vec![r1.as_member()]) }).await;
+    let address = door.address;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(b"POST /count HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n").await.unwrap();
+    wait_for(&door, |members| members[0].busy == 1).await;
+    let stopping = rt::spawn(door.stop(DEADLINE));
+    let begun = Instant::now();
+    while TcpStream::connect(address).await.is_ok() {
+        assert!(begun.elapsed() < DEADLINE, "still accepting");
+        rt::time::sleep(Duration::from_millis(5)).await;
+    }
+    client.write_all(b"1\r\nb\r\n0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with('2'), "{answer}");
+    stopping.await.unwrap();
+}
