@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener},
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -99,7 +99,8 @@ pub async fn run_balancer(settings: Settings, stop: impl Future<Output = ()>) ->
     let patience = settings.node.shutdown_timeout;
     let mut door = balancer::start(&settings.balancer, &settings.session.cookie, patience)
         .map_err(|error| Failure(error.to_string()))?;
-    let gossip = balancer_socket(settings.cluster.bind).map_err(|error| Failure(error.to_string()))?;
+    // Any port but those of 4000 to 4099, which belong to nodes that may still be starting.
+    let (gossip, _) = membership::bind(settings.cluster.bind, Some(0)).map_err(|error| Failure(error.to_string()))?;
     let me = Member { id: NodeId::draw(), address: local_addr(gossip.local_addr())?, role: Role::Balancer };
     let membership = Membership::start(&settings.cluster, me, gossip)
         .map_err(|error| Failure(format!("cannot start membership: {error}")))?;
@@ -304,13 +305,6 @@ fn accept_links(listener: TcpListener, doorway: Doorway) -> Result<(), Failure> 
     let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
     rt::spawn(accept(listener.map_err(|error| Failure(format!("cannot accept links: {error}")))?, doorway));
     Ok(())
-}
-
-/// From the far end of the nodes' range, so that a balancer does not take the port that a node is about to open.
-fn balancer_socket(ip: IpAddr) -> io::Result<UdpSocket> {
-    let from_the_end = limits::REPLICATION_PORTS.rev().map(Some);
-    let free = from_the_end.chain([Some(0)]).find_map(|port| membership::bind(ip, port).ok());
-    free.map_or_else(|| membership::bind(ip, Some(0)), Ok).map(|(gossip, _)| gossip)
 }
 
 fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {

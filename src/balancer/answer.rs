@@ -17,10 +17,10 @@ use hyper::{
 };
 
 use super::{
-    forward::Worker,
     pool::Connection,
     upload::{Progress, Upload},
     view::Busy,
+    worker::Worker,
 };
 use crate::time::Moment;
 

@@ -1,49 +1,27 @@
 //! One request: choose a member, send, and, when no answer came, what the law of retries allows next.
 
-use std::{
-    cell::{Cell, RefCell},
-    io,
-    pin::pin,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::Cell, io, pin::pin, rc::Rc, time::Duration};
 
-use actix::Addr;
 use actix_web::{HttpRequest, HttpResponse, body::BoxBody, dev::Payload, http::header::COOKIE};
 use hyper::{Response, StatusCode, body::Incoming, client::conn::TrySendError};
 use smallvec::SmallVec;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::{
-    actor::{Balancer, Met},
     answer::{Answer, Lease},
-    choice::{self, Attempt, Choice, Chosen, Patience},
+    choice::{self, Attempt, Choice},
     headers::{self, Head},
     members::Trouble,
-    methods::Picker,
     pages::Refusal,
-    pool::{self, Connection, Pool},
+    pool::{self, Connection},
     retry::{self, Budget, Connection as Kind, Nature, Next, Outcome, Stop},
-    serve::Rules,
     sticky::Token,
-    throttle::{self, Throttle},
     tunnel,
     upload::{Outgoing, Progress, Upload},
-    view::{Busy, Member, View},
+    view::{Busy, Member},
+    worker::Worker,
 };
 use crate::{limits, time::Moment};
-
-/// What one HTTP worker keeps between requests. Nothing in it is shared with another worker but the view.
-pub(crate) struct Worker {
-    pub(crate) rules: Arc<Rules>,
-    pub(crate) pool: Pool,
-    pub(crate) balancer: Addr<Balancer>,
-    picker: RefCell<Picker>,
-    warnings: RefCell<Throttle>,
-    /// Requests that wait until a member can serve.
-    waiting: Cell<usize>,
-}
 
 /// One request on its way through its attempts.
 struct Trip<'a> {
@@ -109,92 +87,6 @@ pub(crate) async fn forward(
 
 fn content_length(request: &HttpRequest) -> Option<u64> {
     request.headers().get("content-length").and_then(|length| length.to_str().ok()?.trim().parse().ok())
-}
-
-impl Worker {
-    /// `seed` must differ between workers.
-    pub(crate) fn new(rules: Arc<Rules>, balancer: Addr<Balancer>, seed: u64) -> Self {
-        Self {
-            pool: Pool::default(),
-            balancer,
-            picker: RefCell::new(Picker::new(rules.method, seed)),
-            warnings: RefCell::new(Throttle::new(limits::WARNINGS_PER_SECOND)),
-            waiting: Cell::new(0),
-            rules,
-        }
-    }
-
-    /// Closes connections that are not wanted any more, for as long as the worker lives.
-    pub(crate) async fn sweep(worker: std::rc::Weak<Self>) {
-        loop {
-            sleep(limits::POOL_SWEEP).await;
-            let Some(worker) = worker.upgrade() else { return };
-            let view = worker.rules.published.view();
-            worker.pool.sweep(Moment::now(), |serial| view.keeps(serial));
-        }
-    }
-
-    /// Notes an attempt that brought no answer; the actor is told once for each burst.
-    fn met(&self, member: &Member, trouble: Trouble) {
-        let tell = match trouble {
-            Trouble::Refused => member.counters.fail(true),
-            Trouble::NoAnswer => member.counters.fail(false),
-            Trouble::SentAway => member.counters.sent_away(),
-        };
-        if tell {
-            self.balancer.do_send(Met { serial: member.serial, trouble });
-        }
-    }
-
-    /// Writes a warning, so many a second.
-    pub(crate) fn warn(&self, route: &str, what: &dyn std::fmt::Debug, why: &dyn std::fmt::Display) {
-        if let throttle::Line::Write { swallowed } = self.warnings.borrow_mut().line(Moment::now()) {
-            tracing::warn!(route, ?what, %why, swallowed, "request met trouble");
-        }
-    }
-
-    /// Chooses; waits for a member that is coming, for a bounded time and number of requests.
-    async fn choose(&self, pick: impl Fn(&View, Patience, &mut Picker) -> Chosen) -> Option<Choice> {
-        let pick = |patience| pick(&self.rules.published.view(), patience, &mut self.picker.borrow_mut());
-        let in_the_end = || match pick(Patience::Spent) {
-            Chosen::Member(choice) => Some(choice),
-            Chosen::Wait | Chosen::Nobody => None,
-        };
-        match pick(Patience::Fresh) {
-            Chosen::Member(choice) => return Some(choice),
-            Chosen::Nobody => return None,
-            Chosen::Wait if self.waiting.get() >= limits::MEMBER_WAITERS => return in_the_end(),
-            Chosen::Wait => {}
-        }
-        let _waiting = Waiting::begin(&self.waiting);
-        let deadline = Instant::now() + limits::MEMBER_WAIT;
-        loop {
-            let mut changed = pin!(self.rules.published.changed());
-            changed.as_mut().enable();
-            match pick(Patience::Fresh) {
-                Chosen::Member(choice) => return Some(choice),
-                Chosen::Nobody => return None,
-                Chosen::Wait if timeout_at(deadline, changed).await.is_err() => return in_the_end(),
-                Chosen::Wait => {}
-            }
-        }
-    }
-}
-
-/// Counts a waiting request until it is dropped, also when the client goes away.
-struct Waiting<'a>(&'a Cell<usize>);
-
-impl<'a> Waiting<'a> {
-    fn begin(count: &'a Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 impl<'a> Trip<'a> {
@@ -355,7 +247,9 @@ impl<'a> Trip<'a> {
         let error = error.into_error();
         // An answer that is no HTTP has begun all the same, and the member has surely seen the request.
         let nonsense = error.is_parse();
-        self.worker.warn(member.route.as_str(), &outcome, &error);
+        if kind == Kind::Fresh || nonsense {
+            self.worker.warn(member.route.as_str(), &outcome, &error);
+        }
         if nonsense { Err(Refusal::BadGateway) } else { Ok(Tried::NoAnswer(outcome)) }
     }
 

@@ -17,10 +17,10 @@ use serde::Serialize;
 use super::{
     actor::DutyAccepted,
     control::{self, Silence},
-    forward::Worker,
     headers, pages,
     pages::Refusal,
     view::{Member, Standing, View},
+    worker::Worker,
 };
 use crate::{
     limits,
@@ -57,6 +57,16 @@ enum Wish<'a> {
 #[derive(Serialize)]
 struct Failure<'a> {
     error: &'a str,
+}
+
+impl Order {
+    /// What a node wants that has accepted it: one that restarts begins with a drain.
+    fn duty(self) -> Duty {
+        match self {
+            Self::Duty(duty) => duty,
+            Self::Restart => Duty::Draining,
+        }
+    }
 }
 
 /// Answers everything at and below the manager's path.
@@ -139,9 +149,7 @@ async fn carry_out(worker: &Worker, route: &str, order: Order) -> HttpResponse {
     };
     if answer.as_ref().is_ok_and(|(status, _)| status.is_success()) {
         tracing::info!(route = %member.route, ?order, "order accepted");
-        if let Order::Duty(duty) = order {
-            worker.balancer.do_send(DutyAccepted { route: member.route.clone(), duty });
-        }
+        worker.balancer.do_send(DutyAccepted { route: member.route.clone(), duty: order.duty() });
     }
     relayed(&member.route, answer)
 }
@@ -187,7 +195,17 @@ async fn report(member: &Member) -> NodeReport {
     let mut report = said.unwrap_or_else(|| known(member, silent));
     // Under this route the balancer knows it, and nothing a node says may put it under another.
     report.route = member.route.clone();
+    report.state = usable_state(report.state, member.standing);
     report
+}
+
+/// A node counts as ready when this balancer uses it too: a rolling restart waits for that before the next one.
+fn usable_state(said: NodeState, standing: Standing) -> NodeState {
+    match (said, standing) {
+        (NodeState::Ready, Standing::Coming) => NodeState::Starting,
+        (NodeState::Ready, Standing::Failed) => NodeState::Failed,
+        (said, _) => said,
+    }
 }
 
 /// What is known of a member that does not say anything of itself. One that answers all the same is no tasuki node.
@@ -256,6 +274,14 @@ mod tests {
         for unknown in ["/x", "/members", "/members/r1", "/members/r1/kill", "/members/r1/drain/x"] {
             assert_eq!(wish(&Method::POST, unknown), Wish::Unknown, "{unknown}");
         }
+    }
+
+    #[test]
+    fn a_node_is_ready_when_the_balancer_uses_it_too() {
+        assert_eq!(usable_state(NodeState::Ready, Standing::Coming), NodeState::Starting);
+        assert_eq!(usable_state(NodeState::Ready, Standing::Usable), NodeState::Ready);
+        assert_eq!(usable_state(NodeState::Stopping, Standing::Usable), NodeState::Stopping);
+        assert_eq!(usable_state(NodeState::Failed, Standing::Usable), NodeState::Failed);
     }
 
     #[test]

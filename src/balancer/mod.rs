@@ -16,8 +16,8 @@
 //! What it does not know: sessions. It reads a name and a route, and believes neither; the nodes decide who owns what
 //! and say so with `Tasuki-Retry`.
 //!
-//! Pure: `sticky`, `methods`, `choice`, `retry`, `health`, `members`, `paths`. The view is read by requests without
-//! a lock and replaced by the actor; requests tell the actor only of trouble, and only once for each burst.
+//! Pure: `sticky`, `methods`, `choice`, `retry`, `health`, `members`, `paths`, `throttle`. The view is read by requests
+//! without a lock and replaced by the actor; requests tell the actor only of trouble, and only once for each burst.
 
 mod actor;
 mod answer;
@@ -39,6 +39,7 @@ mod throttle;
 mod tunnel;
 mod upload;
 mod view;
+mod worker;
 
 pub use actor::{Balancer, Observe};
 pub use serve::{Door, start};

@@ -23,13 +23,14 @@ use socket2::{Domain, Socket, Type};
 use super::{
     actor::Balancer,
     choice::Binding,
-    forward::{Worker, forward},
+    forward::forward,
     health, manager,
     members::Members,
     pages::{self, Refusal},
     paths,
     sticky::Sticky,
     view::Published,
+    worker::Worker,
 };
 use crate::{limits, membership::RosterChanged, settings, time::Moment};
 

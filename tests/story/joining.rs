@@ -14,7 +14,7 @@ const SESSIONS: usize = 500;
 #[test]
 fn a_joining_node_gets_every_session() {
     story(async {
-        let (r1, r2) = (Place::new().set("NODE__REPLICATION", "0"), Place::new());
+        let (r1, r2) = (Place::new(), Place::new());
         let door = Place::new();
         let first = r1.clone().set("CLUSTER__NAME", "joining").start(&["node", "--route", "r1"]);
         let gossip = wait_for("r1 has a port", || std::future::ready(replication_port(&r1.log()))).await;
