@@ -11,7 +11,7 @@
 //!
 //! What it promises: a request is sent again only when that is safe (`retry`), a session stays with its member while
 //! that may serve and moves to the same place for everyone when not (`choice`), nothing is held whole in memory but
-//! small request bodies (`upload`, `answer`), and a node that does not answer is met by one request at most.
+//! small request bodies (`upload`, `answer`), and a member that refuses connections is left alone once a request met it.
 //!
 //! What it does not know: sessions. It reads a name and a route, and believes neither; the nodes decide who owns what
 //! and say so with `Tasuki-Retry`.
