@@ -217,8 +217,8 @@ fn replication(value: &Scalar) -> Result<Option<u16>, Rule> {
     if matches!(value, Scalar::Text(text) if text.trim() == "auto") {
         return Ok(None);
     }
-    let rule = "must be a port from 1 to 65535, or \"auto\" for the first free one of 4000 to 4099";
-    whole(value, 1..=u64::from(u16::MAX)).map(|port| Some(port as u16)).map_err(|_| rule.to_owned())
+    let rule = "must be a port, 0 for any free one, or \"auto\" for the first free one of 4000 to 4099";
+    whole(value, 0..=u64::from(u16::MAX)).map(|port| Some(port as u16)).map_err(|_| rule.to_owned())
 }
 
 fn workers(value: &Scalar) -> Result<std::num::NonZero<usize>, Rule> {

@@ -88,7 +88,8 @@ pub struct Node {
     /// Where it answers HTTP. `tasuki up` adds 10,000 to the port for each further node (port 0 stays 0), and where
     /// that leaves the range of ports it starts again one above the first.
     pub http: SocketAddr,
-    /// Membership (UDP) and replication (TCP): a fixed port, or none for the first free one of 4000 to 4099.
+    /// Membership (UDP) and replication (TCP): a fixed port, 0 for any, or none for the first free one of
+    /// 4000 to 4099.
     pub replication: Option<u16>,
     /// The folder of the webapps.
     pub webapps: PathBuf,

@@ -368,8 +368,8 @@ mod tests {
                 "t.toml: node.route = \"r.1\": a route has 1 to 32 characters of A-Z a-z 0-9 _ -, as \"r1\"",
             ),
             (
-                "[node]\nreplication = 0",
-                "t.toml: node.replication = 0: must be a port from 1 to 65535, or \"auto\" for the first free one of 4000 to 4099",
+                "[node]\nreplication = 70000",
+                "t.toml: node.replication = 70000: must be a port, 0 for any free one, or \"auto\" for the first free one of 4000 to 4099",
             ),
             (
                 "[cluster]\nmulticast = \"10.0.0.1:4\"",

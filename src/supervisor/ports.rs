@@ -42,8 +42,9 @@ pub(super) fn plan(settings: &Settings, nodes: usize) -> Result<Ports, Failure> 
     }
     let bind = settings.cluster.bind;
     let replication = match settings.node.replication {
+        Some(0) => held.free_replication(bind, nodes, std::iter::empty())?,
         Some(first) => held.fixed_replication(bind, first, nodes)?,
-        None => held.free_replication(bind, nodes)?,
+        None => held.free_replication(bind, nodes, limits::REPLICATION_PORTS)?,
     };
     Ok(Ports { http, replication })
 }
@@ -90,10 +91,16 @@ impl Held {
         Ok((first..=last).collect())
     }
 
-    fn free_replication(&mut self, bind: IpAddr, nodes: usize) -> Result<Vec<u16>, Failure> {
-        let usual = limits::REPLICATION_PORTS.map(|port| SocketAddr::new(bind, port));
+    /// The first free ports of those preferred, or else any.
+    fn free_replication(
+        &mut self,
+        bind: IpAddr,
+        nodes: usize,
+        preferred: impl Iterator<Item = u16>,
+    ) -> Result<Vec<u16>, Failure> {
+        let preferred = preferred.map(|port| SocketAddr::new(bind, port));
         let any = std::iter::repeat_n(SocketAddr::new(bind, 0), ANY_PORT_TRIES * nodes);
-        let ports = pick(usual.chain(any), nodes, |address| self.pair(address).ok());
+        let ports = pick(preferred.chain(any), nodes, |address| self.pair(address).ok());
         let missing = || busy("node.replication", SocketAddr::new(bind, 0), "", &io::ErrorKind::AddrInUse.into());
         (ports.len() == nodes).then_some(ports).ok_or_else(missing)
     }

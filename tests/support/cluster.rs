@@ -44,6 +44,7 @@ impl Place {
         place
             .set("NODE__WEBAPPS", &webapps.display().to_string())
             .set("NODE__HTTP", "127.0.0.1:0")
+            .set("NODE__REPLICATION", "0")
             .set("BALANCER__LISTEN", "127.0.0.1:0")
             .set("CLUSTER__DISCOVERY", "static")
     }
