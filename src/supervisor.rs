@@ -125,12 +125,13 @@ pub fn plan(settings: &Settings, nodes: usize, program: &Path, config: Option<&P
     let node = |index: usize| {
         let route = format!("r{}", index + 1);
         let variables = vec![
-            (variable_of("node.route"), route.clone()),
             (variable_of("node.http"), ports.http[index].to_string()),
             (variable_of("node.replication"), ports.replication[index].to_string()),
             peers_without(Some(index)),
         ];
-        let (program, arguments) = this_program(program, "node", config);
+        let (program, mut arguments) = this_program(program, "node", config);
+        // An option rather than a variable, so that ps(1) shows which node a process is.
+        arguments.extend(["--route".into(), route.clone().into()]);
         ChildPlan { name: route, program, arguments, variables }
     };
     let (balancer, arguments) = this_program(program, "balancer", config);
@@ -442,6 +443,6 @@ mod tests {
         let all = format!("127.0.0.1:{},127.0.0.1:{},other:4000", own[0], own[1]);
         assert_eq!(value(&plan.balancer, "cluster.peers"), all);
         assert_eq!(plan.balancer.arguments, ["balancer", "--supervised", "--config", "a.toml"]);
-        assert_eq!(value(&plan.nodes[1], "node.route"), "r2");
+        assert_eq!(plan.nodes[1].arguments[4..], ["--route", "r2"]);
     }
 }

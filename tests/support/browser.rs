@@ -38,6 +38,11 @@ impl Browser {
         Self { address, connection: None, cookies: BTreeMap::new() }
     }
 
+    /// Closes the connection; the cookies stay.
+    pub fn hang_up(&mut self) {
+        self.connection = None;
+    }
+
     /// A second window of the same user.
     pub fn window(&self) -> Self {
         Self { address: self.address, connection: None, cookies: self.cookies.clone() }

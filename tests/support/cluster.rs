@@ -132,6 +132,11 @@ impl Cluster {
         &self.up.place
     }
 
+    /// The process of `tasuki up`.
+    pub fn pid(&self) -> u32 {
+        self.up.pid()
+    }
+
     pub fn process(&mut self) -> &mut Process {
         &mut self.up
     }

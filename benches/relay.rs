@@ -1,0 +1,284 @@
+//! The figures of the relay: what users feel when nodes die, are restarted and join, and what it costs.
+//!
+//! `cargo bench --bench relay` measures everything, `cargo bench --bench relay -- kill restart` some of it. Cluster and
+//! load share this machine, so times are those of a busy one; compare ratios taken in one run.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use support::{
+    browser::Browser,
+    cluster::{Cluster, Place, children},
+    load::{Load, Seen},
+    wait_for,
+};
+use tasuki::settings::Listening;
+use tokio::{runtime::Builder, task::LocalSet, task::spawn_local, time::sleep};
+
+const USERS: usize = 32;
+const KILLS: usize = 20;
+const SESSIONS: usize = 100_000;
+const SESSION_BYTES: usize = 1_024;
+/// How long each way of running is loaded at a time, and how often: the median of the rounds counts.
+const ROUND: Duration = Duration::from_secs(3);
+const ROUNDS: usize = 5;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+        for name in ["start", "parallel", "kill", "restart", "throughput", "sessions"] {
+            if is_wanted(name) {
+                println!("\n{name}");
+                measure(name).await;
+            }
+        }
+    });
+}
+
+async fn measure(name: &str) {
+    match name {
+        "start" => start().await,
+        "parallel" => parallel().await,
+        "kill" => kill().await,
+        "restart" => restart().await,
+        "throughput" => throughput().await,
+        "sessions" => sessions().await,
+        _ => unreachable!("named in main"),
+    }
+}
+
+/// From the start of the command to the first answered request, and what an idle process keeps.
+async fn start() {
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let place = Place::new();
+        let began = Instant::now();
+        let up = place.start(&["up"]);
+        let run = place.path("run");
+        let listen = wait_for("the balancer listens", || std::future::ready(Listening::read(&run).ok())).await.listen;
+        wait_for("an answer", || async { Browser::new(listen).count().await.ok() }).await;
+        times.push(began.elapsed());
+        if times.len() == ROUNDS {
+            sleep(Duration::from_secs(1)).await;
+            for pid in children(up.pid()) {
+                println!("  {:44} {:6.1} MB", command_line(pid), resident_megabytes(pid));
+            }
+        }
+    }
+    times.sort_unstable();
+    println!("  first answer after: median {:?}, longest {:?}", times[ROUNDS / 2], times[ROUNDS - 1]);
+}
+
+/// 200 increments of one session at the same moment.
+async fn parallel() {
+    let cluster = Cluster::up(2).await;
+    let mut browser = cluster.browser();
+    let (_, before) = browser.count().await.unwrap();
+    let began = Instant::now();
+    let windows = (0..200).map(|_| {
+        let mut window = browser.window();
+        spawn_local(async move { window.count().await.is_ok() })
+    });
+    let mut answered = 0;
+    for window in windows.collect::<Vec<_>>() {
+        answered += u64::from(window.await.unwrap());
+    }
+    let took = began.elapsed();
+    let (_, after) = browser.count().await.unwrap();
+    println!("  {answered} of 200 answered in {took:?}; the number grew by {}", after - 1 - before);
+}
+
+/// kill -9 of the node that has just answered the most, again and again, under load.
+async fn kill() {
+    let cluster = Cluster::up(2).await;
+    let load = Load::start(cluster.listen, USERS);
+    for n in 0..KILLS {
+        let route = ["r1", "r2"][n % 2];
+        load.progress(2_000).await;
+        let killed = cluster.kill(route).await;
+        load.progress(2_000).await;
+        cluster.back(route, killed, 2).await;
+    }
+    report(&format!("{KILLS} x kill -9, {USERS} users"), load.finish().await);
+}
+
+/// Graceful restart of one node, then of all.
+async fn restart() {
+    let cluster = Cluster::up(2).await;
+    for arguments in [&["restart", "r1"][..], &["restart", "--rolling"]] {
+        let load = Load::start(cluster.listen, USERS);
+        load.progress(2_000).await;
+        let began = Instant::now();
+        let (code, said) = cluster.command(arguments).await;
+        assert_eq!(code, Some(0), "{said}");
+        let took = began.elapsed();
+        load.progress(2_000).await;
+        report(
+            &format!("tasuki {} in {:.1} s, {USERS} users", arguments.join(" "), took.as_secs_f64()),
+            load.finish().await,
+        );
+    }
+}
+
+/// The counter page through the balancer, by the rule of acknowledgement: rounds in turn, so that a busy moment of the
+/// machine hits all of them.
+async fn throughput() {
+    let ways = [("two nodes, ack = one", "one", 2), ("two nodes, ack = none", "none", 2), ("one node", "one", 1)];
+    let mut clusters = Vec::new();
+    for (name, ack, nodes) in ways {
+        clusters.push((name, Cluster::up_in(Place::new().set("SESSION__ACK", ack), nodes).await, Vec::new()));
+    }
+    for _ in 0..ROUNDS {
+        for (_, cluster, rounds) in &mut clusters {
+            let processes = children(cluster.pid());
+            let load = Load::start(cluster.listen, USERS);
+            sleep(Duration::from_millis(500)).await;
+            let (answered, cpu, began) = (load.seen().answered, cpu_seconds(&processes), Instant::now());
+            sleep(ROUND).await;
+            let answers = load.seen().answered - answered;
+            let (rate, cpu) = (answers as f64 / began.elapsed().as_secs_f64(), cpu_seconds(&processes) - cpu);
+            let mut seen = load.finish().await;
+            seen.assert_whole();
+            rounds.push((rate, cpu / answers as f64 * 1e6, seen.percentile(0.99)));
+        }
+    }
+    for (name, _, rounds) in &mut clusters {
+        let median = |mut values: Vec<f64>| {
+            values.sort_unstable_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        let rate = median(rounds.iter().map(|round| round.0).collect());
+        let cpu = median(rounds.iter().map(|round| round.1).collect());
+        let p99 = median(rounds.iter().map(|round| round.2).collect());
+        println!("  {name:24} {rate:7.0} req/s   CPU of all processes {cpu:4.0} us a request   p99 {p99:5.1} ms");
+    }
+}
+
+/// Many sessions, one node restarted: all still there, and how soon.
+async fn sessions() {
+    let place = Place::new();
+    let webapp = place.path("webapps/ROOT");
+    fs::create_dir_all(webapp.join("WEB-INF")).unwrap();
+    fs::write(webapp.join("WEB-INF/web.xml"), "<web-app><distributable/></web-app>").unwrap();
+    let fill = format!("{{% do session.set('data', '{}') %}}ok", "x".repeat(SESSION_BYTES));
+    fs::write(webapp.join("fill.txt.j2"), fill).unwrap();
+    fs::write(webapp.join("read.txt.j2"), "{{ session.get('data', '') | length }}").unwrap();
+    let webapps = place.path("webapps").display().to_string();
+    let cluster = Cluster::up_in(place.set("NODE__WEBAPPS", &webapps), 2).await;
+    let began = Instant::now();
+    let cookies = each_user(&cluster, SESSIONS, |mut browser, _| async move {
+        assert_eq!(browser.get("/fill.txt").await.unwrap().body, "ok");
+        browser.hang_up();
+        browser
+    })
+    .await;
+    println!("  {SESSIONS} sessions of {SESSION_BYTES} bytes made in {:.1} s", began.elapsed().as_secs_f64());
+    for pid in children(cluster.pid()) {
+        println!("  {:44} {:6.1} MB", command_line(pid), resident_megabytes(pid));
+    }
+    let killed = cluster.kill("r1").await;
+    let began = Instant::now();
+    wait_for("the new process holds everything", || async {
+        let report = cluster.status().await?;
+        let held =
+            |route: &str| report.nodes.iter().find(|node| node.route.as_str() == route && node.pid != Some(killed));
+        let counts = held("r1")?.sessions;
+        (counts.owned + counts.held == SESSIONS).then_some(())
+    })
+    .await;
+    println!("  r1 killed; its new process holds all {SESSIONS} after {:.2} s", began.elapsed().as_secs_f64());
+    cluster.back("r1", killed, 2).await;
+    let began = Instant::now();
+    let (code, said) = cluster.command(&["restart", "r1"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    println!("  tasuki restart r1, until back and in sync: {:.2} s", began.elapsed().as_secs_f64());
+    let killed = cluster.kill("r2").await;
+    let there = each(cookies, |mut browser| async move {
+        let is_there = browser.get("/read.txt").await.is_ok_and(|answer| answer.body == SESSION_BYTES.to_string());
+        browser.hang_up();
+        is_there
+    });
+    let there = there.await.into_iter().filter(|there| *there).count();
+    println!("  r2 killed as well: {there} of {SESSIONS} sessions still there");
+    cluster.back("r2", killed, 2).await;
+}
+
+/// So many users one after the other, some at a time.
+async fn each_user<T: 'static, F: Future<Output = T> + 'static>(
+    cluster: &Cluster,
+    count: usize,
+    act: impl Fn(Browser, usize) -> F + Copy + 'static,
+) -> Vec<T> {
+    let listen = cluster.listen;
+    each((0..count).collect(), move |n| act(Browser::new(listen), n)).await
+}
+
+async fn each<I: 'static, T: 'static, F: Future<Output = T> + 'static>(
+    items: Vec<I>,
+    act: impl Fn(I) -> F + Copy + 'static,
+) -> Vec<T> {
+    let mut lanes: Vec<Vec<I>> = (0..USERS).map(|_| Vec::new()).collect();
+    for (n, item) in items.into_iter().enumerate() {
+        lanes[n % USERS].push(item);
+    }
+    let lanes = lanes.into_iter().map(|lane| {
+        spawn_local(async move {
+            let mut results = Vec::with_capacity(lane.len());
+            for item in lane {
+                results.push(act(item).await);
+            }
+            results
+        })
+    });
+    let mut results = Vec::new();
+    for lane in lanes.collect::<Vec<_>>() {
+        results.extend(lane.await.unwrap());
+    }
+    results
+}
+
+fn report(what: &str, mut seen: Seen) {
+    let (p50, p99) = (seen.percentile(0.5), seen.percentile(0.99));
+    println!("  {what}");
+    println!(
+        "    {} answered, {} failed, {} lost, {} reset, {} counted twice; longest gap of a user {:.0} ms, p50 {p50:.1} ms, p99 {p99:.1} ms",
+        seen.answered,
+        seen.failed,
+        seen.lost,
+        seen.reset,
+        seen.doubled,
+        seen.longest_gap.as_secs_f64() * 1e3
+    );
+    if let Some(trouble) = &seen.first_trouble {
+        println!("    first trouble: {trouble}");
+    }
+}
+
+fn resident_megabytes(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1_024.0
+}
+
+/// User and system time together (proc(5), fields 14 and 15, in hundredths of a second).
+fn cpu_seconds(pids: &[u32]) -> f64 {
+    let ticks = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<f64>().ok()).sum::<f64>()
+    };
+    pids.iter().map(ticks).sum::<f64>() / 100.0
+}
+
+fn command_line(pid: u32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = line.split(|byte| *byte == 0).skip(1).map(String::from_utf8_lossy).collect();
+    words.join(" ").replace("--supervised", "").trim().to_owned()
+}
