@@ -159,8 +159,15 @@ impl<S: Slots> Core<S> {
     }
 
     /// The live nodes, this one left out.
-    pub fn nodes(&mut self, nodes: BTreeMap<NodeId, Serves>) {
+    ///
+    /// A node that is on the list no more leaves sessions that only holders can tell. A peer that joined while it still
+    /// seemed to be there has not been told of them by anyone: it is told everything again.
+    pub fn nodes(&mut self, nodes: BTreeMap<NodeId, Serves>, now: Moment) {
         self.exports.retain(|peer, _| nodes.contains_key(peer));
+        if self.nodes.keys().any(|node| !nodes.contains_key(node)) {
+            let since = now - limits::EXPORT_AGAIN;
+            self.exports.values_mut().for_each(|export| export.node_lost(since, now));
+        }
         self.nodes = nodes;
     }
 
@@ -384,7 +391,7 @@ impl<S: Slots> Core<S> {
         });
         for peer in due.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             let ids = self.ids_for(peer);
-            self.exports.entry(peer).or_default().begin(ids);
+            self.exports.entry(peer).or_default().begin(ids, now);
             self.pump(peer, now, port);
         }
     }

@@ -14,6 +14,7 @@ pub(super) struct Export {
     left: VecDeque<SessionId>,
     running: bool,
     sent: usize,
+    begun_at: Option<Moment>,
 }
 
 impl Export {
@@ -28,10 +29,18 @@ impl Export {
         !self.running && self.wanted_at.is_some_and(|at| at <= quiet_since)
     }
 
+    /// A node was lost: the last run, if it began after `since`, left out what that node seemed to be there to tell.
+    pub(super) fn node_lost(&mut self, since: Moment, now: Moment) {
+        if self.begun_at.is_some_and(|at| at >= since) {
+            self.want(now);
+        }
+    }
+
     /// Begins a run over these sessions.
-    pub(super) fn begin(&mut self, ids: Vec<SessionId>) {
+    pub(super) fn begin(&mut self, ids: Vec<SessionId>, now: Moment) {
         debug_assert!(!self.running, "one run at a time");
         self.wanted_at = None;
+        self.begun_at = Some(now);
         self.running = true;
         self.sent = 0;
         self.left = ids.into();
@@ -83,7 +92,7 @@ mod tests {
     fn a_run_ends_when_its_last_session_is_held() {
         let mut export = Export::default();
         export.want(Moment(1));
-        export.begin(vec![ID]);
+        export.begin(vec![ID], Moment(2));
         assert_eq!(export.drained(), None, "one is left");
         assert_eq!(export.next(), Some(ID));
         assert_eq!(export.next(), None);
@@ -95,12 +104,25 @@ mod tests {
     #[test]
     fn a_reason_during_a_run_asks_for_another() {
         let mut export = Export::default();
-        export.begin(Vec::new());
+        export.begin(Vec::new(), Moment(2));
         export.want(Moment(5));
         assert!(!export.is_due(Moment(9)), "the first one is still running");
         assert_eq!(export.drained(), Some(0));
         assert!(export.is_due(Moment(9)) && !export.is_complete());
         export.broken();
         assert!(!export.is_due(Moment(9)));
+    }
+
+    #[test]
+    fn a_peer_that_was_told_lately_is_told_again_when_a_node_is_lost() {
+        let mut export = Export::default();
+        export.node_lost(Moment(0), Moment(9));
+        assert!(export.is_complete(), "it was told nothing yet, and that is wanted anyway when its link is up");
+        export.begin(Vec::new(), Moment(5));
+        export.drained();
+        export.node_lost(Moment(6), Moment(9));
+        assert!(export.is_complete(), "it was told long ago, by the lost node as well");
+        export.node_lost(Moment(5), Moment(9));
+        assert!(export.is_due(Moment(9)));
     }
 }

@@ -1,5 +1,7 @@
 //! Everything of one run: machines, the wire between them, the users, the faults, and the checker.
 
+use std::collections::BTreeMap;
+
 use tasuki::{
     membership::Duty,
     names::NodeId,
@@ -31,7 +33,12 @@ pub(crate) struct Machine {
     pub(crate) node: Option<Node>,
     paused: bool,
     deferred: Vec<Input>,
+    /// After a pause: when what a connection had brought is read. What it brings later stays behind that.
+    unread_until: BTreeMap<Lane, u64>,
 }
+
+/// One direction of a connection: within it nothing overtakes.
+type Lane = (ConnId, bool);
 
 /// What is drawn once for a run.
 #[derive(Clone, Copy, Debug)]
@@ -213,16 +220,13 @@ impl Cluster {
         let Some(node) = self.machines[machine].node.as_mut() else { return };
         node.woke_us = Some(now_us);
         let (id, duty) = (node.id, node.duty);
-        let mut lanes: std::collections::BTreeMap<(ConnId, bool), u64> = Default::default();
+        let mut lanes = BTreeMap::new();
         for input in deferred {
-            let mut at_us = now_us + self.world.between(0, 5_000);
-            if let Some(lane) = lane(&input) {
-                let last_us = lanes.entry(lane).or_default();
-                at_us = at_us.max(*last_us);
-                *last_us = at_us;
-            }
+            let drawn_us = now_us + self.world.between(0, 5_000);
+            let at_us = lane(&input).map_or(drawn_us, |lane| *lanes.entry(lane).or_insert(drawn_us));
             self.world.at(at_us, Event::Node(id, input));
         }
+        self.machines[machine].unread_until = lanes;
         self.announce(id, Some(duty), 300_000);
     }
 
@@ -286,6 +290,10 @@ impl Cluster {
             machine.deferred.push(input);
             return;
         }
+        let unread_until = lane(&input).and_then(|lane| machine.unread_until.get(&lane).copied());
+        if let Some(at_us) = unread_until.filter(|at_us| *at_us > self.world.now_us()) {
+            return self.world.at(at_us, Event::Node(id, input));
+        }
         let slots = node.slots.clone();
         debug_assert_eq!(slots.me(), id);
         self.node_input(id, input);
@@ -295,7 +303,7 @@ impl Cluster {
     }
 }
 
-fn lane(input: &Input) -> Option<(ConnId, bool)> {
+fn lane(input: &Input) -> Option<Lane> {
     match input {
         Input::Bytes { conn, end, .. } | Input::Closed { conn, end } => Some((*conn, *end == End::Dialer)),
         Input::Linked(conn) => Some((*conn, true)),

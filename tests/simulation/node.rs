@@ -413,7 +413,7 @@ impl Cluster {
             }
             self.with_core(id, core, |core, now, port| core.link_down(peer, now, port));
         }
-        self.with_core(id, core, |core, _, _| core.nodes(nodes.clone()));
+        self.with_core(id, core, |core, now, _| core.nodes(nodes.clone(), now));
         for peer in nodes.keys().copied() {
             let Some(node) = self.node_mut(id) else { return };
             if !node.links.contains_key(&(core, peer)) {
