@@ -265,7 +265,10 @@ impl<S: Slots> Core<S> {
             let outcome = late.map(|asking| asking.claim.clone().expired());
             self.claim_ended(ticket, outcome, now, port);
         }
-        self.begin_exports(now, port);
+        self.begin_exports(now);
+        for peer in self.exports.keys().copied().collect::<Vec<_>>() {
+            self.pump(peer, now, port);
+        }
     }
 
     /// How a peer is.
@@ -384,7 +387,7 @@ impl<S: Slots> Core<S> {
 
     // --- export ---
 
-    fn begin_exports(&mut self, now: Moment, port: &mut impl Port) {
+    fn begin_exports(&mut self, now: Moment) {
         let quiet_since = now - limits::EXPORT_QUIET;
         let due = self.exports.iter().filter(|(peer, export)| {
             export.is_due(quiet_since) && self.ledger.is_in_sync(**peer) && self.ledger.in_flight(**peer) == 0
@@ -392,7 +395,6 @@ impl<S: Slots> Core<S> {
         for peer in due.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             let ids = self.ids_for(peer);
             self.exports.entry(peer).or_default().begin(ids, now);
-            self.pump(peer, now, port);
         }
     }
 
@@ -412,8 +414,15 @@ impl<S: Slots> Core<S> {
     /// Sends as much of a run as the peer has room for. Its acknowledgements are the credit.
     fn pump(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
         while self.ledger.in_flight(peer) < limits::EXPORT_WINDOW {
-            let Some(id) = self.exports.get_mut(&peer).and_then(Export::next) else { break };
-            self.send_whole(peer, id, None, now, port);
+            let Some(id) = self.exports.get(&peer).and_then(Export::next) else { break };
+            if let Some(update) = self.slots.with(id, |slot| whole(slot, id, now)) {
+                // A full queue is no reason to begin anew: the run goes on when there is room.
+                if port.send_update(peer, &update) == Queued::Full {
+                    break;
+                }
+                self.ledger.sent(peer, id, None, now);
+            }
+            self.exports.entry(peer).and_modify(Export::sent);
         }
         if self.ledger.in_flight(peer) == 0
             && let Some(sessions) = self.exports.get_mut(&peer).and_then(Export::drained)

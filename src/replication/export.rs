@@ -46,11 +46,14 @@ impl Export {
         self.left = ids.into();
     }
 
-    /// The next session to send.
-    pub(super) fn next(&mut self) -> Option<SessionId> {
-        let next = self.left.pop_front();
-        self.sent += usize::from(next.is_some());
-        next
+    /// The next session to send. It stays the next one until [`Export::sent`]: a full queue must not lose its place.
+    pub(super) fn next(&self) -> Option<SessionId> {
+        self.left.front().copied()
+    }
+
+    /// The next session was queued, or there is nothing to tell of it any more.
+    pub(super) fn sent(&mut self) {
+        self.sent += usize::from(self.left.pop_front().is_some());
     }
 
     /// Nothing of this run is under way any more. Gives the number of sessions if that ends it.
@@ -95,6 +98,8 @@ mod tests {
         export.begin(vec![ID], Moment(2));
         assert_eq!(export.drained(), None, "one is left");
         assert_eq!(export.next(), Some(ID));
+        assert_eq!(export.next(), Some(ID), "it was not sent yet");
+        export.sent();
         assert_eq!(export.next(), None);
         assert!(!export.is_complete());
         assert_eq!(export.drained(), Some(1));

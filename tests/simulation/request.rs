@@ -236,12 +236,14 @@ impl Cluster {
     fn verdict(&mut self, id: NodeId, job: JobId, verdict: Verdict) {
         let now = self.world.moment();
         let Some(node) = self.node_mut(id) else { return };
-        let Some(Job { session, undo, stamp, .. }) = node.jobs.get_mut(&job) else { return };
+        let Some(Job { call, session, undo, stamp, .. }) = node.jobs.get_mut(&job) else { return };
         let (session, undo, stamp) = (*session, undo.take(), *stamp);
+        // Two nodes may end the same session: an end takes nothing from another.
+        let exclusive = call.op != Op::End;
         story::tell(session, id, || format!("{stamp:?}: {verdict:?}"));
         match verdict {
             Verdict::Held(copies) => {
-                if let Some(stamp) = stamp.filter(|_| copies > 1) {
+                if let Some(stamp) = stamp.filter(|_| copies > 1 && exclusive) {
                     self.checker.committed(session, stamp);
                 }
                 self.done(id, job, copies);
