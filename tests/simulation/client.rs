@@ -63,6 +63,8 @@ pub(crate) enum Outcome {
     Retry(usize),
     /// Not done here: any other.
     RetryAny,
+    /// The session was claimed while the commit was under way: it may have been done.
+    Fenced,
     /// Not done: too many requests of this session.
     Busy,
 }
@@ -266,14 +268,21 @@ impl Cluster {
                 }
             }
             Outcome::RetryAny => self.try_another(tab),
+            Outcome::Fenced => self.perhaps_done(tab),
         }
     }
 
     fn lost(&mut self, tab: usize) {
         let now_us = self.world.now_us();
+        let Some(pending) = self.tabs[tab].current.as_ref() else { return };
+        let failed_until_us = &mut self.failed_until[pending.target];
+        *failed_until_us = (*failed_until_us).max(now_us + FAILED_US);
+        self.perhaps_done(tab);
+    }
+
+    fn perhaps_done(&mut self, tab: usize) {
         let Some(pending) = self.tabs[tab].current.as_mut() else { return };
         pending.maybe = true;
-        self.failed_until[pending.target] = now_us + FAILED_US;
         if pending.op.is_idempotent() { self.try_another(tab) } else { self.ended(tab) }
     }
 
@@ -319,6 +328,9 @@ impl Cluster {
     fn ended(&mut self, tab: usize) {
         let Some(pending) = self.tabs[tab].current.take() else { return };
         let how = if pending.maybe { Ended::Maybe } else { Ended::NotDone };
+        if self.plan.maintenance_since_us.is_some_and(|since_us| pending.since_us >= since_us) {
+            self.checker.violate(format!("{:?} of tab {tab} failed during maintenance: {how:?}", pending.op));
+        }
         self.checker.gave_up(tab, pending.number, how);
         self.think(tab);
     }

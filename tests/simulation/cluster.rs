@@ -162,6 +162,9 @@ impl Cluster {
         if let Some(node) = self.node_mut(id) {
             node.duty = duty;
         }
+        if duty == Duty::Serving {
+            self.failed_until[machine_of(id)] = 0;
+        }
         self.announce(id, Some(duty), 300_000);
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Plan {
     busy_until_us: u64,
     healed_us: u64,
     calm: usize,
+    /// Since when the last fault is maintenance, which nobody may notice.
+    pub(crate) maintenance_since_us: Option<u64>,
     /// What happened, for the report of a violation.
     pub(crate) log: Vec<String>,
 }
@@ -66,7 +68,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// So many faults.
     pub(crate) fn new(faults: usize, now_us: u64) -> Self {
-        Self { left: faults, busy_until_us: now_us, healed_us: now_us, calm: 0, log: Vec::new() }
+        Self { left: faults, busy_until_us: now_us, healed_us: now_us, calm: 0, maintenance_since_us: None, log: Vec::new() }
     }
 }
 
@@ -150,6 +152,7 @@ impl Cluster {
         self.plan.log.push(format!("{fault:?} of machine {machine} at {now_us} us for {long_us} us"));
         story::tell_all(self.plan.log.last());
         self.plan.busy_until_us = now_us + long_us;
+        self.plan.maintenance_since_us = (fault == Drain).then_some(now_us);
         match fault {
             Kill | PowerCut => {
                 self.crash(machine, fault);
@@ -170,6 +173,8 @@ impl Cluster {
                 if let Some(id) = self.machines[machine].node.as_ref().map(|node| node.id) {
                     self.set_duty(id, DRAIN);
                 }
+                // The balancer hears of it before the node leaves, and of its return when it serves.
+                self.failed_until[machine] = u64::MAX;
                 self.plan.busy_until_us = now_us + long_us + 1_000_000;
                 self.world.after(long_us, Event::Fault(Step::Leave(machine)));
             }

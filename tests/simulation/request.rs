@@ -252,7 +252,8 @@ impl Cluster {
                 if let Some(undo) = undo {
                     node.slots.unwatched(session, |slot| replica::undo(slot, undo, epoch));
                 }
-                self.answer(id, job, Outcome::RetryAny);
+                // Another holder may have taken it before it heard of the claim, and the new owner from that holder.
+                self.answer(id, job, Outcome::Fenced);
             }
             Verdict::Ended(stamp) => {
                 node.slots.with(session, |slot| replica::bury(slot, stamp, now));
