@@ -211,7 +211,7 @@ impl Cluster {
         self.tabs[tab].current = Some(pending);
         self.checker.issued(tab, number, session, op);
         let failed = self.failed_until[target] > since_us;
-        if failed { self.try_another(tab) } else { self.send(tab, target, false) }
+        if failed { self.choose(tab) } else { self.send(tab, target, false) }
     }
 
     fn draw_op(&mut self, tab: usize, has_session: bool) -> Op {
@@ -288,9 +288,17 @@ impl Cluster {
 
     /// The member refused, is gone, or cannot take it: the next one is to take the session over.
     fn try_another(&mut self, tab: usize) {
+        if let Some(pending) = self.tabs[tab].current.as_mut() {
+            pending.avoid.insert(pending.target);
+        }
+        self.choose(tab);
+    }
+
+    /// Sends to the member that every balancer would choose among those that were not tried and seem good, or were not
+    /// tried at least.
+    fn choose(&mut self, tab: usize) {
         let now_us = self.world.now_us();
-        let Some(pending) = self.tabs[tab].current.as_mut() else { return };
-        pending.avoid.insert(pending.target);
+        let Some(pending) = self.tabs[tab].current.as_ref() else { return };
         let untried = |machine: &usize| !pending.avoid.contains(machine);
         let all: Vec<usize> = (0..self.machines.len()).filter(untried).collect();
         let good: Vec<usize> = all.iter().copied().filter(|machine| self.failed_until[*machine] <= now_us).collect();
