@@ -490,3 +490,6 @@ fn release(settled: impl IntoIterator<Item = Settled>, port: &mut impl Port) {
         port.settled(wait, verdict);
     }
 }
+
+#[cfg(test)]
+mod tests;
