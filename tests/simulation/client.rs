@@ -22,9 +22,6 @@ const BALANCER_TIMEOUT_US: u64 = 400_000;
 /// Members tried for one request.
 const MAX_ATTEMPTS: usize = 8;
 
-/// The longest time between two requests of a tab.
-const THINK_US: u64 = 40_000;
-
 /// How long the balancer leaves out a member that did not answer.
 const FAILED_US: u64 = 300_000;
 
@@ -201,11 +198,8 @@ impl Cluster {
         let op = self.draw_op(tab, session.is_some());
         self.next_call += 1;
         let (number, since_us) = (self.next_call, self.world.now_us());
-        let target = if session.is_some() {
-            machine
-        } else {
-            self.world.between(0, self.machines.len() as u64 - 1) as usize
-        };
+        let target =
+            if session.is_some() { machine } else { self.world.between(0, self.machines.len() as u64 - 1) as usize };
         let avoid = BTreeSet::new();
         let pending = Pending { number, attempt: 0, op, session, target, maybe: false, avoid, since_us };
         self.tabs[tab].current = Some(pending);
@@ -344,7 +338,7 @@ impl Cluster {
     }
 
     fn think(&mut self, tab: usize) {
-        let delay_us = self.world.between(0, THINK_US);
+        let delay_us = self.world.between(0, self.rules.think_us);
         self.world.after(delay_us, Event::Tab(tab, Heard::Wake));
     }
 }
