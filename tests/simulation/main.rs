@@ -11,10 +11,12 @@
 //! A violation names the seed and the step. `TASUKI_SEED=123 cargo test --test simulation` replays one seed,
 //! `TASUKI_SEEDS=100000 cargo test --test simulation` runs more of them than the default.
 
+mod accept;
 mod canary;
 mod checker;
 mod client;
 mod cluster;
+mod desk;
 mod faults;
 mod node;
 mod request;
