@@ -8,6 +8,10 @@
 //! delays of their own; duplication is a session told whole again on another link.
 //!
 //! Faults come one at a time, and the next one waits until the cluster has caught up: that is what the product promises.
+//! Two gaps are known and left out: for a moment after a pause a node may answer from an old copy
+//! (`cluster::WAKE_WINDOW_US`, until there are leases), and a commit that was fenced counts as perhaps done, because one
+//! holder may have taken it before it heard of the claim.
+//!
 //! A violation names the seed and the step. `TASUKI_SEED=123 cargo test --test simulation` replays one seed,
 //! `TASUKI_SEEDS=100000 cargo test --test simulation` runs more of them than the default.
 
@@ -30,7 +34,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cluster::{Cluster, Report};
 
 /// Seeds of a run that nobody asked for more of: about 20 s in a development build on one core.
-const DEFAULT_SEEDS: u64 = 500;
+const DEFAULT_SEEDS: u64 = 250;
 
 /// A deliberate fault is noticed within so many seeds, or the checker is blind to it.
 const CANARY_SEEDS: u64 = 400;

@@ -102,7 +102,9 @@ impl Rank {
                 let withdrawn = tenure == Tenure::Claiming;
                 stamp <= next_stamp && (promised <= next_promised || withdrawn)
             }
-            (Self::Live(..), Self::Nothing) | (Self::Ended, Self::Nothing | Self::Live(..)) => false,
+            // A refused end is forgotten.
+            (Self::Ended, Self::Nothing) => true,
+            (Self::Live(..), Self::Nothing) | (Self::Ended, Self::Live(..)) => false,
         }
     }
 }
