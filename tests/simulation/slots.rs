@@ -1,0 +1,110 @@
+//! The slots of a simulated node: a map that watches every change for steps back.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use tasuki::{
+    names::{NodeId, SessionId},
+    session::{
+        Slots,
+        replica::{Slot, Tenure},
+        stamp::{Epoch, Stamp},
+    },
+};
+
+use crate::story;
+
+/// The slots of one life of a node. A handle: its replicators and its accepting side share them, as in production.
+#[derive(Clone)]
+pub(crate) struct SimSlots {
+    me: NodeId,
+    map: Rc<RefCell<BTreeMap<SessionId, Option<Slot>>>>,
+    stepped_back: Rc<RefCell<Option<String>>>,
+}
+
+/// How far a slot has come. Versions and promises only grow, but for a claim that is withdrawn; an end is final.
+#[derive(Clone, Copy, Debug)]
+enum Rank {
+    Nothing,
+    Live(Stamp, Epoch, Tenure),
+    Ended,
+}
+
+impl SimSlots {
+    /// No slots yet.
+    pub(crate) fn new(me: NodeId) -> Self {
+        Self { me, map: Rc::default(), stepped_back: Rc::default() }
+    }
+
+    /// What went back in time since the last call.
+    pub(crate) fn take_stepped_back(&self) -> Option<String> {
+        self.stepped_back.borrow_mut().take()
+    }
+
+    /// Changes one slot without being watched: to take a commit back, or to break something on purpose.
+    pub(crate) fn unwatched<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R {
+        let mut map = self.map.borrow_mut();
+        let slot = map.entry(id).or_default();
+        let before = story::is_told().then(|| story::brief(slot));
+        let result = act(slot);
+        if let Some(before) = before.filter(|before| *before != story::brief(slot)) {
+            story::tell(id, self.me, || format!("{before} -> {}", story::brief(slot)));
+        }
+        if slot.is_none() {
+            map.remove(&id);
+        }
+        result
+    }
+
+    /// A copy of everything.
+    pub(crate) fn all(&self) -> BTreeMap<SessionId, Slot> {
+        self.map.borrow().iter().filter_map(|(id, slot)| Some((*id, slot.clone()?))).collect()
+    }
+}
+
+impl Slots for SimSlots {
+    fn me(&self) -> NodeId {
+        self.me
+    }
+
+    fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R {
+        self.unwatched(id, |slot| {
+            let before = Rank::of(slot);
+            let result = act(slot);
+            let after = Rank::of(slot);
+            if before.is_behind(after) {
+                return result;
+            }
+            let what = format!("{id:?} went back on {:?}: from {before:?} to {after:?}", self.me);
+            self.stepped_back.borrow_mut().get_or_insert(what);
+            result
+        })
+    }
+
+    fn ids(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<SessionId> {
+        let map = self.map.borrow();
+        map.iter().filter(|(_, slot)| slot.as_ref().is_some_and(&wanted)).map(|(id, _)| *id).collect()
+    }
+}
+
+impl Rank {
+    fn of(slot: &Option<Slot>) -> Self {
+        match slot {
+            None => Self::Nothing,
+            Some(Slot::Live(record)) => Self::Live(record.stamp(), record.promised(), record.tenure()),
+            Some(Slot::Ended(_)) => Self::Ended,
+        }
+    }
+
+    fn is_behind(self, next: Self) -> bool {
+        match (self, next) {
+            (Self::Nothing, _) | (Self::Live(..), Self::Ended) | (Self::Ended, Self::Ended) => true,
+            (Self::Live(stamp, promised, tenure), Self::Live(next_stamp, next_promised, _)) => {
+                let withdrawn = tenure == Tenure::Claiming;
+                stamp <= next_stamp && (promised <= next_promised || withdrawn)
+            }
+            // A refused end is forgotten.
+            (Self::Ended, Self::Nothing) => true,
+            (Self::Live(..), Self::Nothing) | (Self::Ended, Self::Live(..)) => false,
+        }
+    }
+}
