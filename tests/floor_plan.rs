@@ -3,11 +3,16 @@
 //! A checker over the text of one file, run over every file below `src`. It reads code only: comments, texts and what
 //! is compiled for tests alone do not count.
 
+#[path = "floor_plan/code.rs"]
+mod code;
+
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
+
+use code::{Token, product, test_modules};
 
 /// The floors, the top one first. Who stands on one floor does not see its neighbours.
 const FLOORS: &[&[&str]] = &[
@@ -71,16 +76,9 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["SystemTime"], &["membership/actor.rs"]),
 ];
 
-/// A word or a sign of the code, and its line.
-#[derive(Clone, Debug, PartialEq)]
-struct Token {
-    text: String,
-    line: usize,
-}
-
 /// What is wrong with one file, given its path below `src`, with slashes.
 fn violations(path: &str, text: &str) -> Vec<String> {
-    let tokens = without_tests(&tokens(&blanked(text)));
+    let tokens = product(text);
     let mut wrong = Vec::new();
     for Token { text: to, line } in imports(path, &tokens) {
         if let Err(why) = may_import(home(path), &to) {
@@ -171,122 +169,6 @@ fn first_words(tokens: &[Token]) -> Vec<Token> {
     words
 }
 
-/// The code without items that are compiled for tests only.
-fn without_tests(tokens: &[Token]) -> Vec<Token> {
-    let mut kept = Vec::new();
-    let mut at = 0;
-    while at < tokens.len() {
-        if is_test_attribute(&tokens[at..]) {
-            at += item_length(&tokens[at..]);
-        } else {
-            kept.push(tokens[at].clone());
-            at += 1;
-        }
-    }
-    kept
-}
-
-fn is_test_attribute(tokens: &[Token]) -> bool {
-    ["#", "[", "cfg", "(", "test", ")", "]"].iter().zip(tokens).filter(|(a, b)| **a == b.text).count() == 7
-}
-
-/// Tokens of an item with its attributes: to its semicolon, or to the end of its braces; a `use` ends with the former.
-fn item_length(tokens: &[Token]) -> usize {
-    let (mut depth, mut only_semicolon) = (0, false);
-    for (at, token) in tokens.iter().enumerate() {
-        match token.text.as_str() {
-            "use" if depth == 0 => only_semicolon = true,
-            "{" | "(" | "[" => depth += 1,
-            "}" | ")" | "]" => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 && (token.text == ";" || token.text == "}" && !only_semicolon) {
-            return at + 1;
-        }
-    }
-    tokens.len()
-}
-
-/// Modules in files of their own that are compiled for tests only, as paths below `src` without `.rs`.
-fn test_modules(path: &str, text: &str) -> Vec<String> {
-    let tokens = tokens(&blanked(text));
-    let folder = path.strip_suffix("mod.rs").map_or_else(|| path.replace(".rs", "/"), str::to_owned);
-    let declared = (0..tokens.len()).filter(|at| is_test_attribute(&tokens[*at..])).filter_map(|at| {
-        let item: Vec<&str> = tokens[at + 7..].iter().take(3).map(|token| token.text.as_str()).collect();
-        matches!(item[..], ["mod", _, ";"]).then(|| format!("{folder}{}", item[1]))
-    });
-    declared.collect()
-}
-
-fn tokens(code: &str) -> Vec<Token> {
-    let mut tokens: Vec<Token> = Vec::new();
-    for (index, line) in code.lines().enumerate() {
-        let mut in_word = false;
-        for c in line.chars() {
-            let is_word = c.is_alphanumeric() || c == '_';
-            match tokens.last_mut().filter(|_| is_word && in_word) {
-                Some(token) => token.text.push(c),
-                None if c.is_whitespace() => {}
-                None => tokens.push(Token { text: c.into(), line: index + 1 }),
-            }
-            in_word = is_word;
-        }
-    }
-    tokens
-}
-
-/// The text with comments, strings and characters replaced by spaces; lines stay where they are.
-fn blanked(text: &str) -> String {
-    let mut code = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let (length, is_code) = match blank_length(rest, code.chars().next_back()) {
-            Some(length) => (length, false),
-            None => (c.len_utf8(), true),
-        };
-        let (piece, after) = rest.split_at(length.min(rest.len()));
-        code.extend(piece.chars().map(|c| if is_code || c == '\n' { c } else { ' ' }));
-        rest = after;
-    }
-    code
-}
-
-/// Bytes of the comment, string or character that begins here, if one does.
-fn blank_length(rest: &str, before: Option<char>) -> Option<usize> {
-    let after = |start: usize, end: &str| rest[start..].find(end).map_or(rest.len(), |at| start + at + end.len());
-    if rest.starts_with("//") {
-        return Some(rest.find('\n').unwrap_or(rest.len()));
-    }
-    if rest.starts_with("/*") {
-        return Some(after(2, "*/"));
-    }
-    if rest.starts_with('"') {
-        return Some(quoted(rest, '"'));
-    }
-    let hashes = rest.strip_prefix('r').map_or(0, |raw| raw.len() - raw.trim_start_matches('#').len());
-    let in_word = before.is_some_and(|c| c.is_alphanumeric() && c != 'b' || c == '_');
-    if rest.starts_with('r') && rest[1 + hashes..].starts_with('"') && !in_word {
-        return Some(after(2 + hashes, &format!("\"{}", "#".repeat(hashes))));
-    }
-    // 'a' and '\n' are characters, 'a is a lifetime.
-    let mut after_quote = rest.strip_prefix('\'')?.chars();
-    let is_character = after_quote.next()? == '\\' || after_quote.next() == Some('\'');
-    is_character.then(|| quoted(rest, '\''))
-}
-
-fn quoted(rest: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, c) in rest.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            _ if c == quote => return at + 1,
-            _ => {}
-        }
-    }
-    rest.len()
-}
-
 /// Every source file below `folder`, as its path below `src` and its text.
 fn sources(folder: &Path, below: &str, found: &mut Vec<(String, String)>) {
     let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -328,7 +210,7 @@ fn every_module_has_a_floor_and_every_exception_is_needed() {
     assert_eq!(homes, floors);
     for (from, to) in EXCEPTIONS {
         let files = sources.iter().filter(|(path, _)| home(path) == *from);
-        let mut imports = files.flat_map(|(path, text)| imports(path, &without_tests(&tokens(&blanked(text)))));
+        let mut imports = files.flat_map(|(path, text)| imports(path, &product(text)));
         assert!(imports.any(|import| import.text == *to), "{from} does not import {to} any more");
     }
     for shell in SHELLS {

@@ -4,6 +4,8 @@
 
 #[path = "support/mod.rs"]
 mod support;
+#[path = "readme/text.rs"]
+mod text;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -12,64 +14,10 @@ use support::{
     cluster::{Cluster, Place, settled},
     wait_for,
 };
+use text::{Block, Routes, Step, blocks, command, masked, steps, words};
 
 const README: &str = include_str!("../README.md");
 const SETTINGS: &str = include_str!("../conf/tasuki.toml");
-
-/// A fenced block.
-struct Block<'a> {
-    language: &'a str,
-    text: &'a str,
-    /// The line above it that is not empty.
-    above: &'a str,
-}
-
-/// A command after its prompt, and what is shown below it.
-#[derive(Debug, PartialEq)]
-struct Step<'a> {
-    command: &'a str,
-    shown: String,
-}
-
-/// Routes by the order in which they were first met: which node is the first one is chance.
-#[derive(Default)]
-struct Routes(Vec<String>);
-
-impl Routes {
-    fn masked(&mut self, text: &str) -> String {
-        let is_route = |word: &str| word.strip_prefix('r').is_some_and(|digits| digits.parse::<u8>().is_ok());
-        let mut masked = String::new();
-        for word in text.trim_end().split_inclusive(|c: char| !c.is_alphanumeric()) {
-            let name = word.trim_end_matches(|c: char| !c.is_alphanumeric());
-            if is_route(name) {
-                let known = self.0.iter().position(|route| route == name).unwrap_or(self.0.len());
-                if known == self.0.len() {
-                    self.0.push(name.to_owned());
-                }
-                masked += &format!("<node {known}>{}", &word[name.len()..]);
-            } else {
-                masked += word;
-            }
-        }
-        masked
-    }
-}
-
-fn blocks(text: &str) -> Vec<Block<'_>> {
-    let mut parts = text.split("```");
-    let mut above = last_line(parts.next().unwrap_or_default());
-    let mut blocks = Vec::new();
-    while let (Some(block), Some(after)) = (parts.next(), parts.next()) {
-        let (language, text) = block.split_once('\n').unwrap();
-        blocks.push(Block { language, text, above });
-        above = last_line(after);
-    }
-    blocks
-}
-
-fn last_line(text: &str) -> &str {
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default()
-}
 
 fn of_language(language: &str) -> impl Iterator<Item = Block<'static>> {
     blocks(README).into_iter().filter(move |block| block.language == language)
@@ -77,41 +25,6 @@ fn of_language(language: &str) -> impl Iterator<Item = Block<'static>> {
 
 fn first_screen() -> &'static str {
     README.split("\n## ").next().unwrap()
-}
-
-fn steps(block: &str) -> Vec<Step<'_>> {
-    let mut steps: Vec<Step<'_>> = Vec::new();
-    for line in block.lines() {
-        match (line.strip_prefix("$ "), steps.last_mut()) {
-            (Some(command), _) => steps.push(Step { command, shown: String::new() }),
-            (None, Some(step)) => step.shown += &format!("{line}\n"),
-            (None, None) => panic!("{line:?} stands above the first command"),
-        }
-    }
-    steps
-}
-
-/// Numbers become `#`, columns two spaces; digits of a name stay. What is said about waiting depends on the moment.
-fn masked(text: &str) -> String {
-    let mut masked = String::new();
-    for line in text.trim_end().lines().filter(|line| !line.contains(": waiting, ")) {
-        let (mut before, mut spaces) = (' ', 0);
-        for c in line.trim_end().chars() {
-            spaces = if c == ' ' { spaces + 1 } else { 0 };
-            let in_number = c.is_ascii_digit() && before == '#';
-            let begins_number = c.is_ascii_digit() && !before.is_alphanumeric();
-            if !in_number && spaces <= 2 {
-                masked.push(if begins_number { '#' } else { c });
-            }
-            before = if begins_number || in_number { '#' } else { c };
-        }
-        masked.push('\n');
-    }
-    masked
-}
-
-fn words(command: &str) -> Vec<&str> {
-    command.split_whitespace().map(|word| word.trim_matches('\'')).collect()
 }
 
 /// The path of the address that a `curl` line asks for.
@@ -198,7 +111,7 @@ fn story(story: impl Future<Output = ()>) {
 #[test]
 fn the_first_screen_is_what_one_sees() {
     let mut blocks = blocks(first_screen()).into_iter();
-    let commands: Vec<&str> = blocks.next().unwrap().text.lines().map(|line| without_comment(line).0).collect();
+    let commands: Vec<&str> = blocks.next().unwrap().text.lines().map(|line| command(line).0).collect();
     assert_eq!(commands, ["cargo run --release", "cargo test"]);
     assert!(include_str!("../Cargo.toml").contains("\ndefault-run = \"tasuki\"\n"), "what is run is this command");
     let shown = blocks.next().unwrap().text;
@@ -234,20 +147,6 @@ fn what_one_tries_answers_as_shown() {
     });
 }
 
-/// A line of a shell without its comment, and the variables it sets for its command.
-fn without_comment(line: &str) -> (&str, Vec<(&str, &str)>) {
-    let line = line.split(" #").next().unwrap_or_default().trim();
-    let mut rest = line;
-    let mut variables = Vec::new();
-    while let Some((word, after)) = rest.split_once(' ')
-        && let Some((name, value)) = word.split_once('=')
-    {
-        variables.push((name, value));
-        rest = after;
-    }
-    (rest, variables)
-}
-
 /// The command without any setting of a test.
 fn bare(place: &Place, arguments: &[&str]) -> Command {
     let mut command = place.tasuki(arguments);
@@ -265,8 +164,8 @@ fn every_command_is_understood() {
     let mut ours = 0;
     for line in of_language("sh").flat_map(|block| block.text.lines()).filter(|line| !line.starts_with("export PATH="))
     {
-        let (command, variables) = without_comment(line);
-        match words(command)[..] {
+        let (said, variables) = command(line);
+        match words(said)[..] {
             ["cargo", "run", "--release"] | ["cargo", "test"] | ["cargo", "nextest", "run"] => {}
             ["cargo", "test", "--test", name] => {
                 let tests = project.join("tests");
