@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
 
-use actix::Addr;
+use actix::{Message, Recipient};
 use actix_web::rt;
 use bytes::BytesMut;
 use socket2::SockRef;
@@ -16,7 +16,6 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    actor::{LinkEvent, Replicator},
     core::Queued,
     frame::{self, Reply},
     greeting::{self, Hello, NoGreeting},
@@ -36,12 +35,33 @@ struct Outbox {
     wake: Notify,
 }
 
+/// An event of one link, for its replicator.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct FromLink {
+    pub(super) peer: NodeId,
+    pub(super) event: LinkEvent,
+}
+
+/// What the link's task reports.
+#[derive(Debug)]
+pub(super) enum LinkEvent {
+    /// Greeted; numbers start anew.
+    Up,
+    /// The peer answered.
+    Replies(Vec<Reply>),
+    /// The connection broke.
+    Down,
+    /// Right after it broke, the peer's address refused: the process is gone.
+    Gone,
+}
+
 /// What the link's task does with the peer.
 struct Dialer {
     peer: NodeMember,
     hello: Hello,
     outbox: Rc<Outbox>,
-    replicator: Addr<Replicator>,
+    replicator: Recipient<FromLink>,
 }
 
 /// How a connection ended.
@@ -56,7 +76,7 @@ enum Ended {
 
 impl Link {
     /// Starts connecting, and keeps at it.
-    pub(super) fn open(peer: NodeMember, hello: Hello, replicator: Addr<Replicator>) -> Self {
+    pub(super) fn open(peer: NodeMember, hello: Hello, replicator: Recipient<FromLink>) -> Self {
         let outbox = Rc::new(Outbox::default());
         let dialer = Dialer { peer, hello, outbox: outbox.clone(), replicator };
         Self { outbox, task: rt::spawn(dialer.run()) }
@@ -163,14 +183,6 @@ impl Dialer {
         // A closed mailbox means that the process is going down.
         let _ = self.replicator.send(FromLink { peer: self.peer.id, event }).await;
     }
-}
-
-/// An event of one link, for its replicator.
-#[derive(Debug, actix::Message)]
-#[rtype(result = "()")]
-pub(super) struct FromLink {
-    pub(super) peer: NodeId,
-    pub(super) event: LinkEvent,
 }
 
 fn take_all(input: &mut BytesMut) -> Result<Vec<Reply>, frame::BadFrame> {
