@@ -167,6 +167,9 @@ fn every_command_is_understood() {
         let (said, variables) = command(line);
         match words(said)[..] {
             ["cargo", "run", "--release"] | ["cargo", "test"] | ["cargo", "nextest", "run"] => {}
+            ["cargo", "bench", "--bench", name] => {
+                assert!(project.join(format!("benches/{name}.rs")).is_file(), "{line}");
+            }
             ["cargo", "test", "--test", name] => {
                 let tests = project.join("tests");
                 assert!(tests.join(format!("{name}.rs")).is_file() || tests.join(name).is_dir(), "{line}");
