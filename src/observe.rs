@@ -84,6 +84,9 @@ pub struct PeerReport {
 pub fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
+    // A log that cannot be written (a closed pipe, a full disk) is no reason to die: the subscriber would report it with
+    // `eprintln!`, to the same place, and that panics.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    let log = log.with_env_filter(filter).with_target(false).with_ansi(colours);
     let _ = log.with_writer(std::io::stderr).try_init();
 }

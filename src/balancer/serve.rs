@@ -144,7 +144,9 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         socket.listen(limits::ACCEPT_BACKLOG as i32)?;
         Ok(TcpListener::from(socket))
     };
-    bound().map_err(|error| named(error, format_args!("balancer.listen {address}")))
+    let what =
+        || format!("cannot listen on {address} (balancer.listen, or {})", settings::variable_of("balancer.listen"));
+    bound().map_err(|error| named(error, what()))
 }
 
 fn serve(
