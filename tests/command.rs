@@ -226,6 +226,30 @@ fn a_port_in_use_is_one_line_and_code_1() {
 }
 
 #[test]
+fn a_run_folder_that_is_none_is_one_line_and_code_1() {
+    let place = Place::new();
+    place.file("run", "a file");
+    let mut balancer = place.tasuki(&["balancer"]);
+    balancer.env("TASUKI__BALANCER__LISTEN", "127.0.0.1:0").env("RUST_LOG", "off");
+    let (text, code) = one_line(&balancer.output().unwrap());
+    assert!(text.contains("/run (node.run): ") && text.contains("TASUKI__NODE__RUN"), "{text}");
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn a_log_that_nobody_reads_is_no_reason_to_die() {
+    let place = Place::new();
+    let mut balancer = place.tasuki(&["balancer"]);
+    balancer.env("TASUKI__BALANCER__LISTEN", "127.0.0.1:0").stderr(Stdio::piped());
+    let mut balancer = Running(balancer.spawn().unwrap());
+    drop(balancer.0.stderr.take());
+    eventually("the balancer listens", || place.path().join("run/balancer.json").exists().then_some(()));
+    eventually("it catches SIGTERM", || catches_sigterm(balancer.pid()).then_some(()));
+    signal(balancer.pid(), Signal::TERM);
+    assert_eq!(balancer.ended().code(), Some(0));
+}
+
+#[test]
 fn without_a_balancer_a_question_is_asked_back() {
     let place = Place::new();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
