@@ -566,8 +566,8 @@ async fn a_later_head_that_never_ends_is_not_waited_for() {
     let door = open(vec![r1.as_member()]).await;
     let mut client = TcpStream::connect(door.address).await.unwrap();
     for _ in 0..2 {
-        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        read_until(&mut client, "r1").await;
+        client.write_all(b"GET /count HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        read_until(&mut client, "\r\n\r\n0").await;
     }
     let began = Instant::now();
     let (mut reading, mut writing) = client.split();

@@ -49,7 +49,8 @@ impl Place {
         }
         command.current_dir(self.path()).args(arguments).env("TASUKI__CLUSTER__DISCOVERY", "static");
         command.env("TASUKI__NODE__HTTP", "127.0.0.1:0").env("TASUKI__BALANCER__LISTEN", "127.0.0.1:0");
-        command.stdin(Stdio::null());
+        // Any free port: clusters of tests that run beside each other would race for the first of 4000 to 4099.
+        command.env("TASUKI__NODE__REPLICATION", "0").stdin(Stdio::null());
         command
     }
 
