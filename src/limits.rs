@@ -300,6 +300,10 @@ pub const CLIENT_LINGER: Duration = Duration::from_secs(2);
 /// A client that sends nothing of an announced body for this long is answered 408. Apache mod_reqtimeout: 20 s.
 pub const CLIENT_STALL: Duration = Duration::from_secs(20);
 
+/// A body small enough to be kept for a retry is read whole before a member is chosen, within this time: one byte a
+/// second is no body. As long as a node gives a form ([`FORM_TIMEOUT`]).
+pub const SMALL_BODY_TIMEOUT: Duration = FORM_TIMEOUT;
+
 /// Connections of clients, over all workers. Envoy's advice for the edge.
 pub const CLIENT_CONNECTIONS: usize = 10_000;
 

@@ -4,6 +4,7 @@ use std::{
     env,
     future::Future,
     io,
+    mem::ManuallyDrop,
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{self, ExitCode},
@@ -70,7 +71,10 @@ impl Process {
         // Asked for now: after an upgrade the path leads to the new executable, and a restart runs that one.
         let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
         observe::start_log();
-        let exit = actix::System::new().block_on(async {
+        // Never dropped: an actor that was started but has not run yet would begin its life in the drop, where there is
+        // no runtime, and panic across the one line that says what is wrong. The process ends right after this.
+        let system = ManuallyDrop::new(actix::System::new());
+        let exit = system.block_on(async {
             let stop = self.stop().map_err(|error| Failure::System("signals cannot be received", error))?;
             Ok::<_, Failure>(server(settings, stop).await?)
         })?;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{Method, StatusCode},
+    http::{Method, StatusCode, header::HOST},
     web,
 };
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use super::{House, Worker, refusal};
 use crate::{
     limits,
     membership::{Duty, Role, Roster},
+    names::host_is_local,
     observe::{NodeReport, NodeState, PeerReport},
     replication::{LinkReport, Observe},
 };
@@ -79,9 +80,7 @@ impl Worker {
             _ => {}
         }
         let peer = request.peer_addr().map(|address| address.ip());
-        if !request.headers().contains_key(CONTROL)
-            || !peer.is_some_and(|ip| may_control(ip, &self.house.roster.load()))
-        {
+        if !is_meant(request) || !peer.is_some_and(|ip| may_control(ip, &self.house.roster.load())) {
             return refusal::page(StatusCode::FORBIDDEN, "Not from here.");
         }
         match (asked, request.method()) {
@@ -171,6 +170,12 @@ fn ready(duty: Duty) -> HttpResponse {
     }
 }
 
+/// A page that was loaded under a name made to point here could send the header too, but not another `Host`.
+fn is_meant(request: &HttpRequest) -> bool {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    request.headers().contains_key(CONTROL) && host.is_some_and(host_is_local)
+}
+
 fn may_control(peer: IpAddr, roster: &Roster) -> bool {
     let is_balancer =
         |ip| roster.members.iter().any(|member| member.role == Role::Balancer && member.address.ip() == ip);
@@ -209,6 +214,16 @@ mod tests {
         assert_eq!(asked("/.tasuki/nonsense"), Some(Asked::Nothing));
         assert_eq!(asked("/healthy"), None);
         assert_eq!(asked("/.tasukix"), None);
+    }
+
+    #[test]
+    fn a_page_under_a_name_that_points_here_gives_no_orders() {
+        let asks = |host: &'static str| {
+            let request = actix_web::test::TestRequest::get().insert_header(("host", host));
+            is_meant(&request.insert_header((CONTROL, "1")).to_http_request())
+        };
+        assert!(asks("127.0.0.1:18080") && asks("localhost"));
+        assert!(!asks("evil.example:18080"));
     }
 
     #[test]
