@@ -118,6 +118,10 @@ pub const REPLICATOR_MAILBOX: usize = 4_096;
 /// How long the links of a joining peer must have been quiet before everything is copied to it.
 pub const EXPORT_QUIET: Duration = Duration::from_millis(40);
 
+/// A peer that was told everything less than this before a node was lost is told again: what the lost node owned was left
+/// to that node to tell. Longer than it takes to notice a loss and to copy everything.
+pub const EXPORT_AGAIN: Duration = Duration::from_secs(60);
+
 /// A claim that is refused by a higher one is tried again this often.
 pub const CLAIM_TRIES: usize = 4;
 

@@ -245,7 +245,8 @@ impl Handler<RosterChanged> for Replicator {
             self.run(|core, now, outside| core.link_down(peer, now, outside));
         }
         let serves = |node: &NodeMember| if node.duty == Duty::Serving { Serves::Yes } else { Serves::No };
-        self.core.nodes(roster.nodes().map(|node| (node.id, serves(&node))).collect());
+        let nodes = roster.nodes().map(|node| (node.id, serves(&node))).collect();
+        self.run(|core, now, _| core.nodes(nodes, now));
         for node in roster.nodes() {
             self.outside.open(node, ctx);
         }

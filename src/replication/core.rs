@@ -16,7 +16,7 @@ use crate::{
     session::{
         Slots,
         claim::{Claim, Outcome},
-        delta::{ClaimRequest, End, Update},
+        delta::{ClaimRequest, End, Update, Whole},
         replica::{self, Adoption, Intent, Reach, Slot, Tenure},
         stamp::Epoch,
     },
@@ -141,6 +141,17 @@ struct Asking {
     intent: Intent,
     deadline: Moment,
     tries: usize,
+    round: Round,
+}
+
+/// Whom a claim has asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// The owner alone. Its running request commits before it hands over; were the others asked at the same time, they
+    /// would refuse that commit, and perhaps not all of them.
+    Owner(NodeId),
+    /// All other members as well.
+    Everyone,
 }
 
 impl<S: Slots> Core<S> {
@@ -159,8 +170,15 @@ impl<S: Slots> Core<S> {
     }
 
     /// The live nodes, this one left out.
-    pub fn nodes(&mut self, nodes: BTreeMap<NodeId, Serves>) {
+    ///
+    /// A node that is on the list no more leaves sessions that only holders can tell. A peer that joined while it still
+    /// seemed to be there has not been told of them by anyone: it is told everything again.
+    pub fn nodes(&mut self, nodes: BTreeMap<NodeId, Serves>, now: Moment) {
         self.exports.retain(|peer, _| nodes.contains_key(peer));
+        if self.nodes.keys().any(|node| !nodes.contains_key(node)) {
+            let since = now - limits::EXPORT_AGAIN;
+            self.exports.values_mut().for_each(|export| export.node_lost(since, now));
+        }
         self.nodes = nodes;
     }
 
@@ -258,7 +276,10 @@ impl<S: Slots> Core<S> {
             let outcome = late.map(|asking| asking.claim.clone().expired());
             self.claim_ended(ticket, outcome, now, port);
         }
-        self.begin_exports(now, port);
+        self.begin_exports(now);
+        for peer in self.exports.keys().copied().collect::<Vec<_>>() {
+            self.pump(peer, now, port);
+        }
     }
 
     /// How a peer is.
@@ -319,24 +340,49 @@ impl<S: Slots> Core<S> {
     ) {
         let me = self.slots.me();
         let intent = self.slots.with(wish.id, |slot| replica::claim(slot, me, above));
-        let Wish { id, ref context, insist } = wish;
-        let request = ClaimRequest { id, epoch: intent.epoch, context: context.clone(), have: intent.have, insist };
         self.next_ticket = self.next_ticket.wrapping_add(1);
-        let ticket = self.next_ticket;
+        let owner = above.or(intent.before).map(|epoch| epoch.node).filter(|owner| self.ledger.is_in_sync(*owner));
+        let round = owner.map_or(Round::Everyone, Round::Owner);
+        let (claim, deadline) = (Claim::new(intent.epoch, []), now);
+        let asking = Asking { for_whom, wish, claim, intent, deadline, tries, round };
+        self.ask_round(self.next_ticket, asking, None, now, port);
+    }
+
+    /// Asks whom this round is about; `newest` and `but` are what the round before has brought and whom it has asked.
+    fn ask_round(
+        &mut self,
+        ticket: Ticket,
+        mut asking: Asking,
+        before: Option<(NodeId, Option<Whole>)>,
+        now: Moment,
+        port: &mut impl Port,
+    ) {
+        let (but, newest) = before.map_or((None, None), |(but, newest)| (Some(but), newest));
+        let Wish { id, ref context, insist } = asking.wish;
+        let have = asking.intent.have.max(newest.as_ref().map(|newest| newest.stamp));
+        let request = ClaimRequest { id, epoch: asking.intent.epoch, context: context.clone(), have, insist };
         let message = Request::Claim(ticket, request);
-        let asked = self.ledger.in_sync().filter(|peer| port.send(*peer, &message) == Queued::Yes);
-        let mut claim = Claim::new(intent.epoch, asked);
-        let outcome = claim.outcome();
-        let deadline = now + self.config.claim_timeout;
-        self.claims.insert(ticket, Asking { for_whom, wish, claim, intent, deadline, tries });
+        let wanted = |peer: &NodeId| match asking.round {
+            Round::Owner(owner) => *peer == owner,
+            Round::Everyone => Some(*peer) != but,
+        };
+        let asked = self.ledger.in_sync().filter(wanted).filter(|peer| port.send(*peer, &message) == Queued::Yes);
+        asking.claim = Claim::new(asking.intent.epoch, asked).with_copy(newest);
+        asking.deadline = now + self.config.claim_timeout;
+        let outcome = asking.claim.outcome();
+        self.claims.insert(ticket, asking);
         self.claim_ended(ticket, outcome, now, port);
     }
 
     fn claim_ended(&mut self, ticket: Ticket, outcome: Option<Outcome>, now: Moment, port: &mut impl Port) {
         let Some(outcome) = outcome else { return };
-        let Some(asking) = self.claims.remove(&ticket) else { return };
+        let Some(mut asking) = self.claims.remove(&ticket) else { return };
         let id = asking.wish.id;
         let ended = match outcome {
+            Outcome::Take(newest) if let Round::Owner(owner) = asking.round => {
+                asking.round = Round::Everyone;
+                return self.ask_round(ticket, asking, Some((owner, newest)), now, port);
+            }
             Outcome::Ended(stamp) => {
                 self.slots.with(id, |slot| replica::bury(slot, stamp, now));
                 ClaimEnded::Nothing
@@ -377,15 +423,14 @@ impl<S: Slots> Core<S> {
 
     // --- export ---
 
-    fn begin_exports(&mut self, now: Moment, port: &mut impl Port) {
+    fn begin_exports(&mut self, now: Moment) {
         let quiet_since = now - limits::EXPORT_QUIET;
         let due = self.exports.iter().filter(|(peer, export)| {
             export.is_due(quiet_since) && self.ledger.is_in_sync(**peer) && self.ledger.in_flight(**peer) == 0
         });
         for peer in due.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             let ids = self.ids_for(peer);
-            self.exports.entry(peer).or_default().begin(ids);
-            self.pump(peer, now, port);
+            self.exports.entry(peer).or_default().begin(ids, now);
         }
     }
 
@@ -405,8 +450,15 @@ impl<S: Slots> Core<S> {
     /// Sends as much of a run as the peer has room for. Its acknowledgements are the credit.
     fn pump(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
         while self.ledger.in_flight(peer) < limits::EXPORT_WINDOW {
-            let Some(id) = self.exports.get_mut(&peer).and_then(Export::next) else { break };
-            self.send_whole(peer, id, None, now, port);
+            let Some(id) = self.exports.get(&peer).and_then(Export::next) else { break };
+            if let Some(update) = self.slots.with(id, |slot| whole(slot, id, now)) {
+                // A full queue is no reason to begin anew: the run goes on when there is room.
+                if port.send_update(peer, &update) == Queued::Full {
+                    break;
+                }
+                self.ledger.sent(peer, id, None, now);
+            }
+            self.exports.entry(peer).and_modify(Export::sent);
         }
         if self.ledger.in_flight(peer) == 0
             && let Some(sessions) = self.exports.get_mut(&peer).and_then(Export::drained)

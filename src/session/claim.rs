@@ -41,6 +41,11 @@ impl Claim {
         Self { epoch, waiting, newest: None, ended: None, refused: None, owner: None }
     }
 
+    /// The same, with a copy that an earlier round has brought.
+    pub fn with_copy(self, newest: Option<Whole>) -> Self {
+        Self { newest, ..self }
+    }
+
     /// The epoch that was asked for.
     pub fn epoch(&self) -> Epoch {
         self.epoch

@@ -483,7 +483,8 @@ pub fn promise(
     if !request.insist && owner != request.epoch.node && serves(owner) {
         return Answer::Owned(owner);
     }
-    if request.epoch <= record.promised {
+    // It may know of this very claim already, from a fence.
+    if request.epoch < record.promised {
         return Answer::Refused(record.promised);
     }
     record.promised = request.epoch;

@@ -1,0 +1,52 @@
+//! Deliberate faults of the accepting side: the checker must notice each of them.
+
+use tasuki::{
+    replication::ledger::Verdict,
+    session::{
+        delta::{Attribute, Update},
+        draft::Change,
+        replica::{self, Applied, Slot},
+    },
+    time::Moment,
+};
+
+use crate::{Canary, slots::SimSlots};
+
+/// Makes a mess of an update and says whether its objection is kept from the sender.
+pub(crate) fn spoils(canary: Canary, slots: &SimSlots, update: &Update, applied: Applied, now: Moment) -> bool {
+    match (canary, applied) {
+        (Canary::NoFence, Applied::Fenced(_)) => true,
+        (Canary::GapApplied, Applied::Gap) => {
+            apply_over_gap(slots, update, now);
+            true
+        }
+        (Canary::TombstoneDropped, _) => {
+            if matches!(update, Update::End(_)) {
+                slots.unwatched(update.id(), |slot| *slot = None);
+            }
+            false
+        }
+        _ => false,
+    }
+}
+
+/// What a replier says who does not wait for the holders.
+pub(crate) fn unproven(canary: Option<Canary>) -> Option<Verdict> {
+    (canary == Some(Canary::ReplyBeforeAck)).then_some(Verdict::Held(2))
+}
+
+/// Patches the copy as if no step were missing.
+fn apply_over_gap(slots: &SimSlots, update: &Update, now: Moment) {
+    let Update::Delta(delta) = update else { return };
+    slots.unwatched(delta.id, |slot| {
+        let Some(mut whole) = Slot::live(slot).map(|record| record.whole(delta.id, now)) else { return };
+        for change in &delta.changes {
+            whole.attributes.retain(|attribute| attribute.name != *change.name());
+            if let Change::Set(name, value) = change {
+                whole.attributes.push(Attribute { name: name.clone(), value: value.clone(), stamp: delta.stamp });
+            }
+        }
+        (whole.stamp, whole.owner) = (delta.stamp, delta.stamp.epoch);
+        replica::apply(slot, Update::Whole(whole), now);
+    });
+}

@@ -1,0 +1,315 @@
+//! Everything of one run: machines, the wire between them, the users, the faults, and the checker.
+
+use std::collections::BTreeMap;
+
+use tasuki::{
+    membership::Duty,
+    names::NodeId,
+    replication::core::CoreConfig,
+    session::Slots,
+    settings::Ack,
+};
+
+use crate::{
+    Canary,
+    checker::Checker,
+    client::{Heard, Tab, User},
+    faults::{Fault, Plan, Step},
+    node::{ACK_TIMEOUT, CLAIM_TIMEOUT, Input, Node},
+    wire::{ConnId, End, Wire},
+    world::{Event, World},
+};
+
+/// The duty of a node that leaves on purpose.
+pub(crate) const DRAIN: Duty = Duty::Draining;
+
+/// For so long after a pause a node may answer reads from an old copy, and writes that no other node holds: nothing
+/// has told it yet that it was away. The lease of issue 3 closes this gap; then this goes to zero.
+const WAKE_WINDOW_US: u64 = 1_000_000;
+
+/// One machine: at most one process.
+#[derive(Default)]
+pub(crate) struct Machine {
+    pub(crate) node: Option<Node>,
+    paused: bool,
+    deferred: Vec<Input>,
+    /// After a pause: when what a connection had brought is read. What it brings later stays behind that.
+    unread_until: BTreeMap<Lane, u64>,
+}
+
+/// One direction of a connection: within it nothing overtakes.
+type Lane = (ConnId, bool);
+
+/// What is drawn once for a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) workers: usize,
+    /// Bytes on their way to a peer on one link, before it counts as full.
+    pub(crate) queue_bytes: usize,
+    ack: Ack,
+}
+
+/// One run.
+pub(crate) struct Cluster {
+    pub(crate) world: World,
+    pub(crate) wire: Wire,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) users: Vec<User>,
+    pub(crate) tabs: Vec<Tab>,
+    pub(crate) checker: Checker,
+    pub(crate) plan: Plan,
+    pub(crate) rules: Rules,
+    pub(crate) canary: Option<Canary>,
+    /// No new requests: the run comes to its end.
+    pub(crate) closing: bool,
+    pub(crate) next_call: u64,
+    /// Members that did not answer the balancer, and until when it leaves them out.
+    pub(crate) failed_until: Vec<u64>,
+    news: u64,
+}
+
+/// What a run without violation has to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// Stands for everything that happened.
+    pub(crate) trace: u64,
+    /// Events.
+    pub(crate) steps: u64,
+    /// Answered writes that a second node held.
+    pub(crate) protected: usize,
+}
+
+/// The machine on which a life of a node runs.
+pub(crate) fn machine_of(node: NodeId) -> usize {
+    (node.0 & 0xFF) as usize
+}
+
+impl Cluster {
+    /// A cluster that is about to start.
+    pub(crate) fn new(seed: u64, canary: Option<Canary>) -> Self {
+        let mut world = World::new(seed);
+        let machines = world.between(2, 4) as usize;
+        let rules = Rules {
+            workers: world.between(1, 2) as usize,
+            queue_bytes: if world.percent(20) { world.between(500, 4_000) as usize } else { 1 << 20 },
+            ack: if world.percent(80) { Ack::One } else { Ack::All },
+        };
+        let users = world.between(1, 4) as usize;
+        let faults = world.between(1, 4) as usize;
+        let plan = Plan::new(faults, world.now_us());
+        let mut cluster = Self {
+            world,
+            wire: Wire::default(),
+            machines: (0..machines).map(|_| Machine::default()).collect(),
+            users: (0..users).map(|_| User::default()).collect(),
+            tabs: (0..users * 2).map(|tab| Tab::new(tab / 2, tab % 2)).collect(),
+            checker: Checker::default(),
+            plan,
+            rules,
+            canary,
+            closing: false,
+            next_call: 0,
+            failed_until: vec![0; machines],
+            news: 0,
+        };
+        (0..machines).for_each(|machine| cluster.start(machine));
+        for tab in 0..cluster.tabs.len() {
+            let delay_us = cluster.world.between(400_000, 500_000);
+            cluster.world.after(delay_us, Event::Tab(tab, Heard::Wake));
+        }
+        cluster.world.after(450_000, Event::Fault(Step::Poll));
+        cluster
+    }
+
+    /// Runs to the end or to the first broken promise.
+    pub(crate) fn run(&mut self) -> Result<Report, String> {
+        let mut over = false;
+        while !over {
+            let Some(event) = self.world.pop() else { return Err("nothing happens any more".into()) };
+            match event {
+                Event::Node(id, input) => self.deliver(id, input),
+                Event::Tab(tab, heard) => self.tab_heard(tab, heard),
+                Event::Fault(step) => over = self.fault_step(step),
+            }
+            if let Some(what) = self.checker.violation() {
+                return Err(what);
+            }
+        }
+        let (trace, steps) = (self.world.trace(), self.world.step());
+        Ok(Report { trace, steps, protected: self.checker.protected })
+    }
+
+    /// This life of a node, if it lives.
+    pub(crate) fn node_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+        self.machines[machine_of(id)].node.as_mut().filter(|node| node.id == id)
+    }
+
+    /// Whether a connection to this life would be answered now.
+    pub(crate) fn is_awake(&self, id: NodeId) -> bool {
+        let machine = &self.machines[machine_of(id)];
+        !machine.paused && machine.node.as_ref().is_some_and(|node| node.id == id)
+    }
+
+    /// Whether a node may not know yet that it was away.
+    pub(crate) fn is_waking(&self, id: NodeId) -> bool {
+        let node = self.machines[machine_of(id)].node.as_ref().filter(|node| node.id == id);
+        let woke_us = node.and_then(|node| node.woke_us);
+        woke_us.is_some_and(|at| self.world.now_us() < at + WAKE_WINDOW_US)
+    }
+
+    /// A node changes its duty and says so.
+    pub(crate) fn set_duty(&mut self, id: NodeId, duty: Duty) {
+        if let Some(node) = self.node_mut(id) {
+            node.duty = duty;
+        }
+        if duty == Duty::Serving {
+            self.failed_until[machine_of(id)] = 0;
+        }
+        self.announce(id, Some(duty), 300_000);
+    }
+
+    /// A new life on a machine, which does not know anybody.
+    pub(crate) fn start(&mut self, machine: usize) {
+        let drawn = self.world.between(1, u64::MAX >> 8);
+        let id = NodeId(drawn << 8 | machine as u64);
+        let config = CoreConfig { ack: self.rules.ack, ack_timeout: ACK_TIMEOUT, claim_timeout: CLAIM_TIMEOUT };
+        let node = Node::new(id, self.rules.workers, config, self.world.now_us());
+        self.machines[machine] = Machine { node: Some(node), ..Machine::default() };
+        for core in 0..=self.rules.workers {
+            let delay_us = self.world.between(0, 20_000);
+            self.world.after(delay_us, Event::Node(id, Input::Tick(core)));
+        }
+        let others: Vec<(NodeId, Duty)> = self.others(id).map(|node| (node.id, node.duty)).collect();
+        for (subject, duty) in others {
+            self.tell(id, subject, Some(duty), 100_000);
+        }
+        self.world.after(100_001, Event::Node(id, Input::Discovered));
+        self.announce(id, Some(Duty::Starting), 150_000);
+    }
+
+    /// The process on a machine ends.
+    pub(crate) fn crash(&mut self, machine: usize, how: Fault) {
+        let Some(node) = self.machines[machine].node.take() else { return };
+        let id = node.id;
+        for conn in self.wire.select(|conn| conn.touches(id)) {
+            match how {
+                Fault::PowerCut => self.wire.vanish(conn, id),
+                _ => self.wire.hang_up(conn, id, &mut self.world),
+            }
+        }
+        if how == Fault::PowerCut {
+            let from_it = |heard: &Heard| matches!(heard, Heard::Answer { from, .. } if *from == id);
+            self.world.retain(|event| !matches!(event, Event::Tab(_, heard) if from_it(heard)));
+        }
+        self.break_connections(machine);
+        self.announce(id, None, 600_000);
+    }
+
+    /// The process on a machine stops for a while; the others may think that it is gone.
+    pub(crate) fn pause(&mut self, machine: usize, long_us: u64) {
+        let Some(id) = self.machines[machine].node.as_ref().map(|node| node.id) else { return };
+        self.machines[machine].paused = true;
+        self.world.after(long_us, Event::Fault(Step::Wake(machine)));
+        if long_us > 300_000 && self.world.percent(50) {
+            self.announce(id, None, long_us);
+        }
+    }
+
+    /// What a paused process has missed comes to it at once, in an order that only connections keep.
+    pub(crate) fn wake(&mut self, machine: usize) {
+        let now_us = self.world.now_us();
+        self.machines[machine].paused = false;
+        let deferred = std::mem::take(&mut self.machines[machine].deferred);
+        let Some(node) = self.machines[machine].node.as_mut() else { return };
+        node.woke_us = Some(now_us);
+        let (id, duty) = (node.id, node.duty);
+        let mut lanes = BTreeMap::new();
+        for input in deferred {
+            let drawn_us = now_us + self.world.between(0, 5_000);
+            let at_us = lane(&input).map_or(drawn_us, |lane| *lanes.entry(lane).or_insert(drawn_us));
+            self.world.at(at_us, Event::Node(id, input));
+        }
+        self.machines[machine].unread_until = lanes;
+        self.announce(id, Some(duty), 300_000);
+    }
+
+    /// Every node serves, knows every other as it is, and has told it everything.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.behind().is_none()
+    }
+
+    /// What is missing.
+    pub(crate) fn why_not_caught_up(&self) -> String {
+        self.behind().unwrap_or_default()
+    }
+
+    fn behind(&self) -> Option<String> {
+        let now = self.world.moment();
+        self.machines.iter().enumerate().find_map(|(at, machine)| {
+            let Some(node) = machine.node.as_ref().filter(|_| !machine.paused) else {
+                return Some(format!("machine {at} is away"));
+            };
+            if node.duty != Duty::Serving {
+                return Some(format!("{:?} is {:?}", node.id, node.duty));
+            }
+            let truth: Vec<(NodeId, Duty)> = self.others(node.id).map(|other| (other.id, other.duty)).collect();
+            let mut known: Vec<(NodeId, Duty)> = node.peers().collect();
+            known.sort_by_key(|(peer, _)| machine_of(*peer));
+            if known != truth {
+                return Some(format!("{:?} knows {known:?}, true is {truth:?}", node.id));
+            }
+            let late = truth.iter().find(|(peer, _)| !node.is_caught_up_with(*peer, now));
+            late.map(|(peer, _)| format!("{:?} has not caught up with {peer:?}", node.id))
+        })
+    }
+
+    fn others(&self, id: NodeId) -> impl Iterator<Item = &Node> {
+        self.machines.iter().filter_map(|machine| machine.node.as_ref()).filter(move |node| node.id != id)
+    }
+
+    fn announce(&mut self, subject: NodeId, duty: Option<Duty>, within_us: u64) {
+        for observer in self.others(subject).map(|node| node.id).collect::<Vec<_>>() {
+            self.tell(observer, subject, duty, within_us);
+        }
+    }
+
+    fn tell(&mut self, observer: NodeId, subject: NodeId, duty: Option<Duty>, within_us: u64) {
+        self.news += 1;
+        let delay_us = self.world.between(0, within_us);
+        self.world.after(delay_us, Event::Node(observer, Input::Learn { subject, version: self.news, duty }));
+    }
+
+    fn deliver(&mut self, id: NodeId, input: Input) {
+        let input = match input {
+            Input::Bytes { conn, end, bytes } => match self.wire.arrive(conn, end, bytes, &mut self.world) {
+                Some(bytes) => Input::Bytes { conn, end, bytes },
+                None => return,
+            },
+            other => other,
+        };
+        let machine = &mut self.machines[machine_of(id)];
+        let Some(node) = machine.node.as_ref().filter(|node| node.id == id) else { return };
+        if machine.paused {
+            machine.deferred.push(input);
+            return;
+        }
+        let unread_until = lane(&input).and_then(|lane| machine.unread_until.get(&lane).copied());
+        if let Some(at_us) = unread_until.filter(|at_us| *at_us > self.world.now_us()) {
+            return self.world.at(at_us, Event::Node(id, input));
+        }
+        let slots = node.slots.clone();
+        debug_assert_eq!(slots.me(), id);
+        self.node_input(id, input);
+        if let Some(what) = slots.take_stepped_back() {
+            self.checker.violate(what);
+        }
+    }
+}
+
+fn lane(input: &Input) -> Option<Lane> {
+    match input {
+        Input::Bytes { conn, end, .. } | Input::Closed { conn, end } => Some((*conn, *end == End::Dialer)),
+        Input::Linked(conn) => Some((*conn, true)),
+        _ => None,
+    }
+}

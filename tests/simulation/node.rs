@@ -1,0 +1,581 @@
+//! One life of a simulated node: its replicators, its links and its accepting side, as `replication/actor.rs`,
+//! `link.rs` and `accept.rs` have them, over queues of bytes instead of sockets.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use tasuki::{
+    limits,
+    membership::Duty,
+    names::{NodeId, SessionId},
+    replication::{
+        core::{ClaimEnded, ClaimId, Core, CoreConfig, Lagging, Port, Queued, Serves},
+        frame::{self, Reply, Request, Ticket},
+        ledger::{Objection, Sequence, Verdict, WaitId},
+    },
+    session::{
+        Slots,
+        delta::{Answer, ClaimRequest, Update},
+        replica::{self, Applied, Slot, Tenure},
+    },
+    time::Moment,
+};
+
+use crate::{
+    Canary,
+    canary,
+    client::Call,
+    cluster::Cluster,
+    request::{Job, JobId},
+    slots::SimSlots,
+    story,
+    wire::{ConnId, End},
+    world::Event,
+};
+
+/// The longest wait for one peer, a tenth of production's so that a run of faults is short.
+pub(crate) const ACK_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The longest wait for the answers to a claim.
+pub(crate) const CLAIM_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// A starting node serves after this long even when a link is not up.
+const DISCOVERY_TIMEOUT_US: u64 = 1_000_000;
+
+/// What happens to a node. Nothing of it happens while it is paused.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Time passes for one replicator.
+    Tick(usize),
+    /// Membership tells of one life of a node; an older version is no news.
+    Learn { subject: NodeId, version: u64, duty: Option<Duty> },
+    /// The starting node knows its peers.
+    Discovered,
+    /// A replicator tries to connect.
+    Dial { core: usize, peer: NodeId },
+    /// A connection was greeted.
+    Linked(ConnId),
+    /// Bytes arrive at one end of a connection.
+    Bytes { conn: ConnId, end: End, bytes: Vec<u8> },
+    /// An end notices that its connection is over.
+    Closed { conn: ConnId, end: End },
+    /// A peer may lack sessions; for the exporter.
+    Needs(NodeId),
+    /// A claim that arrived earlier is looked at.
+    Asked(Ask),
+    /// An answer to a claim is ready to be written.
+    Answered(ConnId, Ticket, Answer),
+    /// A request of a client.
+    Request(Call),
+    /// The turn of a session has come to one of those who waited.
+    Turn(SessionId, Who),
+    /// Somebody has waited for a turn long enough.
+    TurnLate(SessionId, Who),
+    /// A page has been rendered.
+    Rendered(JobId),
+    /// A claim of this node has ended.
+    Claimed(JobId, ClaimEnded),
+    /// Whether a commit is safe.
+    Verdict(JobId, Verdict),
+    /// An update that a broken node acknowledged before.
+    LateApply(Update),
+}
+
+/// A claim at the accepting side.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    conn: ConnId,
+    ticket: Ticket,
+    request: ClaimRequest,
+}
+
+/// Who waits for a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// A request.
+    Job(JobId),
+    /// A claim that would take the session away.
+    Ask(u64),
+}
+
+/// One life of a node.
+pub(crate) struct Node {
+    /// This life.
+    pub(crate) id: NodeId,
+    /// Its sessions.
+    pub(crate) slots: SimSlots,
+    /// Its duty, as it says itself.
+    pub(crate) duty: Duty,
+    /// The other nodes, as it knows them: duty, and the version of that news.
+    pub(crate) view: BTreeMap<NodeId, (u64, Option<Duty>)>,
+    /// The exporter first, then one for each worker.
+    pub(crate) cores: Vec<Core<SimSlots>>,
+    /// What the exporter has been asked for and has not yet heard.
+    pub(crate) needs_under_way: usize,
+    /// When it last woke from a pause.
+    pub(crate) woke_us: Option<u64>,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) next_job: JobId,
+    pub(crate) turns: BTreeMap<SessionId, TurnQueue>,
+    pub(crate) asks: BTreeMap<u64, Ask>,
+    next_ask: u64,
+    pub(crate) waits: BTreeMap<(usize, WaitId), JobId>,
+    pub(crate) claims: BTreeMap<(usize, ClaimId), JobId>,
+    links: BTreeMap<(usize, NodeId), Link>,
+    incoming: BTreeMap<ConnId, Incoming>,
+    born_us: u64,
+    discovered: bool,
+}
+
+/// The requests and claims of one session, in the order they came.
+#[derive(Debug)]
+pub(crate) struct TurnQueue {
+    pub(crate) holder: Who,
+    pub(crate) waiting: VecDeque<Who>,
+}
+
+#[derive(Debug, Default)]
+struct Link {
+    up: Option<(ConnId, BytesMut)>,
+    was_up: bool,
+}
+
+#[derive(Debug)]
+struct Incoming {
+    from: NodeId,
+    received: Sequence,
+    input: BytesMut,
+}
+
+/// What a core does, collected within one turn of its event loop.
+pub(crate) struct Desk {
+    rooms: BTreeMap<NodeId, usize>,
+    out: BTreeMap<NodeId, BytesMut>,
+    settled: Vec<(WaitId, Verdict)>,
+    claimed: Vec<(ClaimId, ClaimEnded)>,
+    needs: Vec<NodeId>,
+    canary: Option<Canary>,
+    asked: Option<NodeId>,
+}
+
+/// What a core decided before its caller could begin to wait.
+#[derive(Default)]
+pub(crate) struct AtOnce {
+    pub(crate) verdict: Option<Verdict>,
+    pub(crate) claimed: Option<ClaimEnded>,
+}
+
+impl Port for Desk {
+    fn send(&mut self, peer: NodeId, request: &Request) -> Queued {
+        let one_peer_only = self.canary == Some(Canary::ClaimAsksOnePeer) && matches!(request, Request::Claim(..));
+        if one_peer_only && *self.asked.get_or_insert(peer) != peer {
+            return Queued::Full;
+        }
+        self.queue(peer, |out| frame::put_request(out, request))
+    }
+
+    fn send_update(&mut self, peer: NodeId, update: &Update) -> Queued {
+        self.queue(peer, |out| frame::put_update(out, update))
+    }
+
+    fn settled(&mut self, wait: WaitId, verdict: Verdict) {
+        self.settled.push((wait, verdict));
+    }
+
+    fn claimed(&mut self, claim: ClaimId, ended: ClaimEnded) {
+        self.claimed.push((claim, ended));
+    }
+
+    fn needs(&mut self, peer: NodeId) {
+        self.needs.push(peer);
+    }
+
+    fn lagging(&mut self, _: NodeId, _: Lagging) {}
+
+    fn exported(&mut self, _: NodeId, _: usize) {}
+}
+
+impl Desk {
+    fn queue(&mut self, peer: NodeId, put: impl FnOnce(&mut BytesMut)) -> Queued {
+        let Some(room) = self.rooms.get(&peer) else { return Queued::Full };
+        let out = self.out.entry(peer).or_default();
+        if out.len() >= *room {
+            return Queued::Full;
+        }
+        put(out);
+        Queued::Yes
+    }
+}
+
+impl Node {
+    /// A node that knows nobody yet.
+    pub(crate) fn new(id: NodeId, workers: usize, config: CoreConfig, born_us: u64) -> Self {
+        let slots = SimSlots::new(id);
+        Self {
+            id,
+            duty: Duty::Starting,
+            view: BTreeMap::new(),
+            cores: (0..=workers).map(|_| Core::new(slots.clone(), config)).collect(),
+            slots,
+            needs_under_way: 0,
+            woke_us: None,
+            jobs: BTreeMap::new(),
+            next_job: 0,
+            turns: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            next_ask: 0,
+            waits: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            links: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            born_us,
+            discovered: false,
+        }
+    }
+
+    /// The other nodes it believes to be live.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (NodeId, Duty)> + '_ {
+        self.view.iter().filter_map(|(peer, (_, duty))| Some((*peer, (*duty)?)))
+    }
+
+    /// Whether a link is up, in sync, and has nothing left to tell.
+    pub(crate) fn is_caught_up_with(&self, peer: NodeId, now: Moment) -> bool {
+        self.needs_under_way == 0
+            && self.cores.iter().enumerate().all(|(core, replicator)| {
+                let up = self.links.get(&(core, peer)).is_some_and(|link| link.up.is_some());
+                let state = replicator.peer(peer, now);
+                up && state.in_sync && state.complete
+            })
+    }
+
+    /// What is still under way or waited for.
+    pub(crate) fn unfinished(&self, now: Moment) -> Option<String> {
+        let in_flight: usize = self
+            .peers()
+            .flat_map(|(peer, _)| self.cores.iter().map(move |core| core.peer(peer, now).in_flight))
+            .sum();
+        let counts = [self.jobs.len(), self.turns.len(), self.waits.len(), self.claims.len(), in_flight];
+        let named = "jobs, turns, waits, claims, updates in flight";
+        (counts != [0; 5]).then(|| format!("{:?} still has {counts:?} of {named}", self.id))
+    }
+
+    fn serves(&self, node: NodeId) -> bool {
+        if node == self.id {
+            return self.duty == Duty::Serving;
+        }
+        self.peers().any(|(peer, duty)| peer == node && duty == Duty::Serving)
+    }
+
+    fn is_ready(&self, now_us: u64) -> bool {
+        let linked = || self.links.values().all(|link| link.was_up);
+        self.duty == Duty::Starting && self.discovered && (linked() || now_us > self.born_us + DISCOVERY_TIMEOUT_US)
+    }
+}
+
+impl Cluster {
+    /// Something of the protocol happens to a node that is awake.
+    pub(crate) fn node_input(&mut self, id: NodeId, input: Input) {
+        match input {
+            Input::Tick(core) => self.tick(id, core),
+            Input::Learn { subject, version, duty } => self.learn(id, subject, version, duty),
+            Input::Discovered => {
+                if let Some(node) = self.node_mut(id) {
+                    node.discovered = true;
+                }
+            }
+            Input::Dial { core, peer } => self.dial(id, core, peer),
+            Input::Linked(conn) => self.linked(id, conn),
+            Input::Bytes { conn, end, bytes } => {
+                self.wire.read(conn, end, bytes.len());
+                match end {
+                    End::Dialer => self.replies(id, conn, &bytes),
+                    End::Acceptor => self.requests(id, conn, &bytes),
+                }
+            }
+            Input::Closed { conn, end } => self.closed(id, conn, end),
+            Input::Needs(peer) => {
+                if let Some(node) = self.node_mut(id) {
+                    node.needs_under_way -= 1;
+                }
+                self.with_core(id, 0, |core, now, _| core.export(peer, now));
+            }
+            Input::Asked(ask) => self.asked(id, ask),
+            Input::Answered(conn, ticket, answer) => self.reply(conn, &[Reply::Answer(ticket, answer)]),
+            Input::LateApply(update) => {
+                let now = self.world.moment();
+                if let Some(node) = self.node_mut(id) {
+                    node.slots.with(update.id(), |slot| replica::apply(slot, update, now));
+                }
+            }
+            Input::Request(_)
+            | Input::Turn(..)
+            | Input::TurnLate(..)
+            | Input::Rendered(_)
+            | Input::Claimed(..)
+            | Input::Verdict(..) => self.request_input(id, input),
+        }
+    }
+
+    /// Lets a core act, and does what it asked for.
+    pub(crate) fn with_core<R>(
+        &mut self,
+        id: NodeId,
+        core: usize,
+        act: impl FnOnce(&mut Core<SimSlots>, Moment, &mut Desk) -> R,
+    ) -> Option<(R, AtOnce)> {
+        let (now, room, canary) = (self.world.moment(), self.rules.queue_bytes, self.canary);
+        let machine = crate::cluster::machine_of(id);
+        let node = self.machines[machine].node.as_mut().filter(|node| node.id == id)?;
+        let links = node.links.iter().filter(|((of, _), _)| *of == core);
+        let conns: BTreeMap<NodeId, ConnId> =
+            links.filter_map(|((_, peer), link)| Some((*peer, link.up.as_ref()?.0))).collect();
+        let free = |conn: &ConnId| room.saturating_sub(self.wire.unread(*conn, End::Acceptor));
+        let rooms = conns.iter().map(|(peer, conn)| (*peer, free(conn))).collect();
+        let mut desk = Desk {
+            rooms,
+            out: BTreeMap::new(),
+            settled: Vec::new(),
+            claimed: Vec::new(),
+            needs: Vec::new(),
+            canary,
+            asked: None,
+        };
+        let result = act(&mut node.cores[core], now, &mut desk);
+        for (peer, bytes) in &desk.out {
+            self.wire.write(conns[peer], End::Acceptor, bytes, &mut self.world);
+        }
+        let at_once = self.hand_out(id, core, desk);
+        Some((result, at_once))
+    }
+
+    /// Wakes whoever waits for what the core decided.
+    fn hand_out(&mut self, id: NodeId, core: usize, desk: Desk) -> AtOnce {
+        let mut at_once = AtOnce::default();
+        let machine = crate::cluster::machine_of(id);
+        let Some(node) = self.machines[machine].node.as_mut() else { return at_once };
+        node.needs_under_way += desk.needs.len();
+        for peer in desk.needs {
+            let delay_us = self.world.between(0, 500);
+            self.world.after(delay_us, Event::Node(id, Input::Needs(peer)));
+        }
+        for (wait, verdict) in desk.settled {
+            match node.waits.remove(&(core, wait)) {
+                Some(job) => self.world.after(0, Event::Node(id, Input::Verdict(job, verdict))),
+                None => at_once.verdict = Some(verdict),
+            }
+        }
+        for (claim, ended) in desk.claimed {
+            match node.claims.remove(&(core, claim)) {
+                Some(job) => self.world.after(0, Event::Node(id, Input::Claimed(job, ended))),
+                None => at_once.claimed = Some(ended),
+            }
+        }
+        at_once
+    }
+
+    fn tick(&mut self, id: NodeId, core: usize) {
+        let period_us = limits::REPLICATOR_TICK.as_micros() as u64;
+        self.world.after(period_us, Event::Node(id, Input::Tick(core)));
+        self.with_core(id, core, Core::tick);
+        let now_us = self.world.now_us();
+        if self.node_mut(id).is_some_and(|node| node.is_ready(now_us)) {
+            self.set_duty(id, Duty::Serving);
+        }
+    }
+
+    // --- membership and outgoing links ---
+
+    fn learn(&mut self, id: NodeId, subject: NodeId, version: u64, duty: Option<Duty>) {
+        let Some(node) = self.node_mut(id) else { return };
+        let known = node.view.entry(subject).or_insert((0, None));
+        if known.0 >= version {
+            return;
+        }
+        *known = (version, duty);
+        story::tell_all((id, "learns of", subject, duty));
+        let serves = |duty: Duty| if duty == Duty::Serving { Serves::Yes } else { Serves::No };
+        let nodes: BTreeMap<NodeId, Serves> = node.peers().map(|(peer, duty)| (peer, serves(duty))).collect();
+        for core in 0..node.cores.len() {
+            self.roster_changed(id, core, &nodes);
+        }
+    }
+
+    fn roster_changed(&mut self, id: NodeId, core: usize, nodes: &BTreeMap<NodeId, Serves>) {
+        let Some(node) = self.node_mut(id) else { return };
+        let links = node.links.keys().filter(|(of, peer)| *of == core && !nodes.contains_key(peer));
+        for (_, peer) in links.copied().collect::<Vec<_>>() {
+            let link = self.node_mut(id).and_then(|node| node.links.remove(&(core, peer)));
+            if let Some((conn, _)) = link.and_then(|link| link.up) {
+                self.wire.hang_up(conn, id, &mut self.world);
+            }
+            self.with_core(id, core, |core, now, port| core.link_down(peer, now, port));
+        }
+        self.with_core(id, core, |core, now, _| core.nodes(nodes.clone(), now));
+        for peer in nodes.keys().copied() {
+            let Some(node) = self.node_mut(id) else { return };
+            if !node.links.contains_key(&(core, peer)) {
+                node.links.insert((core, peer), Link::default());
+                self.world.after(0, Event::Node(id, Input::Dial { core, peer }));
+            }
+        }
+    }
+
+    fn dial(&mut self, id: NodeId, core: usize, peer: NodeId) {
+        let wanted = |node: &mut Node| node.links.get(&(core, peer)).is_some_and(|link| link.up.is_none());
+        if !self.node_mut(id).is_some_and(wanted) {
+            return;
+        }
+        let stalled = self.wire.stalled_until(id, peer) > self.world.now_us();
+        if stalled || !self.is_awake(peer) {
+            let pause_us = self.world.between(20_000, 100_000);
+            self.world.after(pause_us, Event::Node(id, Input::Dial { core, peer }));
+            return;
+        }
+        let conn = self.wire.open(id, core, peer, &mut self.world);
+        if let Some(node) = self.node_mut(peer) {
+            node.incoming.insert(conn, Incoming { from: id, received: 0, input: BytesMut::new() });
+        }
+        let delay_us = self.world.between(200, 2_000);
+        self.world.after(delay_us, Event::Node(id, Input::Linked(conn)));
+    }
+
+    fn linked(&mut self, id: NodeId, conn: ConnId) {
+        let Some((core, peer)) = self.wire.conn(conn).map(|conn| (conn.core, conn.acceptor)) else { return };
+        let link = self.node_mut(id).and_then(|node| node.links.get_mut(&(core, peer)));
+        match link.filter(|link| link.up.is_none()) {
+            Some(link) => *link = Link { up: Some((conn, BytesMut::new())), was_up: true },
+            None => return self.wire.hang_up(conn, id, &mut self.world),
+        }
+        story::tell_all((id, core, "link up to", peer));
+        self.with_core(id, core, |core, _, port| core.link_up(peer, port));
+    }
+
+    fn replies(&mut self, id: NodeId, conn: ConnId, bytes: &[u8]) {
+        let Some((core, peer)) = self.wire.conn(conn).map(|conn| (conn.core, conn.acceptor)) else { return };
+        let link = self.node_mut(id).and_then(|node| node.links.get_mut(&(core, peer)));
+        let Some((_, input)) = link.and_then(|link| link.up.as_mut()).filter(|(up, _)| *up == conn) else { return };
+        input.extend_from_slice(bytes);
+        let mut replies = Vec::new();
+        while let Some(reply) = frame::take_reply(input).expect("our own bytes are frames") {
+            replies.push(reply);
+        }
+        if !replies.is_empty() {
+            self.with_core(id, core, |core, now, port| core.replied(peer, replies, now, port));
+        }
+    }
+
+    fn closed(&mut self, id: NodeId, conn: ConnId, end: End) {
+        let Some((core, peer)) = self.wire.conn(conn).map(|conn| (conn.core, conn.acceptor)) else { return };
+        let Some(node) = self.node_mut(id) else { return };
+        if end == End::Acceptor {
+            node.incoming.remove(&conn);
+            return;
+        }
+        let link = node.links.get_mut(&(core, peer));
+        let Some(link) = link.filter(|link| link.up.as_ref().is_some_and(|(up, _)| *up == conn)) else { return };
+        link.up = None;
+        story::tell_all((id, core, "link down to", peer));
+        self.with_core(id, core, |core, now, port| core.link_down(peer, now, port));
+        let pause_us = self.world.between(0, 2_000);
+        self.world.after(pause_us, Event::Node(id, Input::Dial { core, peer }));
+    }
+
+    // --- the accepting side ---
+
+    fn requests(&mut self, id: NodeId, conn: ConnId, bytes: &[u8]) {
+        let machine = crate::cluster::machine_of(id);
+        let (now, canary) = (self.world.moment(), self.canary);
+        let node = self.machines[machine].node.as_mut().filter(|node| node.id == id);
+        let Some((slots, incoming)) = node.and_then(|node| Some((&node.slots, node.incoming.get_mut(&conn)?))) else {
+            return;
+        };
+        incoming.input.extend_from_slice(bytes);
+        let (before, mut replies) = (incoming.received, Vec::new());
+        while let Some(request) = frame::take_request(&mut incoming.input, incoming.from).expect("bytes are frames") {
+            match request {
+                Request::Update(update) if canary == Some(Canary::AckBeforeApply) => {
+                    incoming.received += 1;
+                    let delay_us = self.world.between(1_000, 40_000);
+                    self.world.after(delay_us, Event::Node(id, Input::LateApply(update)));
+                }
+                Request::Update(update) => {
+                    incoming.received += 1;
+                    let (session, told) = (update.id(), format!("{update:?}"));
+                    let objection = take_update(slots, update, now, canary);
+                    story::tell(session, id, || format!("from {:?} {told}: {objection:?}", incoming.from));
+                    replies.extend(objection.map(|objection| Reply::Objection(incoming.received, objection)));
+                }
+                Request::Touch { id, idle } => slots.with(id, |slot| replica::touched(slot, idle, now)),
+                Request::Claim(ticket, request) => {
+                    let delay_us = self.world.between(0, 200);
+                    self.world.after(delay_us, Event::Node(id, Input::Asked(Ask { conn, ticket, request })));
+                }
+            }
+        }
+        replies.extend((incoming.received > before).then_some(Reply::Ack(incoming.received)));
+        self.reply(conn, &replies);
+    }
+
+    fn reply(&mut self, conn: ConnId, replies: &[Reply]) {
+        let mut out = BytesMut::new();
+        replies.iter().for_each(|reply| frame::put_reply(&mut out, reply));
+        self.wire.write(conn, End::Dialer, &out, &mut self.world);
+    }
+
+    /// `Doorway::claim`: a session that this node owns and is to give away is given after its running request.
+    fn asked(&mut self, id: NodeId, ask: Ask) {
+        let session = ask.request.id;
+        let Some(node) = self.node_mut(id) else { return };
+        let owns = |slot: &mut Option<Slot>| Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned);
+        let owned = node.slots.with(session, owns);
+        let stays = owned && !ask.request.insist && node.serves(id);
+        if !owned || stays {
+            return self.promise(id, ask);
+        }
+        node.next_ask += 1;
+        let who = Who::Ask(node.next_ask);
+        node.asks.insert(node.next_ask, ask);
+        self.want_turn(id, session, who, CLAIM_TIMEOUT);
+    }
+
+    /// Answers a claim now.
+    pub(crate) fn promise(&mut self, id: NodeId, ask: Ask) {
+        let now = self.world.moment();
+        let Some(node) = self.node_mut(id) else { return };
+        let Ask { conn, ticket, request } = ask;
+        let answer =
+            node.slots.with(request.id, |slot| replica::promise(slot, &request, |owner| node.serves(owner), now));
+        story::tell(request.id, id, || format!("asked for {:?}: {answer:?}", request.epoch));
+        self.answer_later(id, conn, ticket, answer);
+    }
+
+    /// Answers a claim whose turn did not come.
+    pub(crate) fn keep(&mut self, id: NodeId, ask: &Ask) {
+        self.answer_later(id, ask.conn, ask.ticket, Answer::Owned(id));
+    }
+
+    fn answer_later(&mut self, id: NodeId, conn: ConnId, ticket: Ticket, answer: Answer) {
+        let delay_us = self.world.between(0, 100);
+        self.world.after(delay_us, Event::Node(id, Input::Answered(conn, ticket, answer)));
+    }
+}
+
+/// Takes an update into the slots and says what speaks against it.
+fn take_update(slots: &SimSlots, update: Update, now: Moment, canary: Option<Canary>) -> Option<Objection> {
+    let (id, kept) = (update.id(), canary.map(|_| update.clone()));
+    let applied = slots.with(id, |slot| replica::apply(slot, update, now));
+    if let (Some(canary), Some(update)) = (canary, kept)
+        && canary::spoils(canary, slots, &update, applied, now)
+    {
+        return None;
+    }
+    match applied {
+        Applied::Applied | Applied::Duplicate => None,
+        Applied::Gap => Some(Objection::Gap),
+        Applied::Fenced(epoch) => Some(Objection::Fenced(epoch)),
+        Applied::Ended(stamp) => Some(Objection::Ended(stamp)),
+    }
+}

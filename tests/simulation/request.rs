@@ -1,0 +1,299 @@
+//! A request on its way through a node: turn, ownership, page, commit, copies, answer.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tasuki::{
+    membership::Duty,
+    names::{ContextPath, NodeId, SessionId},
+    replication::{
+        core::{ClaimEnded, Wish},
+        ledger::Verdict,
+    },
+    session::{
+        Slots,
+        draft::{Change, Draft},
+        replica::{self, Birth, Committed, NotOwner, Reach, Record, Slot, Standing, Undo},
+        stamp::Stamp,
+    },
+};
+
+use crate::{
+    Canary, canary,
+    client::{Call, Heard, Op, Outcome, Seen},
+    cluster::{Cluster, machine_of},
+    node::{Input, Node, TurnQueue, Who},
+    story,
+    world::Event,
+};
+
+/// The longest wait of a request for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// The longest a page takes.
+const PAGE_US: u64 = 2_000;
+
+/// Names a request within one life of a node.
+pub(crate) type JobId = u64;
+
+/// A request that has been taken in.
+#[derive(Debug)]
+pub(crate) struct Job {
+    call: Call,
+    worker: usize,
+    session: SessionId,
+    changes: Vec<Change>,
+    seen: Option<Seen>,
+    undo: Option<Undo>,
+    stamp: Option<Stamp>,
+}
+
+impl Cluster {
+    /// Something of a request happens to a node that is awake.
+    pub(crate) fn request_input(&mut self, id: NodeId, input: Input) {
+        match input {
+            Input::Request(call) => self.take_in(id, call),
+            Input::Turn(_, Who::Job(job)) => self.examine(id, job),
+            Input::Turn(session, Who::Ask(number)) => {
+                if let Some(ask) = self.node_mut(id).and_then(|node| node.asks.remove(&number)) {
+                    self.promise(id, ask);
+                }
+                self.end_turn(id, session, Who::Ask(number));
+            }
+            Input::TurnLate(session, who) => self.turn_late(id, session, who),
+            Input::Rendered(job) => self.commit(id, job),
+            Input::Claimed(job, ended) => self.claimed(id, job, ended),
+            Input::Verdict(job, verdict) => self.verdict(id, job, verdict),
+            _ => {}
+        }
+    }
+
+    fn take_in(&mut self, id: NodeId, call: Call) {
+        let worker = self.world.between(1, self.rules.workers as u64) as usize;
+        let drawn = self.draw_session();
+        let Some(node) = self.node_mut(id) else { return };
+        let new = call.session.is_none();
+        let session = call.session.unwrap_or(drawn);
+        node.next_job += 1;
+        let job = node.next_job;
+        let call_is_refused = node.duty != Duty::Serving;
+        node.jobs
+            .insert(job, Job { call, worker, session, changes: Vec::new(), seen: None, undo: None, stamp: None });
+        if call_is_refused {
+            self.answer(id, job, Outcome::RetryAny);
+        } else if new {
+            self.render(id, job);
+        } else {
+            self.want_turn(id, session, Who::Job(job), TURN_TIMEOUT);
+        }
+    }
+
+    // --- turns ---
+
+    /// Waits for the turn of a session behind those who came before.
+    pub(crate) fn want_turn(&mut self, id: NodeId, session: SessionId, who: Who, patience: Duration) {
+        let Some(node) = self.node_mut(id) else { return };
+        match node.turns.get_mut(&session) {
+            Some(queue) => {
+                queue.waiting.push_back(who);
+                let late = Input::TurnLate(session, who);
+                self.world.after(patience.as_micros() as u64, Event::Node(id, late));
+            }
+            None => {
+                node.turns.insert(session, TurnQueue { holder: who, waiting: Default::default() });
+                self.world.after(0, Event::Node(id, Input::Turn(session, who)));
+            }
+        }
+    }
+
+    fn end_turn(&mut self, id: NodeId, session: SessionId, who: Who) {
+        let Some(node) = self.node_mut(id) else { return };
+        let Some(queue) = node.turns.get_mut(&session).filter(|queue| queue.holder == who) else { return };
+        match queue.waiting.pop_front() {
+            Some(next) => {
+                queue.holder = next;
+                self.world.after(0, Event::Node(id, Input::Turn(session, next)));
+            }
+            None => drop(node.turns.remove(&session)),
+        }
+    }
+
+    fn turn_late(&mut self, id: NodeId, session: SessionId, who: Who) {
+        let Some(queue) = self.node_mut(id).and_then(|node| node.turns.get_mut(&session)) else { return };
+        let Some(at) = queue.waiting.iter().position(|waiting| *waiting == who) else { return };
+        queue.waiting.remove(at);
+        match who {
+            Who::Job(job) => self.answer(id, job, Outcome::Busy),
+            Who::Ask(number) => {
+                if let Some(ask) = self.node_mut(id).and_then(|node| node.asks.remove(&number)) {
+                    self.keep(id, &ask);
+                }
+            }
+        }
+    }
+
+    // --- ownership ---
+
+    fn examine(&mut self, id: NodeId, job: JobId) {
+        let Some(node) = self.node_mut(id) else { return };
+        let Some(Job { session, worker, call, .. }) = node.jobs.get(&job) else { return };
+        let (session, worker, insist) = (*session, *worker, call.insist);
+        match node.slots.with(session, |slot| replica::standing(slot, &ContextPath::root())) {
+            Standing::Owned => self.render(id, job),
+            Standing::Ended => self.answer(id, job, Outcome::NoSession),
+            Standing::Held { .. } | Standing::Unknown | Standing::OtherWebapp => {
+                let wish = Wish { id: session, context: ContextPath::root(), insist };
+                let claim = self.with_core(id, worker, |core, now, port| core.claim(wish, now, port));
+                let Some((claim, at_once)) = claim else { return };
+                match at_once.claimed {
+                    Some(ended) => self.claimed(id, job, ended),
+                    None => {
+                        if let Some(node) = self.node_mut(id) {
+                            node.claims.insert((worker, claim), job);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn claimed(&mut self, id: NodeId, job: JobId, ended: ClaimEnded) {
+        match ended {
+            ClaimEnded::Owner => self.render(id, job),
+            ClaimEnded::Nothing => self.answer(id, job, Outcome::NoSession),
+            ClaimEnded::Contended => self.answer(id, job, Outcome::RetryAny),
+            ClaimEnded::Elsewhere(owner) => {
+                let known = self.node_mut(id).is_some_and(|node| node.peers().any(|(peer, _)| peer == owner));
+                let outcome = if known { Outcome::Retry(machine_of(owner)) } else { Outcome::RetryAny };
+                self.answer(id, job, outcome);
+            }
+        }
+    }
+
+    // --- page and commit ---
+
+    fn render(&mut self, id: NodeId, job: JobId) {
+        let Some(node) = self.node_mut(id) else { return };
+        let slots = node.slots.clone();
+        let Some(Job { call, session, changes, seen, .. }) = node.jobs.get_mut(&job) else { return };
+        let known = slots.with(*session, |slot| Slot::live(slot).map(|record| record.attributes().collect::<Vec<_>>()));
+        let mut draft = Draft::of(call.session, known.unwrap_or_default());
+        call.op.apply(&mut draft);
+        *changes = draft.changes().to_vec();
+        *seen = Some(Seen::of(*session, id, &draft));
+        let delay_us = self.world.between(0, PAGE_US);
+        self.world.after(delay_us, Event::Node(id, Input::Rendered(job)));
+    }
+
+    fn commit(&mut self, id: NodeId, job: JobId) {
+        let now = self.world.moment();
+        let Some(node) = self.node_mut(id) else { return };
+        let slots = node.slots.clone();
+        let Some(Job { call, session, changes, worker, .. }) = node.jobs.get_mut(&job) else { return };
+        let (session, worker) = (*session, *worker);
+        let committed = slots.with(session, |slot| match call.op {
+            Op::End => replica::end(slot, session, now).map(Some),
+            _ if call.session.is_none() => Ok(Some(replica::create(slot, &birth(id, session), changes, now))),
+            _ if changes.is_empty() => Ok(None),
+            _ => replica::commit(slot, session, changes, now).map(Some),
+        });
+        match committed {
+            Err(NotOwner) => self.answer(id, job, Outcome::RetryAny),
+            Ok(None) => {
+                if slots.with(session, |slot| replica::touch(slot, now)) {
+                    self.with_core(id, worker, |core, _, port| core.touch(session, port));
+                }
+                self.done(id, job, 0);
+            }
+            Ok(Some(committed)) => self.replicate(id, job, committed),
+        }
+    }
+
+    fn replicate(&mut self, id: NodeId, job: JobId, Committed { update, undo }: Committed) {
+        let Some(node) = self.node_mut(id) else { return };
+        let Some(Job { session, worker, undo: kept, stamp, .. }) = node.jobs.get_mut(&job) else { return };
+        let (session, worker) = (*session, *worker);
+        *stamp = node.slots.with(session, |slot| match slot {
+            Some(Slot::Live(record)) => Some(Record::stamp(record)),
+            Some(Slot::Ended(tombstone)) => Some(tombstone.stamp),
+            None => None,
+        });
+        *kept = Some(undo);
+        if self.canary == Some(Canary::TurnEndsAtCommit) {
+            self.end_turn(id, session, Who::Job(job));
+        }
+        let wait = self.with_core(id, worker, |core, now, port| core.replicate(&update, now, port));
+        let Some((wait, at_once)) = wait else { return };
+        match canary::unproven(self.canary).or(at_once.verdict) {
+            Some(verdict) => self.verdict(id, job, verdict),
+            None => {
+                if let Some(node) = self.node_mut(id) {
+                    node.waits.insert((worker, wait), job);
+                }
+            }
+        }
+    }
+
+    fn verdict(&mut self, id: NodeId, job: JobId, verdict: Verdict) {
+        let now = self.world.moment();
+        let Some(node) = self.node_mut(id) else { return };
+        let Some(Job { call, session, undo, stamp, .. }) = node.jobs.get_mut(&job) else { return };
+        let (session, undo, stamp) = (*session, undo.take(), *stamp);
+        // Two nodes may end the same session: an end takes nothing from another.
+        let exclusive = call.op != Op::End;
+        story::tell(session, id, || format!("{stamp:?}: {verdict:?}"));
+        match verdict {
+            Verdict::Held(copies) => {
+                if let Some(stamp) = stamp.filter(|_| copies > 1 && exclusive) {
+                    self.checker.committed(session, stamp);
+                }
+                self.done(id, job, copies);
+            }
+            Verdict::Fenced(epoch) => {
+                if let Some(undo) = undo {
+                    node.slots.unwatched(session, |slot| replica::undo(slot, undo, epoch));
+                }
+                // Another holder may have taken it before it heard of the claim, and the new owner from that holder.
+                self.answer(id, job, Outcome::Fenced);
+            }
+            Verdict::Ended(stamp) => {
+                node.slots.with(session, |slot| replica::bury(slot, stamp, now));
+                self.answer(id, job, Outcome::NoSession);
+            }
+        }
+    }
+
+    // --- answers ---
+
+    fn done(&mut self, id: NodeId, job: JobId, copies: usize) {
+        let seen = self.node_mut(id).and_then(|node| node.jobs.get_mut(&job)?.seen.take());
+        if let Some(seen) = seen {
+            self.answer(id, job, Outcome::Done(Seen { copies, ..seen }));
+        }
+    }
+
+    fn answer(&mut self, id: NodeId, job: JobId, outcome: Outcome) {
+        let Some(Job { call, session, .. }) = self.node_mut(id).and_then(|node| node.jobs.remove(&job)) else { return };
+        self.end_turn(id, session, Who::Job(job));
+        story::tell(session, id, || format!("{:?} of tab {} try {}: {outcome:?}", call.op, call.tab, call.attempt));
+        let delay_us = self.world.between(50, 1_000);
+        let heard = Heard::Answer { call: call.number, attempt: call.attempt, from: id, outcome };
+        self.world.after(delay_us, Event::Tab(call.tab, heard));
+    }
+
+    fn draw_session(&mut self) -> SessionId {
+        let (high, low) = (self.world.between(0, u64::MAX), self.world.between(0, u64::MAX));
+        SessionId((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
+    }
+}
+
+impl Node {
+    /// The sessions and values it holds, for comparison with other nodes.
+    pub(crate) fn holdings(&self) -> BTreeMap<SessionId, Slot> {
+        self.slots.all()
+    }
+}
+
+fn birth(me: NodeId, id: SessionId) -> Birth<'static> {
+    static ROOT: std::sync::LazyLock<ContextPath> = std::sync::LazyLock::new(ContextPath::root);
+    Birth { id, me, context: &ROOT, reach: Reach::Cluster, timeout: Some(Duration::from_secs(1_800)) }
+}

@@ -1,0 +1,198 @@
+//! TCP as the links know it: in order and complete within one connection, until the connection is cut.
+//!
+//! A cut loses what is under way from a drawn moment on, which may be in the middle of a frame; the two ends notice at
+//! different times. Connections do not know of each other, so the several links of one node overtake one another.
+
+use std::collections::BTreeMap;
+
+use tasuki::names::NodeId;
+
+use crate::{
+    cluster::machine_of,
+    node::Input,
+    world::{Event, World},
+};
+
+/// Names a connection of the whole run.
+pub(crate) type ConnId = u64;
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The replicator that connected.
+    Dialer,
+    /// The node that accepted.
+    Acceptor,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    /// Who connected.
+    pub(crate) dialer: NodeId,
+    /// Which of its replicators.
+    pub(crate) core: usize,
+    /// Who accepted.
+    pub(crate) acceptor: NodeId,
+    base_us: u64,
+    /// By the end they go to: arrival of the last bytes, bytes not yet read, when bytes cease to arrive.
+    lanes: [Lane; 2],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lane {
+    last_us: u64,
+    unread: usize,
+    lost_after_us: u64,
+}
+
+/// All connections, and what is wrong with the network.
+#[derive(Default)]
+pub(crate) struct Wire {
+    conns: BTreeMap<ConnId, Conn>,
+    next: ConnId,
+    /// Pairs of machines between which nothing arrives before this time.
+    stalled: BTreeMap<(usize, usize), u64>,
+    /// Machines whose bytes take long until this time, and how long.
+    slow: BTreeMap<usize, (u64, u64)>,
+}
+
+impl Wire {
+    /// Opens a connection; it is up at the acceptor at once and at the dialer when it hears of it.
+    pub(crate) fn open(&mut self, dialer: NodeId, core: usize, acceptor: NodeId, world: &mut World) -> ConnId {
+        self.next += 1;
+        let base_us = if world.percent(10) { world.between(2_000, 30_000) } else { world.between(50, 400) };
+        let lane = Lane { last_us: world.now_us(), unread: 0, lost_after_us: u64::MAX };
+        self.conns.insert(self.next, Conn { dialer, core, acceptor, base_us, lanes: [lane; 2] });
+        self.next
+    }
+
+    /// A connection that was opened.
+    pub(crate) fn conn(&self, id: ConnId) -> Option<&Conn> {
+        self.conns.get(&id)
+    }
+
+    /// The connections of which `wanted` holds.
+    pub(crate) fn select(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<ConnId> {
+        self.conns.iter().filter(|(_, conn)| wanted(conn)).map(|(id, _)| *id).collect()
+    }
+
+    /// Bytes on their way to an end, or waiting there.
+    pub(crate) fn unread(&self, id: ConnId, to: End) -> usize {
+        self.conns.get(&id).map_or(0, |conn| conn.lanes[to as usize].unread)
+    }
+
+    /// Writes bytes towards an end; now and then they arrive in two parts.
+    pub(crate) fn write(&mut self, id: ConnId, to: End, bytes: &[u8], world: &mut World) {
+        if bytes.is_empty() {
+            return;
+        }
+        let cut_at = if world.percent(5) { world.between(0, bytes.len() as u64 - 1) as usize } else { 0 };
+        for part in [&bytes[..cut_at], &bytes[cut_at..]].into_iter().filter(|part| !part.is_empty()) {
+            let Some(at_us) = self.arrival(id, to, world) else { return };
+            let Some(conn) = self.conns.get_mut(&id) else { return };
+            conn.lanes[to as usize].unread += part.len();
+            let input = Input::Bytes { conn: id, end: to, bytes: part.to_vec() };
+            world.at(at_us, Event::Node(conn.at(to), input));
+        }
+    }
+
+    /// What of these bytes arrives now, and nothing of what was lost in a cut.
+    pub(crate) fn arrive(&mut self, id: ConnId, to: End, mut bytes: Vec<u8>, world: &mut World) -> Option<Vec<u8>> {
+        let lane = &mut self.conns.get_mut(&id)?.lanes[to as usize];
+        if lane.lost_after_us == 0 {
+            return None;
+        }
+        if world.now_us() > lane.lost_after_us {
+            // The first loss may leave a part; everything behind it is gone.
+            lane.lost_after_us = 0;
+            bytes.truncate(world.between(0, bytes.len() as u64) as usize);
+        }
+        (!bytes.is_empty()).then_some(bytes)
+    }
+
+    /// An end has read bytes.
+    pub(crate) fn read(&mut self, id: ConnId, to: End, count: usize) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            let lane = &mut conn.lanes[to as usize];
+            lane.unread = lane.unread.saturating_sub(count);
+        }
+    }
+
+    /// Until when nothing arrives between two machines.
+    pub(crate) fn stalled_until(&self, a: NodeId, b: NodeId) -> u64 {
+        self.stalled.get(&pair(machine_of(a), machine_of(b))).copied().unwrap_or(0)
+    }
+
+    /// Stops everything between two machines until a time; TCP repeats it afterwards.
+    pub(crate) fn stall(&mut self, a: usize, b: usize, until_us: u64) {
+        self.stalled.insert(pair(a, b), until_us);
+    }
+
+    /// Makes a machine's bytes slow until a time.
+    pub(crate) fn slow_down(&mut self, machine: usize, until_us: u64, by_us: u64) {
+        self.slow.insert(machine, (until_us, by_us));
+    }
+
+    /// Cuts a connection: what is under way is lost from a drawn moment on, and each end notices in its own time.
+    pub(crate) fn cut(&mut self, id: ConnId, world: &mut World) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        for end in [End::Dialer, End::Acceptor] {
+            let tail_us = if world.percent(50) { 0 } else { world.between(0, 2_000) };
+            let lane = &mut conn.lanes[end as usize];
+            lane.lost_after_us = lane.lost_after_us.min(world.now_us() + tail_us);
+            let noticed_us = tail_us + world.between(1, 20_000);
+            let to = conn.at(end);
+            world.after(noticed_us, Event::Node(to, Input::Closed { conn: id, end }));
+        }
+    }
+
+    /// A process has ended and its kernel lives on: what was written arrives, then the end of the stream.
+    pub(crate) fn hang_up(&mut self, id: ConnId, gone: NodeId, world: &mut World) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let other = if conn.dialer == gone { End::Acceptor } else { End::Dialer };
+        let at_us = conn.lanes[other as usize].last_us.max(world.now_us()) + 1;
+        let lane = &mut conn.lanes[other as usize];
+        lane.lost_after_us = lane.lost_after_us.min(at_us);
+        world.at(at_us, Event::Node(conn.at(other), Input::Closed { conn: id, end: other }));
+    }
+
+    /// A machine has lost its power: what was under way from it is gone, and nobody is told.
+    pub(crate) fn vanish(&mut self, id: ConnId, gone: NodeId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let other = if conn.dialer == gone { End::Acceptor } else { End::Dialer };
+        conn.lanes[other as usize].lost_after_us = 0;
+    }
+
+    fn arrival(&mut self, id: ConnId, to: End, world: &mut World) -> Option<u64> {
+        let conn = self.conns.get(&id)?;
+        let machines = [machine_of(conn.dialer), machine_of(conn.acceptor)];
+        let slowed = machines.iter().filter_map(|machine| self.slow.get(machine));
+        let extra_us = slowed.filter(|(until, _)| *until > world.now_us()).map(|(_, by)| by).max().copied();
+        let stalled_us = self.stalled_until(conn.dialer, conn.acceptor);
+        let conn = self.conns.get_mut(&id)?;
+        let delay_us = conn.base_us + world.between(0, conn.base_us / 2) + extra_us.unwrap_or(0);
+        let lane = &mut conn.lanes[to as usize];
+        lane.last_us = lane.last_us.max(world.now_us().max(stalled_us) + delay_us);
+        Some(lane.last_us)
+    }
+}
+
+impl Conn {
+    /// The node at an end.
+    pub(crate) fn at(&self, end: End) -> NodeId {
+        match end {
+            End::Dialer => self.dialer,
+            End::Acceptor => self.acceptor,
+        }
+    }
+
+    /// Whether a node is at one of the ends.
+    pub(crate) fn touches(&self, node: NodeId) -> bool {
+        self.dialer == node || self.acceptor == node
+    }
+}
+
+fn pair(a: usize, b: usize) -> (usize, usize) {
+    (a.min(b), a.max(b))
+}
