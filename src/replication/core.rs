@@ -341,7 +341,7 @@ impl<S: Slots> Core<S> {
         let me = self.slots.me();
         let intent = self.slots.with(wish.id, |slot| replica::claim(slot, me, above));
         self.next_ticket = self.next_ticket.wrapping_add(1);
-        let owner = above.or(intent.before).map(|epoch| epoch.node).filter(|owner| self.ledger.is_in_sync(*owner));
+        let owner = above.or(intent.before).map(|epoch| epoch.node).filter(|owner| self.waits_for(*owner));
         let round = owner.map_or(Round::Everyone, Round::Owner);
         let (claim, deadline) = (Claim::new(intent.epoch, []), now);
         let asking = Asking { for_whom, wish, claim, intent, deadline, tries, round };
@@ -366,7 +366,8 @@ impl<S: Slots> Core<S> {
             Round::Owner(owner) => *peer == owner,
             Round::Everyone => Some(*peer) != but,
         };
-        let asked = self.ledger.in_sync().filter(wanted).filter(|peer| port.send(*peer, &message) == Queued::Yes);
+        let asked = self.ledger.peers().filter(wanted).filter(|peer| port.send(*peer, &message) == Queued::Yes);
+        let asked = asked.filter(|peer| self.waits_for(*peer));
         asking.claim = Claim::new(asking.intent.epoch, asked).with_copy(newest);
         asking.deadline = now + self.config.claim_timeout;
         let outcome = asking.claim.outcome();
@@ -412,6 +413,13 @@ impl<S: Slots> Core<S> {
         } else {
             self.ask(for_whom, wish, tries + 1, Some(above), now, port);
         }
+    }
+
+    /// Whether an answer of this peer is waited for. Those that lag are asked and not waited for; but when all of them
+    /// do, it may be this node that was away, and then nobody but they can tell it.
+    fn waits_for(&self, peer: NodeId) -> bool {
+        self.ledger.is_in_sync(peer)
+            || (self.ledger.in_sync().next().is_none() && self.ledger.peers().any(|known| known == peer))
     }
 
     /// The owner as this node knows it, if it has a link, serves, and is not this node.
@@ -482,3 +490,6 @@ fn release(settled: impl IntoIterator<Item = Settled>, port: &mut impl Port) {
         port.settled(wait, verdict);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -634,6 +634,17 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_is_promised_by_a_member_that_knows_of_it_from_a_fence() {
+        let (mut a, birth) = created(A);
+        let mut b = None;
+        apply(&mut b, birth, NOW);
+        let asked = request(&mut b, B, true);
+        let late = commit(&mut a, ID, &set("n", 5), NOW).unwrap();
+        undo(&mut a, late.undo, asked.epoch);
+        assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Promised(None));
+    }
+
+    #[test]
     fn a_refused_commit_is_taken_back() {
         let (mut a, birth) = created(A);
         let mut b = None;

@@ -162,7 +162,8 @@ impl Checker {
     }
 
     /// Everything has healed and nothing is under way: all nodes agree with each other and with what users were told.
-    pub(crate) fn settled(&mut self, nodes: &[BTreeMap<SessionId, Slot>]) {
+    /// `lenient` does not mind when only some remember the end of a session.
+    pub(crate) fn settled(&mut self, nodes: &[BTreeMap<SessionId, Slot>], lenient: bool) {
         for (id, shadow) in &self.sessions {
             for held in nodes {
                 if let Some(what) = disagreement(shadow, held.get(id)) {
@@ -173,8 +174,11 @@ impl Checker {
         let Some((first, others)) = nodes.split_first() else { return };
         let ids: BTreeSet<&SessionId> = nodes.iter().flat_map(|held| held.keys()).collect();
         for id in ids {
-            let expected = first.get(id).map(essence);
-            if let Some(other) = others.iter().find(|held| held.get(id).map(essence) != expected) {
+            let of = |held: &BTreeMap<SessionId, Slot>| {
+                held.get(id).map(essence).filter(|known| !lenient || known.is_some())
+            };
+            let expected = of(first);
+            if let Some(other) = others.iter().find(|held| of(held) != expected) {
                 let (here, there) = (first.get(id), other.get(id));
                 self.violation.get_or_insert(format!("{id:?}: nodes disagree at the end: {here:?} and {there:?}"));
             }

@@ -22,9 +22,6 @@ const BALANCER_TIMEOUT_US: u64 = 400_000;
 /// Members tried for one request.
 const MAX_ATTEMPTS: usize = 8;
 
-/// The longest time between two requests of a tab.
-const THINK_US: u64 = 40_000;
-
 /// How long the balancer leaves out a member that did not answer.
 const FAILED_US: u64 = 300_000;
 
@@ -201,17 +198,14 @@ impl Cluster {
         let op = self.draw_op(tab, session.is_some());
         self.next_call += 1;
         let (number, since_us) = (self.next_call, self.world.now_us());
-        let target = if session.is_some() {
-            machine
-        } else {
-            self.world.between(0, self.machines.len() as u64 - 1) as usize
-        };
+        let target =
+            if session.is_some() { machine } else { self.world.between(0, self.machines.len() as u64 - 1) as usize };
         let avoid = BTreeSet::new();
         let pending = Pending { number, attempt: 0, op, session, target, maybe: false, avoid, since_us };
         self.tabs[tab].current = Some(pending);
         self.checker.issued(tab, number, session, op);
         let failed = self.failed_until[target] > since_us;
-        if failed { self.try_another(tab) } else { self.send(tab, target, false) }
+        if failed { self.choose(tab) } else { self.send(tab, target, false) }
     }
 
     fn draw_op(&mut self, tab: usize, has_session: bool) -> Op {
@@ -288,9 +282,17 @@ impl Cluster {
 
     /// The member refused, is gone, or cannot take it: the next one is to take the session over.
     fn try_another(&mut self, tab: usize) {
+        if let Some(pending) = self.tabs[tab].current.as_mut() {
+            pending.avoid.insert(pending.target);
+        }
+        self.choose(tab);
+    }
+
+    /// Sends to the member that every balancer would choose among those that were not tried and seem good, or were not
+    /// tried at least.
+    fn choose(&mut self, tab: usize) {
         let now_us = self.world.now_us();
-        let Some(pending) = self.tabs[tab].current.as_mut() else { return };
-        pending.avoid.insert(pending.target);
+        let Some(pending) = self.tabs[tab].current.as_ref() else { return };
         let untried = |machine: &usize| !pending.avoid.contains(machine);
         let all: Vec<usize> = (0..self.machines.len()).filter(untried).collect();
         let good: Vec<usize> = all.iter().copied().filter(|machine| self.failed_until[*machine] <= now_us).collect();
@@ -336,7 +338,7 @@ impl Cluster {
     }
 
     fn think(&mut self, tab: usize) {
-        let delay_us = self.world.between(0, THINK_US);
+        let delay_us = self.world.between(0, self.rules.think_us);
         self.world.after(delay_us, Event::Tab(tab, Heard::Wake));
     }
 }

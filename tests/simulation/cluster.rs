@@ -2,13 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tasuki::{
-    membership::Duty,
-    names::NodeId,
-    replication::core::CoreConfig,
-    session::Slots,
-    settings::Ack,
-};
+use tasuki::{membership::Duty, names::NodeId, replication::core::CoreConfig, session::Slots, settings::Ack};
 
 use crate::{
     Canary,
@@ -46,6 +40,8 @@ pub(crate) struct Rules {
     pub(crate) workers: usize,
     /// Bytes on their way to a peer on one link, before it counts as full.
     pub(crate) queue_bytes: usize,
+    /// The longest time between two requests of a tab.
+    pub(crate) think_us: u64,
     ack: Ack,
 }
 
@@ -92,6 +88,7 @@ impl Cluster {
         let rules = Rules {
             workers: world.between(1, 2) as usize,
             queue_bytes: if world.percent(20) { world.between(500, 4_000) as usize } else { 1 << 20 },
+            think_us: if world.percent(30) { 3_000 } else { 40_000 },
             ack: if world.percent(80) { Ack::One } else { Ack::All },
         };
         let users = world.between(1, 4) as usize;

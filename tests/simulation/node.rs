@@ -25,8 +25,7 @@ use tasuki::{
 };
 
 use crate::{
-    Canary,
-    canary,
+    Canary, canary,
     client::Call,
     cluster::Cluster,
     request::{Job, JobId},
@@ -126,6 +125,8 @@ pub(crate) struct Node {
     pub(crate) claims: BTreeMap<(usize, ClaimId), JobId>,
     links: BTreeMap<(usize, NodeId), Link>,
     incoming: BTreeMap<ConnId, Incoming>,
+    /// Of a node that asks one peer for each claim: which one.
+    asked: Vec<BTreeMap<Ticket, NodeId>>,
     born_us: u64,
     discovered: bool,
 }
@@ -158,7 +159,7 @@ pub(crate) struct Desk {
     claimed: Vec<(ClaimId, ClaimEnded)>,
     needs: Vec<NodeId>,
     canary: Option<Canary>,
-    asked: Option<NodeId>,
+    asked: BTreeMap<Ticket, NodeId>,
 }
 
 /// What a core decided before its caller could begin to wait.
@@ -170,8 +171,11 @@ pub(crate) struct AtOnce {
 
 impl Port for Desk {
     fn send(&mut self, peer: NodeId, request: &Request) -> Queued {
-        let one_peer_only = self.canary == Some(Canary::ClaimAsksOnePeer) && matches!(request, Request::Claim(..));
-        if one_peer_only && *self.asked.get_or_insert(peer) != peer {
+        let one_peer_only = self.canary == Some(Canary::ClaimAsksOnePeer);
+        if let Request::Claim(ticket, _) = request
+            && one_peer_only
+            && *self.asked.entry(*ticket).or_insert(peer) != peer
+        {
             return Queued::Full;
         }
         self.queue(peer, |out| frame::put_request(out, request))
@@ -231,6 +235,7 @@ impl Node {
             claims: BTreeMap::new(),
             links: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            asked: vec![BTreeMap::new(); workers + 1],
             born_us,
             discovered: false,
         }
@@ -253,10 +258,8 @@ impl Node {
 
     /// What is still under way or waited for.
     pub(crate) fn unfinished(&self, now: Moment) -> Option<String> {
-        let in_flight: usize = self
-            .peers()
-            .flat_map(|(peer, _)| self.cores.iter().map(move |core| core.peer(peer, now).in_flight))
-            .sum();
+        let in_flight: usize =
+            self.peers().flat_map(|(peer, _)| self.cores.iter().map(move |core| core.peer(peer, now).in_flight)).sum();
         let counts = [self.jobs.len(), self.turns.len(), self.waits.len(), self.claims.len(), in_flight];
         let named = "jobs, turns, waits, claims, updates in flight";
         (counts != [0; 5]).then(|| format!("{:?} still has {counts:?} of {named}", self.id))
@@ -341,9 +344,10 @@ impl Cluster {
             claimed: Vec::new(),
             needs: Vec::new(),
             canary,
-            asked: None,
+            asked: std::mem::take(&mut node.asked[core]),
         };
         let result = act(&mut node.cores[core], now, &mut desk);
+        node.asked[core] = std::mem::take(&mut desk.asked);
         for (peer, bytes) in &desk.out {
             self.wire.write(conns[peer], End::Acceptor, bytes, &mut self.world);
         }

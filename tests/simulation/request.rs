@@ -76,8 +76,7 @@ impl Cluster {
         node.next_job += 1;
         let job = node.next_job;
         let call_is_refused = node.duty != Duty::Serving;
-        node.jobs
-            .insert(job, Job { call, worker, session, changes: Vec::new(), seen: None, undo: None, stamp: None });
+        node.jobs.insert(job, Job { call, worker, session, changes: Vec::new(), seen: None, undo: None, stamp: None });
         if call_is_refused {
             self.answer(id, job, Outcome::RetryAny);
         } else if new {

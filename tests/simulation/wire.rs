@@ -61,7 +61,7 @@ impl Wire {
     /// Opens a connection; it is up at the acceptor at once and at the dialer when it hears of it.
     pub(crate) fn open(&mut self, dialer: NodeId, core: usize, acceptor: NodeId, world: &mut World) -> ConnId {
         self.next += 1;
-        let base_us = if world.percent(10) { world.between(2_000, 30_000) } else { world.between(50, 400) };
+        let base_us = if world.percent(20) { world.between(2_000, 30_000) } else { world.between(50, 400) };
         let lane = Lane { last_us: world.now_us(), unread: 0, lost_after_us: u64::MAX };
         self.conns.insert(self.next, Conn { dialer, core, acceptor, base_us, lanes: [lane; 2] });
         self.next
