@@ -16,7 +16,7 @@ use crate::{
 #[test]
 fn a_client_that_gives_up_a_claim_does_not_disturb_the_next_one() {
     story(async {
-        let place = Place::new().set("SESSION__CLAIM_TIMEOUT", "300ms");
+        let place = Place::new().set("SESSION__CLAIM_TIMEOUT", "300ms").set("SESSION__ACK_TIMEOUT", "50ms");
         let cluster = Cluster::up_in(place, 2).await;
         let mut browser = cluster.browser();
         let (owner, _) = browser.count().await.unwrap();
