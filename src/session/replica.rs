@@ -492,18 +492,31 @@ fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
     verdict
 }
 
-/// Begins a claim: nobody of a lower epoch is listened to from here on.
+/// What a claim of `me` asks for. Changes nothing: see [`claim`].
 ///
 /// `above` is an epoch that refused an earlier try.
-pub fn claim(slot: &mut Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
-    let Some(record) = Slot::live_mut(slot) else {
+pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
+    let Some(record) = Slot::live(slot) else {
         let epoch = above.map_or(Epoch::first(me), |epoch| epoch.outranked_by(me));
         return Intent { epoch, have: None, before: None };
     };
     let before = record.promised;
-    record.promised = above.map_or(before, |epoch| epoch.max(before)).outranked_by(me);
+    let epoch = above.map_or(before, |epoch| epoch.max(before)).outranked_by(me);
+    Intent { epoch, have: Some(record.stamp), before: Some(before) }
+}
+
+/// Begins a claim: nobody of a lower epoch is listened to from here on.
+///
+/// # Errors
+/// A higher epoch that was promised to another node since the claim was intended.
+pub fn claim(slot: &mut Option<Slot>, epoch: Epoch) -> Result<(), Epoch> {
+    let Some(record) = Slot::live_mut(slot) else { return Ok(()) };
+    if record.promised > epoch {
+        return Err(record.promised);
+    }
+    record.promised = epoch;
     record.tenure = Tenure::Claiming;
-    Intent { epoch: record.promised, have: Some(record.stamp), before: Some(before) }
+    Ok(())
 }
 
 /// A member's answer to a claim. `serves` tells of a node whether it is live and answers requests: an owner that does
@@ -610,7 +623,8 @@ mod tests {
     }
 
     fn request(slot: &mut Option<Slot>, me: NodeId, insist: bool) -> ClaimRequest {
-        let Intent { epoch, have, .. } = claim(slot, me, None);
+        let Intent { epoch, have, .. } = intent(slot, me, None);
+        claim(slot, epoch).unwrap();
         ClaimRequest { id: ID, epoch, context: ContextPath::root(), have, insist }
     }
 
@@ -660,7 +674,8 @@ mod tests {
         let (mut a, birth) = created(A);
         let mut b = None;
         apply(&mut b, birth, NOW);
-        let intent = claim(&mut b, B, None);
+        let intent = intent(&b, B, None);
+        claim(&mut b, intent.epoch).unwrap();
         withdraw(&mut b, &intent);
         assert_eq!(apply(&mut b, committed(&mut a, 2), NOW), Applied::Applied);
     }
