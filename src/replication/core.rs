@@ -3,7 +3,7 @@
 //! Pure, as foca is: no clock, no socket, no randomness. The caller hands in the time, the slots and a [`Port`] through
 //! which the core acts; the actor does so with links and mailboxes, the simulator with queues.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     export::Export,
@@ -34,6 +34,8 @@ pub struct Core<S> {
     next_ticket: Ticket,
     next_claim: u64,
     exports: BTreeMap<NodeId, Export>,
+    /// Peers whose queue was full since the last tick: told once for all that was dropped.
+    dropped: BTreeSet<NodeId>,
 }
 
 /// The rules of one replicator.
@@ -166,6 +168,7 @@ impl<S: Slots> Core<S> {
             next_ticket: 0,
             next_claim: 0,
             exports: BTreeMap::new(),
+            dropped: BTreeSet::new(),
         }
     }
 
@@ -175,6 +178,7 @@ impl<S: Slots> Core<S> {
     /// seemed to be there has not been told of them by anyone: it is told everything again.
     pub fn nodes(&mut self, nodes: BTreeMap<NodeId, Serves>, now: Moment) {
         self.exports.retain(|peer, _| nodes.contains_key(peer));
+        self.dropped.retain(|peer| nodes.contains_key(peer));
         if self.nodes.keys().any(|node| !nodes.contains_key(node)) {
             let since = now - limits::EXPORT_AGAIN;
             self.exports.values_mut().for_each(|export| export.node_lost(since, now));
@@ -276,6 +280,9 @@ impl<S: Slots> Core<S> {
             let outcome = late.map(|asking| asking.claim.clone().expired());
             self.claim_ended(ticket, outcome, now, port);
         }
+        for peer in std::mem::take(&mut self.dropped) {
+            port.needs(peer);
+        }
         self.begin_exports(now);
         for peer in self.exports.keys().copied().collect::<Vec<_>>() {
             self.pump(peer, now, port);
@@ -286,7 +293,7 @@ impl<S: Slots> Core<S> {
     pub fn peer(&self, peer: NodeId, now: Moment) -> PeerState {
         PeerState {
             in_sync: self.ledger.is_in_sync(peer),
-            complete: self.exports.get(&peer).is_none_or(Export::is_complete),
+            complete: !self.dropped.contains(&peer) && self.exports.get(&peer).is_none_or(Export::is_complete),
             lag: self.ledger.lag(peer, now),
             in_flight: self.ledger.in_flight(peer),
         }
@@ -306,7 +313,7 @@ impl<S: Slots> Core<S> {
                     port.lagging(peer, Lagging::Full);
                 }
                 release(self.ledger.overflowed(peer), port);
-                port.needs(peer);
+                self.dropped.insert(peer);
             }
         }
     }
@@ -322,8 +329,10 @@ impl<S: Slots> Core<S> {
     }
 
     fn send_whole(&mut self, peer: NodeId, id: SessionId, wait: Option<WaitId>, now: Moment, port: &mut impl Port) {
-        if let Some(update) = self.slots.with(id, |slot| whole(slot, id, now)) {
-            self.send_update(peer, &update, wait, now, port);
+        match self.slots.with(id, |slot| whole(slot, id, now)) {
+            Some(update) => self.send_update(peer, &update, wait, now, port),
+            // It was forgotten here meanwhile.
+            None => release(wait.and_then(|wait| self.ledger.given_up(peer, wait)), port),
         }
     }
 

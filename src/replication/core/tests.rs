@@ -26,6 +26,7 @@ struct Desk {
     updates: Vec<(NodeId, SessionId)>,
     claimed: Vec<ClaimEnded>,
     exported: Vec<usize>,
+    needs: Vec<NodeId>,
     room: Option<usize>,
 }
 
@@ -53,7 +54,9 @@ impl Port for Desk {
         self.claimed.push(ended);
     }
 
-    fn needs(&mut self, _: NodeId) {}
+    fn needs(&mut self, peer: NodeId) {
+        self.needs.push(peer);
+    }
 
     fn lagging(&mut self, _: NodeId, _: Lagging) {}
 
@@ -197,4 +200,21 @@ fn a_peer_that_joined_before_a_loss_was_known_is_told_what_the_lost_node_owned()
     now = now + limits::EXPORT_QUIET;
     core.tick(now, &mut desk);
     assert_eq!(desk.updates, [(B, id(1))]);
+}
+
+#[test]
+fn a_full_queue_is_told_once_however_much_was_dropped() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), ME);
+    let mut core = core(&table, &mut desk);
+    desk.needs.clear();
+    desk.room = Some(0);
+    let stamp = Stamp { epoch: Epoch::first(ME), version: 1 };
+    for _ in 0..100 {
+        core.announce(&Update::Delta(Delta { id: id(1), stamp, changes: Vec::new() }), NOW, &mut desk);
+    }
+    assert!(desk.needs.is_empty() && !core.peer(B, NOW).complete);
+    core.tick(NOW, &mut desk);
+    core.tick(NOW, &mut desk);
+    assert_eq!(desk.needs, [B, C]);
 }
