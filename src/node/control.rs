@@ -1,13 +1,14 @@
 //! What the node tells and obeys: `/health`, `/ready`, and `/.tasuki` for balancers and the command line.
 //!
 //! `/.tasuki` answers to this machine and to the addresses of live balancers, and only to requests with the header
-//! `Tasuki-Control`, which a foreign web page cannot make a browser send without asking first (CORS preflight).
+//! `Tasuki-Control`, which a foreign web page cannot make a browser send without asking first (CORS preflight). What a
+//! front has passed on is refused: our balancer never does, and another one would open this to its clients.
 
 use std::net::IpAddr;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{Method, StatusCode},
+    http::{Method, StatusCode, header::HeaderMap},
     web,
 };
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,7 @@ impl Worker {
         }
         let peer = request.peer_addr().map(|address| address.ip());
         if !request.headers().contains_key(CONTROL)
+            || was_forwarded(request.headers())
             || !peer.is_some_and(|ip| may_control(ip, &self.house.roster.load()))
         {
             return refusal::page(StatusCode::FORBIDDEN, "Not from here.");
@@ -171,6 +173,13 @@ fn ready(duty: Duty) -> HttpResponse {
     }
 }
 
+/// Whether a front has passed a request on. Its clients are not this machine, although its connection comes from here.
+fn was_forwarded(headers: &HeaderMap) -> bool {
+    ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"]
+        .iter()
+        .any(|name| headers.contains_key(*name))
+}
+
 fn may_control(peer: IpAddr, roster: &Roster) -> bool {
     let is_balancer =
         |ip| roster.members.iter().any(|member| member.role == Role::Balancer && member.address.ip() == ip);
@@ -209,6 +218,14 @@ mod tests {
         assert_eq!(asked("/.tasuki/nonsense"), Some(Asked::Nothing));
         assert_eq!(asked("/healthy"), None);
         assert_eq!(asked("/.tasukix"), None);
+    }
+
+    #[test]
+    fn a_front_on_this_machine_does_not_lend_its_place_to_its_clients() {
+        let request = actix_web::test::TestRequest::default();
+        assert!(!was_forwarded(request.to_http_request().headers()));
+        let request = actix_web::test::TestRequest::default().insert_header(("X-Forwarded-For", "192.0.2.1"));
+        assert!(was_forwarded(request.to_http_request().headers()));
     }
 
     #[test]
