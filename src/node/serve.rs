@@ -42,7 +42,7 @@ async fn answer(request: HttpRequest, payload: web::Payload, worker: web::Data<W
     let _running = worker.house.traffic.begin();
     let attempt = attempt(&request);
     let mut response = match worker.turned_away(attempt) {
-        Some(why) => refusal::not_done(&why),
+        Some(why) => refusal::not_done(&why, request.method()),
         None => worker.serve(&request, payload, attempt).await,
     };
     worker.sign(&mut response);
@@ -87,20 +87,21 @@ impl Worker {
         payload: web::Payload,
     ) -> Result<HttpResponse, HttpResponse> {
         let form = form(request, payload).await?;
+        let not_done = |why| refusal::not_done(&why, request.method());
         let rules = self.house.session_rules(visit.app);
         let name = &self.house.session.cookie;
         let tokens = match visit.page.needs_session(request.method().as_str()) {
             true => cookie::tokens(request, name),
             false => Default::default(),
         };
-        let mut entry = self.enter(&tokens, &rules, visit.attempt).await.map_err(|why| refusal::not_done(&why))?;
+        let mut entry = self.enter(&tokens, &rules, visit.attempt).await.map_err(not_done)?;
         let client = Client::of(request);
         let secure = client.scheme == "https";
         let asked = client.request(&visit, form, request);
         let draft = std::mem::replace(&mut entry.draft, crate::session::draft::Draft::blank());
         let Rendered { status, headers, content_type, body, draft } =
             self.render(visit.page, asked, draft).map_err(|error| broken(&error))?;
-        let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(|why| refusal::not_done(&why))?;
+        let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(not_done)?;
         let mut response = HttpResponse::build(status);
         response.insert_header((header::CONTENT_TYPE, content_type));
         for header in headers {
