@@ -417,10 +417,17 @@ pub fn undo(slot: &mut Option<Slot>, undo: Undo, promised: Epoch) {
 }
 
 /// Learns that another node has a higher claim.
+///
+/// An end that was made under a lower one is forgotten: a node that was away and then found all its sessions to be over
+/// must not end those that have gone on elsewhere. Where an end was in time, the member that took it remembers it.
 pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
-    if let Some(record) = Slot::live_mut(slot).filter(|record| record.promised < promised) {
-        record.promised = promised;
-        record.tenure = Tenure::Held;
+    match slot {
+        Some(Slot::Live(record)) if record.promised < promised => {
+            record.promised = promised;
+            record.tenure = Tenure::Held;
+        }
+        Some(Slot::Ended(tombstone)) if tombstone.stamp.epoch < promised => *slot = None,
+        _ => {}
     }
 }
 
@@ -750,6 +757,19 @@ mod tests {
         assert!(matches!(apply(&mut b, birth, NOW), Applied::Ended(_)));
         let asked = request(&mut c, NodeId(3), true);
         assert!(matches!(promise(&mut b, &asked, |_| true, NOW), Answer::Ended(_)));
+    }
+
+    #[test]
+    fn an_end_that_was_refused_is_forgotten() {
+        let (mut a, birth) = created(A);
+        let mut b = None;
+        apply(&mut b, birth, NOW);
+        let asked = request(&mut b, B, true);
+        adopt(&mut b, asked.epoch, None, NOW);
+        let late = end(&mut a, ID, NOW).unwrap().update;
+        let Applied::Fenced(promised) = apply(&mut b, late, NOW) else { panic!("the session has gone on") };
+        yield_to(&mut a, promised);
+        assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown, "nobody hears of that end");
     }
 
     #[test]

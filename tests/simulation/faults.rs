@@ -15,6 +15,9 @@ const CATCH_UP_US: u64 = 15_000_000;
 /// The longest a request may take with all its retries.
 const LONGEST_CALL_US: u64 = 6_000_000;
 
+/// Bytes by which a queue may pass its bound: the message that filled it.
+const ONE_MESSAGE: usize = 1_024;
+
 /// How long nothing is asked before the nodes are compared.
 const SETTLE_US: u64 = 1_500_000;
 
@@ -101,6 +104,9 @@ impl Cluster {
     fn poll(&mut self) {
         let now_us = self.world.now_us();
         self.notice_endless_calls();
+        if self.wire.longest_queue() > self.rules.queue_bytes + ONE_MESSAGE {
+            self.checker.violate("a queue grows past its bound");
+        }
         if now_us < self.plan.busy_until_us {
             self.plan.healed_us = now_us;
         }

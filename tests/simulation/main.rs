@@ -8,13 +8,19 @@
 //! delays of their own; duplication is a session told whole again on another link.
 //!
 //! Faults come one at a time, and the next one waits until the cluster has caught up: that is what the product promises.
+//! Two gaps are known and left out: for a moment after a pause a node may answer from an old copy
+//! (`cluster::WAKE_WINDOW_US`, until there are leases), and a commit that was fenced counts as perhaps done, because one
+//! holder may have taken it before it heard of the claim.
+//!
 //! A violation names the seed and the step. `TASUKI_SEED=123 cargo test --test simulation` replays one seed,
 //! `TASUKI_SEEDS=100000 cargo test --test simulation` runs more of them than the default.
 
+mod accept;
 mod canary;
 mod checker;
 mod client;
 mod cluster;
+mod desk;
 mod faults;
 mod node;
 mod request;
@@ -28,10 +34,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cluster::{Cluster, Report};
 
 /// Seeds of a run that nobody asked for more of: about 20 s in a development build on one core.
-const DEFAULT_SEEDS: u64 = 500;
+const DEFAULT_SEEDS: u64 = 250;
 
 /// A deliberate fault is noticed within so many seeds, or the checker is blind to it.
-const CANARY_SEEDS: u64 = 400;
+const CANARY_SEEDS: u64 = 600;
 
 /// A deliberately broken part: a check that cannot fail proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! `link.rs` and `accept.rs` have them, over queues of bytes instead of sockets.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     time::Duration,
 };
 
@@ -12,20 +12,20 @@ use tasuki::{
     membership::Duty,
     names::{NodeId, SessionId},
     replication::{
-        core::{ClaimEnded, ClaimId, Core, CoreConfig, Lagging, Port, Queued, Serves},
-        frame::{self, Reply, Request, Ticket},
-        ledger::{Objection, Sequence, Verdict, WaitId},
+        core::{ClaimEnded, ClaimId, Core, CoreConfig, Serves},
+        frame::{self, Reply, Ticket},
+        ledger::{Verdict, WaitId},
     },
     session::{
         Slots,
-        delta::{Answer, ClaimRequest, Update},
-        replica::{self, Applied, Slot, Tenure},
+        delta::{Answer, Update},
+        replica,
     },
     time::Moment,
 };
 
 use crate::{
-    Canary, canary,
+    accept::{Ask, Incoming},
     client::Call,
     cluster::Cluster,
     request::{Job, JobId},
@@ -83,14 +83,6 @@ pub(crate) enum Input {
     LateApply(Update),
 }
 
-/// A claim at the accepting side.
-#[derive(Clone, Debug)]
-pub(crate) struct Ask {
-    conn: ConnId,
-    ticket: Ticket,
-    request: ClaimRequest,
-}
-
 /// Who waits for a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
@@ -120,13 +112,13 @@ pub(crate) struct Node {
     pub(crate) next_job: JobId,
     pub(crate) turns: BTreeMap<SessionId, TurnQueue>,
     pub(crate) asks: BTreeMap<u64, Ask>,
-    next_ask: u64,
+    pub(crate) next_ask: u64,
     pub(crate) waits: BTreeMap<(usize, WaitId), JobId>,
     pub(crate) claims: BTreeMap<(usize, ClaimId), JobId>,
-    links: BTreeMap<(usize, NodeId), Link>,
-    incoming: BTreeMap<ConnId, Incoming>,
+    pub(crate) links: BTreeMap<(usize, NodeId), Link>,
+    pub(crate) incoming: BTreeMap<ConnId, Incoming>,
     /// Of a node that asks one peer for each claim: which one.
-    asked: Vec<BTreeMap<Ticket, NodeId>>,
+    pub(crate) asked: Vec<BTreeMap<Ticket, NodeId>>,
     born_us: u64,
     discovered: bool,
 }
@@ -139,79 +131,9 @@ pub(crate) struct TurnQueue {
 }
 
 #[derive(Debug, Default)]
-struct Link {
-    up: Option<(ConnId, BytesMut)>,
+pub(crate) struct Link {
+    pub(crate) up: Option<(ConnId, BytesMut)>,
     was_up: bool,
-}
-
-#[derive(Debug)]
-struct Incoming {
-    from: NodeId,
-    received: Sequence,
-    input: BytesMut,
-}
-
-/// What a core does, collected within one turn of its event loop.
-pub(crate) struct Desk {
-    rooms: BTreeMap<NodeId, usize>,
-    out: BTreeMap<NodeId, BytesMut>,
-    settled: Vec<(WaitId, Verdict)>,
-    claimed: Vec<(ClaimId, ClaimEnded)>,
-    needs: Vec<NodeId>,
-    canary: Option<Canary>,
-    asked: BTreeMap<Ticket, NodeId>,
-}
-
-/// What a core decided before its caller could begin to wait.
-#[derive(Default)]
-pub(crate) struct AtOnce {
-    pub(crate) verdict: Option<Verdict>,
-    pub(crate) claimed: Option<ClaimEnded>,
-}
-
-impl Port for Desk {
-    fn send(&mut self, peer: NodeId, request: &Request) -> Queued {
-        let one_peer_only = self.canary == Some(Canary::ClaimAsksOnePeer);
-        if let Request::Claim(ticket, _) = request
-            && one_peer_only
-            && *self.asked.entry(*ticket).or_insert(peer) != peer
-        {
-            return Queued::Full;
-        }
-        self.queue(peer, |out| frame::put_request(out, request))
-    }
-
-    fn send_update(&mut self, peer: NodeId, update: &Update) -> Queued {
-        self.queue(peer, |out| frame::put_update(out, update))
-    }
-
-    fn settled(&mut self, wait: WaitId, verdict: Verdict) {
-        self.settled.push((wait, verdict));
-    }
-
-    fn claimed(&mut self, claim: ClaimId, ended: ClaimEnded) {
-        self.claimed.push((claim, ended));
-    }
-
-    fn needs(&mut self, peer: NodeId) {
-        self.needs.push(peer);
-    }
-
-    fn lagging(&mut self, _: NodeId, _: Lagging) {}
-
-    fn exported(&mut self, _: NodeId, _: usize) {}
-}
-
-impl Desk {
-    fn queue(&mut self, peer: NodeId, put: impl FnOnce(&mut BytesMut)) -> Queued {
-        let Some(room) = self.rooms.get(&peer) else { return Queued::Full };
-        let out = self.out.entry(peer).or_default();
-        if out.len() >= *room {
-            return Queued::Full;
-        }
-        put(out);
-        Queued::Yes
-    }
 }
 
 impl Node {
@@ -265,7 +187,8 @@ impl Node {
         (counts != [0; 5]).then(|| format!("{:?} still has {counts:?} of {named}", self.id))
     }
 
-    fn serves(&self, node: NodeId) -> bool {
+    /// Whether a node, this one included, is live and answers requests.
+    pub(crate) fn serves(&self, node: NodeId) -> bool {
         if node == self.id {
             return self.duty == Duty::Serving;
         }
@@ -322,64 +245,6 @@ impl Cluster {
         }
     }
 
-    /// Lets a core act, and does what it asked for.
-    pub(crate) fn with_core<R>(
-        &mut self,
-        id: NodeId,
-        core: usize,
-        act: impl FnOnce(&mut Core<SimSlots>, Moment, &mut Desk) -> R,
-    ) -> Option<(R, AtOnce)> {
-        let (now, room, canary) = (self.world.moment(), self.rules.queue_bytes, self.canary);
-        let machine = crate::cluster::machine_of(id);
-        let node = self.machines[machine].node.as_mut().filter(|node| node.id == id)?;
-        let links = node.links.iter().filter(|((of, _), _)| *of == core);
-        let conns: BTreeMap<NodeId, ConnId> =
-            links.filter_map(|((_, peer), link)| Some((*peer, link.up.as_ref()?.0))).collect();
-        let free = |conn: &ConnId| room.saturating_sub(self.wire.unread(*conn, End::Acceptor));
-        let rooms = conns.iter().map(|(peer, conn)| (*peer, free(conn))).collect();
-        let mut desk = Desk {
-            rooms,
-            out: BTreeMap::new(),
-            settled: Vec::new(),
-            claimed: Vec::new(),
-            needs: Vec::new(),
-            canary,
-            asked: std::mem::take(&mut node.asked[core]),
-        };
-        let result = act(&mut node.cores[core], now, &mut desk);
-        node.asked[core] = std::mem::take(&mut desk.asked);
-        for (peer, bytes) in &desk.out {
-            self.wire.write(conns[peer], End::Acceptor, bytes, &mut self.world);
-        }
-        let at_once = self.hand_out(id, core, desk);
-        Some((result, at_once))
-    }
-
-    /// Wakes whoever waits for what the core decided.
-    fn hand_out(&mut self, id: NodeId, core: usize, desk: Desk) -> AtOnce {
-        let mut at_once = AtOnce::default();
-        let machine = crate::cluster::machine_of(id);
-        let Some(node) = self.machines[machine].node.as_mut() else { return at_once };
-        node.needs_under_way += desk.needs.len();
-        for peer in desk.needs {
-            let delay_us = self.world.between(0, 500);
-            self.world.after(delay_us, Event::Node(id, Input::Needs(peer)));
-        }
-        for (wait, verdict) in desk.settled {
-            match node.waits.remove(&(core, wait)) {
-                Some(job) => self.world.after(0, Event::Node(id, Input::Verdict(job, verdict))),
-                None => at_once.verdict = Some(verdict),
-            }
-        }
-        for (claim, ended) in desk.claimed {
-            match node.claims.remove(&(core, claim)) {
-                Some(job) => self.world.after(0, Event::Node(id, Input::Claimed(job, ended))),
-                None => at_once.claimed = Some(ended),
-            }
-        }
-        at_once
-    }
-
     fn tick(&mut self, id: NodeId, core: usize) {
         let period_us = limits::REPLICATOR_TICK.as_micros() as u64;
         self.world.after(period_us, Event::Node(id, Input::Tick(core)));
@@ -420,8 +285,8 @@ impl Cluster {
         self.with_core(id, core, |core, now, _| core.nodes(nodes.clone(), now));
         for peer in nodes.keys().copied() {
             let Some(node) = self.node_mut(id) else { return };
-            if !node.links.contains_key(&(core, peer)) {
-                node.links.insert((core, peer), Link::default());
+            if let Entry::Vacant(link) = node.links.entry((core, peer)) {
+                link.insert(Link::default());
                 self.world.after(0, Event::Node(id, Input::Dial { core, peer }));
             }
         }
@@ -440,7 +305,7 @@ impl Cluster {
         }
         let conn = self.wire.open(id, core, peer, &mut self.world);
         if let Some(node) = self.node_mut(peer) {
-            node.incoming.insert(conn, Incoming { from: id, received: 0, input: BytesMut::new() });
+            node.incoming.insert(conn, Incoming::new(id));
         }
         let delay_us = self.world.between(200, 2_000);
         self.world.after(delay_us, Event::Node(id, Input::Linked(conn)));
@@ -485,101 +350,5 @@ impl Cluster {
         self.with_core(id, core, |core, now, port| core.link_down(peer, now, port));
         let pause_us = self.world.between(0, 2_000);
         self.world.after(pause_us, Event::Node(id, Input::Dial { core, peer }));
-    }
-
-    // --- the accepting side ---
-
-    fn requests(&mut self, id: NodeId, conn: ConnId, bytes: &[u8]) {
-        let machine = crate::cluster::machine_of(id);
-        let (now, canary) = (self.world.moment(), self.canary);
-        let node = self.machines[machine].node.as_mut().filter(|node| node.id == id);
-        let Some((slots, incoming)) = node.and_then(|node| Some((&node.slots, node.incoming.get_mut(&conn)?))) else {
-            return;
-        };
-        incoming.input.extend_from_slice(bytes);
-        let (before, mut replies) = (incoming.received, Vec::new());
-        while let Some(request) = frame::take_request(&mut incoming.input, incoming.from).expect("bytes are frames") {
-            match request {
-                Request::Update(update) if canary == Some(Canary::AckBeforeApply) => {
-                    incoming.received += 1;
-                    let delay_us = self.world.between(1_000, 40_000);
-                    self.world.after(delay_us, Event::Node(id, Input::LateApply(update)));
-                }
-                Request::Update(update) => {
-                    incoming.received += 1;
-                    let (session, told) = (update.id(), format!("{update:?}"));
-                    let objection = take_update(slots, update, now, canary);
-                    story::tell(session, id, || format!("from {:?} {told}: {objection:?}", incoming.from));
-                    replies.extend(objection.map(|objection| Reply::Objection(incoming.received, objection)));
-                }
-                Request::Touch { id, idle } => slots.with(id, |slot| replica::touched(slot, idle, now)),
-                Request::Claim(ticket, request) => {
-                    let delay_us = self.world.between(0, 200);
-                    self.world.after(delay_us, Event::Node(id, Input::Asked(Ask { conn, ticket, request })));
-                }
-            }
-        }
-        replies.extend((incoming.received > before).then_some(Reply::Ack(incoming.received)));
-        self.reply(conn, &replies);
-    }
-
-    fn reply(&mut self, conn: ConnId, replies: &[Reply]) {
-        let mut out = BytesMut::new();
-        replies.iter().for_each(|reply| frame::put_reply(&mut out, reply));
-        self.wire.write(conn, End::Dialer, &out, &mut self.world);
-    }
-
-    /// `Doorway::claim`: a session that this node owns and is to give away is given after its running request.
-    fn asked(&mut self, id: NodeId, ask: Ask) {
-        let session = ask.request.id;
-        let Some(node) = self.node_mut(id) else { return };
-        let owns = |slot: &mut Option<Slot>| Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned);
-        let owned = node.slots.with(session, owns);
-        let stays = owned && !ask.request.insist && node.serves(id);
-        if !owned || stays {
-            return self.promise(id, ask);
-        }
-        node.next_ask += 1;
-        let who = Who::Ask(node.next_ask);
-        node.asks.insert(node.next_ask, ask);
-        self.want_turn(id, session, who, CLAIM_TIMEOUT);
-    }
-
-    /// Answers a claim now.
-    pub(crate) fn promise(&mut self, id: NodeId, ask: Ask) {
-        let now = self.world.moment();
-        let Some(node) = self.node_mut(id) else { return };
-        let Ask { conn, ticket, request } = ask;
-        let answer =
-            node.slots.with(request.id, |slot| replica::promise(slot, &request, |owner| node.serves(owner), now));
-        story::tell(request.id, id, || format!("asked for {:?}: {answer:?}", request.epoch));
-        self.answer_later(id, conn, ticket, answer);
-    }
-
-    /// Answers a claim whose turn did not come.
-    pub(crate) fn keep(&mut self, id: NodeId, ask: &Ask) {
-        self.answer_later(id, ask.conn, ask.ticket, Answer::Owned(id));
-    }
-
-    fn answer_later(&mut self, id: NodeId, conn: ConnId, ticket: Ticket, answer: Answer) {
-        let delay_us = self.world.between(0, 100);
-        self.world.after(delay_us, Event::Node(id, Input::Answered(conn, ticket, answer)));
-    }
-}
-
-/// Takes an update into the slots and says what speaks against it.
-fn take_update(slots: &SimSlots, update: Update, now: Moment, canary: Option<Canary>) -> Option<Objection> {
-    let (id, kept) = (update.id(), canary.map(|_| update.clone()));
-    let applied = slots.with(id, |slot| replica::apply(slot, update, now));
-    if let (Some(canary), Some(update)) = (canary, kept)
-        && canary::spoils(canary, slots, &update, applied, now)
-    {
-        return None;
-    }
-    match applied {
-        Applied::Applied | Applied::Duplicate => None,
-        Applied::Gap => Some(Objection::Gap),
-        Applied::Fenced(epoch) => Some(Objection::Fenced(epoch)),
-        Applied::Ended(stamp) => Some(Objection::Ended(stamp)),
     }
 }

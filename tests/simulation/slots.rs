@@ -7,6 +7,7 @@ use tasuki::{
     session::{
         Slots,
         replica::{Slot, Tenure},
+        stamp::{Epoch, Stamp},
     },
 };
 
@@ -18,6 +19,14 @@ pub(crate) struct SimSlots {
     me: NodeId,
     map: Rc<RefCell<BTreeMap<SessionId, Option<Slot>>>>,
     stepped_back: Rc<RefCell<Option<String>>>,
+}
+
+/// How far a slot has come. Versions and promises only grow, but for a claim that is withdrawn; an end is final.
+#[derive(Clone, Copy, Debug)]
+enum Rank {
+    Nothing,
+    Live(Stamp, Epoch, Tenure),
+    Ended,
 }
 
 impl SimSlots {
@@ -35,11 +44,10 @@ impl SimSlots {
     pub(crate) fn unwatched<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R {
         let mut map = self.map.borrow_mut();
         let slot = map.entry(id).or_default();
-        let before = story::brief(slot);
+        let before = story::is_told().then(|| story::brief(slot));
         let result = act(slot);
-        let after = story::brief(slot);
-        if before != after {
-            story::tell(id, self.me, || format!("{before} -> {after}"));
+        if let Some(before) = before.filter(|before| *before != story::brief(slot)) {
+            story::tell(id, self.me, || format!("{before} -> {}", story::brief(slot)));
         }
         if slot.is_none() {
             map.remove(&id);
@@ -60,12 +68,14 @@ impl Slots for SimSlots {
 
     fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R {
         self.unwatched(id, |slot| {
-            let before = slot.clone();
+            let before = Rank::of(slot);
             let result = act(slot);
-            if went_back(&before, slot) {
-                let what = format!("{id:?} went back on {:?}: from {before:?} to {slot:?}", self.me);
-                self.stepped_back.borrow_mut().get_or_insert(what);
+            let after = Rank::of(slot);
+            if before.is_behind(after) {
+                return result;
             }
+            let what = format!("{id:?} went back on {:?}: from {before:?} to {after:?}", self.me);
+            self.stepped_back.borrow_mut().get_or_insert(what);
             result
         })
     }
@@ -76,15 +86,25 @@ impl Slots for SimSlots {
     }
 }
 
-/// Versions and promises only grow, but for a claim that is withdrawn; an end is final.
-fn went_back(before: &Option<Slot>, after: &Option<Slot>) -> bool {
-    match (before, after) {
-        (None, _) | (Some(Slot::Live(_)), Some(Slot::Ended(_))) => false,
-        (Some(Slot::Live(old)), Some(Slot::Live(new))) => {
-            let withdrawn = old.tenure() == Tenure::Claiming;
-            new.stamp() < old.stamp() || (new.promised() < old.promised() && !withdrawn)
+impl Rank {
+    fn of(slot: &Option<Slot>) -> Self {
+        match slot {
+            None => Self::Nothing,
+            Some(Slot::Live(record)) => Self::Live(record.stamp(), record.promised(), record.tenure()),
+            Some(Slot::Ended(_)) => Self::Ended,
         }
-        (Some(Slot::Ended(_)), Some(Slot::Ended(_))) => false,
-        (Some(_), None) | (Some(Slot::Ended(_)), Some(Slot::Live(_))) => true,
+    }
+
+    fn is_behind(self, next: Self) -> bool {
+        match (self, next) {
+            (Self::Nothing, _) | (Self::Live(..), Self::Ended) | (Self::Ended, Self::Ended) => true,
+            (Self::Live(stamp, promised, tenure), Self::Live(next_stamp, next_promised, _)) => {
+                let withdrawn = tenure == Tenure::Claiming;
+                stamp <= next_stamp && (promised <= next_promised || withdrawn)
+            }
+            // A refused end is forgotten.
+            (Self::Ended, Self::Nothing) => true,
+            (Self::Live(..), Self::Nothing) | (Self::Ended, Self::Live(..)) => false,
+        }
     }
 }

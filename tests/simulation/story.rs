@@ -19,6 +19,11 @@ pub(crate) fn now(now_us: u64) {
     NOW_US.set(now_us);
 }
 
+/// Whether anybody listens.
+pub(crate) fn is_told() -> bool {
+    WANTED.is_some()
+}
+
 /// Something happened to a session on a node.
 pub(crate) fn tell(session: SessionId, node: NodeId, what: impl FnOnce() -> String) {
     if let Some(wanted) = &*WANTED

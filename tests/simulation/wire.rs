@@ -82,6 +82,11 @@ impl Wire {
         self.conns.get(&id).map_or(0, |conn| conn.lanes[to as usize].unread)
     }
 
+    /// The most bytes that wait on any link.
+    pub(crate) fn longest_queue(&self) -> usize {
+        self.conns.values().map(|conn| conn.lanes[End::Acceptor as usize].unread).max().unwrap_or(0)
+    }
+
     /// Writes bytes towards an end; now and then they arrive in two parts.
     pub(crate) fn write(&mut self, id: ConnId, to: End, bytes: &[u8], world: &mut World) {
         if bytes.is_empty() {

@@ -1,0 +1,146 @@
+//! The other end of the links, as `replication/accept.rs` has it.
+
+use bytes::BytesMut;
+use tasuki::{
+    names::NodeId,
+    replication::{
+        frame::{self, Reply, Request, Ticket},
+        ledger::{Objection, Sequence},
+    },
+    session::{
+        Slots,
+        delta::{Answer, ClaimRequest, Update},
+        replica::{self, Applied, Slot, Tenure},
+    },
+    time::Moment,
+};
+
+use crate::{
+    Canary, canary,
+    cluster::{Cluster, machine_of},
+    node::{CLAIM_TIMEOUT, Input, Who},
+    slots::SimSlots,
+    story,
+    wire::{ConnId, End},
+    world::Event,
+};
+
+/// A claim at the accepting side.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    conn: ConnId,
+    ticket: Ticket,
+    request: ClaimRequest,
+}
+
+/// One accepted link.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    from: NodeId,
+    received: Sequence,
+    input: BytesMut,
+}
+
+impl Incoming {
+    /// A link that a node has just opened.
+    pub(crate) fn new(from: NodeId) -> Self {
+        Self { from, received: 0, input: BytesMut::new() }
+    }
+}
+
+impl Cluster {
+    /// Bytes of a link: every complete frame is handled, and all updates are acknowledged at once.
+    pub(crate) fn requests(&mut self, id: NodeId, conn: ConnId, bytes: &[u8]) {
+        let machine = machine_of(id);
+        let (now, canary) = (self.world.moment(), self.canary);
+        let node = self.machines[machine].node.as_mut().filter(|node| node.id == id);
+        let Some((slots, incoming)) = node.and_then(|node| Some((&node.slots, node.incoming.get_mut(&conn)?))) else {
+            return;
+        };
+        incoming.input.extend_from_slice(bytes);
+        let (before, mut replies) = (incoming.received, Vec::new());
+        while let Some(request) = frame::take_request(&mut incoming.input, incoming.from).expect("bytes are frames") {
+            match request {
+                Request::Update(update) if canary == Some(Canary::AckBeforeApply) => {
+                    incoming.received += 1;
+                    let delay_us = self.world.between(1_000, 40_000);
+                    self.world.after(delay_us, Event::Node(id, Input::LateApply(update)));
+                }
+                Request::Update(update) => {
+                    incoming.received += 1;
+                    story::tell(update.id(), id, || format!("from {:?}: {update:?}", incoming.from));
+                    let objection = take_update(slots, update, now, canary);
+                    replies.extend(objection.map(|objection| Reply::Objection(incoming.received, objection)));
+                }
+                Request::Touch { id, idle } => slots.with(id, |slot| replica::touched(slot, idle, now)),
+                Request::Claim(ticket, request) => {
+                    let delay_us = self.world.between(0, 200);
+                    self.world.after(delay_us, Event::Node(id, Input::Asked(Ask { conn, ticket, request })));
+                }
+            }
+        }
+        replies.extend((incoming.received > before).then_some(Reply::Ack(incoming.received)));
+        self.reply(conn, &replies);
+    }
+
+    /// Writes to the node that opened a link.
+    pub(crate) fn reply(&mut self, conn: ConnId, replies: &[Reply]) {
+        let mut out = BytesMut::new();
+        replies.iter().for_each(|reply| frame::put_reply(&mut out, reply));
+        self.wire.write(conn, End::Dialer, &out, &mut self.world);
+    }
+
+    /// `Doorway::claim`: a session that this node owns and is to give away is given after its running request.
+    pub(crate) fn asked(&mut self, id: NodeId, ask: Ask) {
+        let session = ask.request.id;
+        let Some(node) = self.node_mut(id) else { return };
+        let owns = |slot: &mut Option<Slot>| Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned);
+        let owned = node.slots.with(session, owns);
+        let stays = owned && !ask.request.insist && node.serves(id);
+        if !owned || stays {
+            return self.promise(id, ask);
+        }
+        node.next_ask += 1;
+        let who = Who::Ask(node.next_ask);
+        node.asks.insert(node.next_ask, ask);
+        self.want_turn(id, session, who, CLAIM_TIMEOUT);
+    }
+
+    /// Answers a claim now.
+    pub(crate) fn promise(&mut self, id: NodeId, ask: Ask) {
+        let now = self.world.moment();
+        let Some(node) = self.node_mut(id) else { return };
+        let Ask { conn, ticket, request } = ask;
+        let answer =
+            node.slots.with(request.id, |slot| replica::promise(slot, &request, |owner| node.serves(owner), now));
+        story::tell(request.id, id, || format!("asked for {:?}: {answer:?}", request.epoch));
+        self.answer_later(id, conn, ticket, answer);
+    }
+
+    /// Answers a claim whose turn did not come.
+    pub(crate) fn keep(&mut self, id: NodeId, ask: &Ask) {
+        self.answer_later(id, ask.conn, ask.ticket, Answer::Owned(id));
+    }
+
+    fn answer_later(&mut self, id: NodeId, conn: ConnId, ticket: Ticket, answer: Answer) {
+        let delay_us = self.world.between(0, 100);
+        self.world.after(delay_us, Event::Node(id, Input::Answered(conn, ticket, answer)));
+    }
+}
+
+/// Takes an update into the slots and says what speaks against it.
+fn take_update(slots: &SimSlots, update: Update, now: Moment, canary: Option<Canary>) -> Option<Objection> {
+    let (id, kept) = (update.id(), canary.map(|_| update.clone()));
+    let applied = slots.with(id, |slot| replica::apply(slot, update, now));
+    if let (Some(canary), Some(update)) = (canary, kept)
+        && canary::spoils(canary, slots, &update, applied, now)
+    {
+        return None;
+    }
+    match applied {
+        Applied::Applied | Applied::Duplicate => None,
+        Applied::Gap => Some(Objection::Gap),
+        Applied::Fenced(epoch) => Some(Objection::Fenced(epoch)),
+        Applied::Ended(stamp) => Some(Objection::Ended(stamp)),
+    }
+}

@@ -1,0 +1,147 @@
+//! What a replicator does to its world, as the actor's `Outside` has it: bytes to links, verdicts to those who wait.
+
+use std::collections::BTreeMap;
+
+use bytes::BytesMut;
+use tasuki::{
+    names::NodeId,
+    replication::{
+        core::{ClaimEnded, ClaimId, Core, Lagging, Port, Queued},
+        frame::{self, Request, Ticket},
+        ledger::{Verdict, WaitId},
+    },
+    session::delta::Update,
+    time::Moment,
+};
+
+use crate::{
+    Canary,
+    cluster::{Cluster, machine_of},
+    node::Input,
+    slots::SimSlots,
+    wire::{ConnId, End},
+    world::Event,
+};
+
+/// What a core does, collected within one turn of its event loop.
+pub(crate) struct Desk {
+    rooms: BTreeMap<NodeId, usize>,
+    out: BTreeMap<NodeId, BytesMut>,
+    settled: Vec<(WaitId, Verdict)>,
+    claimed: Vec<(ClaimId, ClaimEnded)>,
+    needs: Vec<NodeId>,
+    canary: Option<Canary>,
+    asked: BTreeMap<Ticket, NodeId>,
+}
+
+/// What a core decided before its caller could begin to wait.
+#[derive(Default)]
+pub(crate) struct AtOnce {
+    pub(crate) verdict: Option<Verdict>,
+    pub(crate) claimed: Option<ClaimEnded>,
+}
+
+impl Port for Desk {
+    fn send(&mut self, peer: NodeId, request: &Request) -> Queued {
+        let one_peer_only = self.canary == Some(Canary::ClaimAsksOnePeer);
+        if let Request::Claim(ticket, _) = request
+            && one_peer_only
+            && *self.asked.entry(*ticket).or_insert(peer) != peer
+        {
+            return Queued::Full;
+        }
+        self.queue(peer, |out| frame::put_request(out, request))
+    }
+
+    fn send_update(&mut self, peer: NodeId, update: &Update) -> Queued {
+        self.queue(peer, |out| frame::put_update(out, update))
+    }
+
+    fn settled(&mut self, wait: WaitId, verdict: Verdict) {
+        self.settled.push((wait, verdict));
+    }
+
+    fn claimed(&mut self, claim: ClaimId, ended: ClaimEnded) {
+        self.claimed.push((claim, ended));
+    }
+
+    fn needs(&mut self, peer: NodeId) {
+        self.needs.push(peer);
+    }
+
+    fn lagging(&mut self, _: NodeId, _: Lagging) {}
+
+    fn exported(&mut self, _: NodeId, _: usize) {}
+}
+
+impl Desk {
+    fn queue(&mut self, peer: NodeId, put: impl FnOnce(&mut BytesMut)) -> Queued {
+        let Some(room) = self.rooms.get(&peer) else { return Queued::Full };
+        let out = self.out.entry(peer).or_default();
+        if out.len() >= *room {
+            return Queued::Full;
+        }
+        put(out);
+        Queued::Yes
+    }
+}
+
+impl Cluster {
+    /// Lets a core act, and does what it asked for.
+    pub(crate) fn with_core<R>(
+        &mut self,
+        id: NodeId,
+        core: usize,
+        act: impl FnOnce(&mut Core<SimSlots>, Moment, &mut Desk) -> R,
+    ) -> Option<(R, AtOnce)> {
+        let (now, room, canary) = (self.world.moment(), self.rules.queue_bytes, self.canary);
+        let machine = machine_of(id);
+        let node = self.machines[machine].node.as_mut().filter(|node| node.id == id)?;
+        let links = node.links.iter().filter(|((of, _), _)| *of == core);
+        let conns: BTreeMap<NodeId, ConnId> =
+            links.filter_map(|((_, peer), link)| Some((*peer, link.up.as_ref()?.0))).collect();
+        let free = |conn: &ConnId| room.saturating_sub(self.wire.unread(*conn, End::Acceptor));
+        let rooms = conns.iter().map(|(peer, conn)| (*peer, free(conn))).collect();
+        let mut desk = Desk {
+            rooms,
+            out: BTreeMap::new(),
+            settled: Vec::new(),
+            claimed: Vec::new(),
+            needs: Vec::new(),
+            canary,
+            asked: std::mem::take(&mut node.asked[core]),
+        };
+        let result = act(&mut node.cores[core], now, &mut desk);
+        node.asked[core] = std::mem::take(&mut desk.asked);
+        for (peer, bytes) in &desk.out {
+            self.wire.write(conns[peer], End::Acceptor, bytes, &mut self.world);
+        }
+        let at_once = self.hand_out(id, core, desk);
+        Some((result, at_once))
+    }
+
+    /// Wakes whoever waits for what the core decided.
+    fn hand_out(&mut self, id: NodeId, core: usize, desk: Desk) -> AtOnce {
+        let mut at_once = AtOnce::default();
+        let machine = machine_of(id);
+        let Some(node) = self.machines[machine].node.as_mut() else { return at_once };
+        node.needs_under_way += desk.needs.len();
+        for peer in desk.needs {
+            let delay_us = self.world.between(0, 500);
+            self.world.after(delay_us, Event::Node(id, Input::Needs(peer)));
+        }
+        for (wait, verdict) in desk.settled {
+            match node.waits.remove(&(core, wait)) {
+                Some(job) => self.world.after(0, Event::Node(id, Input::Verdict(job, verdict))),
+                None => at_once.verdict = Some(verdict),
+            }
+        }
+        for (claim, ended) in desk.claimed {
+            match node.claims.remove(&(core, claim)) {
+                Some(job) => self.world.after(0, Event::Node(id, Input::Claimed(job, ended))),
+                None => at_once.claimed = Some(ended),
+            }
+        }
+        at_once
+    }
+}
