@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, Arbiter};
 use actix_web::{
     App, HttpServer,
     dev::{Server, ServerHandle},
@@ -148,8 +148,7 @@ impl Node {
         let membership = Membership::start(&settings.cluster, Member { id: me, address, role }, gossip)
             .map_err(|error| Failure(format!("cannot start membership: {error}")))?;
         let (table, duty, roster) = (Table::new(me), SharedDuty::starting(), Arc::new(ArcSwap::default()));
-        let exporter = Replicator::new(replicator_config(settings, &table, &membership, None)).start();
-        let store = SessionStore::new(table.clone(), exporter.clone().recipient()).start();
+        let (exporter, store) = start_keepers(replicator_config(settings, &table, &membership, None));
         let (orders, taken) = mpsc::channel(limits::ORDERS);
         let house = Arc::new(House {
             me,
@@ -162,6 +161,7 @@ impl Node {
             roster: roster.clone(),
             session: settings.session.clone(),
             response_headers: settings.node.response_headers,
+            trusted_proxies: settings.balancer.trusted_proxies.clone(),
             orders,
             replicators: vec![exporter.clone()].into(),
             traffic: Traffic::default(),
@@ -288,6 +288,16 @@ impl Node {
             None => Ok(()),
         }
     }
+}
+
+/// Starts those who go through the whole table, on a thread of their own: a look at a million sessions must hold up
+/// neither the acknowledgements of the peers' commits nor the answers to their probes.
+fn start_keepers(config: ReplicatorConfig) -> (Addr<Replicator>, Addr<SessionStore>) {
+    let (thread, table) = (Arbiter::new().handle(), config.table.clone());
+    let exporter = Replicator::start_in_arbiter(&thread, |_| Replicator::new(config));
+    let ended = exporter.clone().recipient();
+    let store = SessionStore::start_in_arbiter(&thread, |_| SessionStore::new(table, ended));
+    (exporter, store)
 }
 
 fn replicator_config(

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::error;
 
 use super::{
-    Worker,
+    House, Worker,
     commit::Done,
     control, cookie,
     gate::{Attempt, NotDone},
@@ -95,7 +95,7 @@ impl Worker {
             false => Default::default(),
         };
         let mut entry = self.enter(&tokens, &rules, visit.attempt).await.map_err(not_done)?;
-        let client = Client::of(request);
+        let client = Client::of(request, &self.house);
         let secure = client.scheme == "https";
         let asked = client.request(&visit, form, request);
         let draft = std::mem::replace(&mut entry.draft, crate::session::draft::Draft::blank());
@@ -161,15 +161,20 @@ struct Client {
 }
 
 impl Client {
-    /// What our balancer says of it, or the connection itself.
+    /// What a front says of it, or the connection itself.
     ///
-    /// The balancer removes what clients say of themselves, and this node is on loopback unless its administrator
-    /// opens it to another front, which then is trusted in the same way.
-    fn of(request: &HttpRequest) -> Self {
+    /// Fronts are believed on this machine, as live balancers, and in `balancer.trusted_proxies`; our balancer removes
+    /// what clients say of themselves.
+    fn of(request: &HttpRequest, house: &House) -> Self {
         let said = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let first = |name| said(name).and_then(|list| list.split(',').next()).map(|item| item.trim().to_owned());
-        let peer = request.peer_addr().map(|address| address.ip());
-        let address = first("X-Forwarded-For").or_else(|| peer.map(|ip| ip.to_string())).unwrap_or_default();
+        let ip = request.peer_addr().map(|address| address.ip());
+        let trusted = ip.is_some_and(|ip| house.trusted_proxies.iter().any(|net| net.contains(&ip)));
+        let believed = trusted || house.comes_from_us(request.peer_addr());
+        let first = |name| {
+            let list = said(name).filter(|_| believed)?;
+            list.split(',').next().map(|item| item.trim().to_owned())
+        };
+        let address = first("X-Forwarded-For").or_else(|| ip.map(|ip| ip.to_string())).unwrap_or_default();
         let scheme = first("X-Forwarded-Proto").filter(|scheme| scheme == "https").unwrap_or_else(|| "http".into());
         let host = first("X-Forwarded-Host").or_else(|| said("Host").map(str::to_owned)).unwrap_or_default();
         Self { address, scheme, host }
