@@ -49,6 +49,7 @@ impl Place {
         }
         command.current_dir(self.path()).args(arguments).env("TASUKI__CLUSTER__DISCOVERY", "static");
         command.env("TASUKI__NODE__HTTP", "127.0.0.1:0").env("TASUKI__BALANCER__LISTEN", "127.0.0.1:0");
+        command.env("TASUKI__NODE__REPLICATION", "0");
         command.stdin(Stdio::null());
         command
     }

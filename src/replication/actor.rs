@@ -12,10 +12,10 @@ use tracing::{info, warn};
 
 use super::{
     core::{ClaimEnded, ClaimId, Core, CoreConfig, Lagging, Port, Queued, Serves, Wish},
-    frame::{self, Reply, Request},
+    frame::{self, Request},
     greeting::Hello,
     ledger::{Verdict, WaitId},
-    link::{FromLink, Link},
+    link::{FromLink, Link, LinkEvent},
 };
 use crate::{
     limits,
@@ -105,19 +105,6 @@ pub struct LinkReport {
     pub queued_bytes: usize,
 }
 
-/// What the link's task reports.
-#[derive(Debug)]
-pub(super) enum LinkEvent {
-    /// Greeted; numbers start anew.
-    Up,
-    /// The peer answered.
-    Replies(Vec<Reply>),
-    /// The connection broke.
-    Down,
-    /// Right after it broke, the peer's address refused: the process is gone.
-    Gone,
-}
-
 /// The world as the core may touch it.
 struct Outside {
     config: ReplicatorConfig,
@@ -172,7 +159,7 @@ impl Outside {
         self.links.entry(node.id).or_insert_with(|| {
             self.links_opened += 1;
             let hello = Hello::new(&config.cluster, config.table.me(), config.route.clone(), node.id);
-            Link::open(self.links_opened, node, hello, ctx.address())
+            Link::open(self.links_opened, node, hello, ctx.address().recipient())
         });
     }
 }

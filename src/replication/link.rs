@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
 
-use actix::Addr;
+use actix::{Message, Recipient};
 use actix_web::rt;
 use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
@@ -16,7 +16,6 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    actor::{LinkEvent, Replicator},
     core::Queued,
     frame::{self, Reply},
     greeting::{self, Hello, NoGreeting},
@@ -37,13 +36,36 @@ struct Outbox {
     wake: Notify,
 }
 
+/// An event of one link, for its replicator.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct FromLink {
+    pub(super) peer: NodeId,
+    /// Which of the links to this peer: see [`Link::open`].
+    pub(super) link: u64,
+    pub(super) event: LinkEvent,
+}
+
+/// What the link's task reports.
+#[derive(Debug)]
+pub(super) enum LinkEvent {
+    /// Greeted; numbers start anew.
+    Up,
+    /// The peer answered.
+    Replies(Vec<Reply>),
+    /// The connection broke.
+    Down,
+    /// Right after it broke, the peer's address refused: the process is gone.
+    Gone,
+}
+
 /// What the link's task does with the peer.
 struct Dialer {
     number: u64,
     peer: NodeMember,
     hello: Hello,
     outbox: Rc<Outbox>,
-    replicator: Addr<Replicator>,
+    replicator: Recipient<FromLink>,
 }
 
 /// How a connection ended.
@@ -58,7 +80,7 @@ enum Ended {
 
 impl Link {
     /// Starts connecting, and keeps at it. `number` tells its events from those of an earlier link to the same peer.
-    pub(super) fn open(number: u64, peer: NodeMember, hello: Hello, replicator: Addr<Replicator>) -> Self {
+    pub(super) fn open(number: u64, peer: NodeMember, hello: Hello, replicator: Recipient<FromLink>) -> Self {
         let outbox = Rc::new(Outbox::default());
         let dialer = Dialer { number, peer, hello, outbox: outbox.clone(), replicator };
         Self { number, outbox, task: rt::spawn(dialer.run()) }
@@ -170,15 +192,6 @@ impl Dialer {
         // A closed mailbox means that the process is going down.
         let _ = self.replicator.send(FromLink { peer: self.peer.id, link: self.number, event }).await;
     }
-}
-
-/// An event of one link, for its replicator.
-#[derive(Debug, actix::Message)]
-#[rtype(result = "()")]
-pub(super) struct FromLink {
-    pub(super) peer: NodeId,
-    pub(super) link: u64,
-    pub(super) event: LinkEvent,
 }
 
 fn take_all(input: &mut BytesMut) -> Result<Vec<Reply>, frame::BadFrame> {
