@@ -35,7 +35,7 @@ impl Worker {
     pub(super) async fn settle(&self, entry: Entry, draft: Draft, rules: &SessionRules) -> Result<Done, NotDone> {
         let Entry { turn, cookie_is_stale, .. } = entry;
         if draft.changes().is_empty() && draft.fate() == Fate::Continues {
-            return Ok(self.settle_read(&draft, cookie_is_stale));
+            return Ok(settle_read(&draft, cookie_is_stale));
         }
         let (worker, rules) = (self.clone(), rules.clone());
         let commit = rt::spawn(async move {
@@ -45,17 +45,6 @@ impl Worker {
         });
         // It is never cancelled, and our own code does not panic; a reply that cannot be proved safe is not given.
         commit.await.unwrap_or(Err(NotDone::AskAnother))
-    }
-
-    fn settle_read(&self, draft: &Draft, cookie_is_stale: bool) -> Done {
-        let cookie = match draft.id() {
-            Some(id) => {
-                self.touch(id);
-                if cookie_is_stale { CookieChange::Set(id) } else { CookieChange::Keep }
-            }
-            None => CookieChange::Keep,
-        };
-        Done { cookie, copies: None }
     }
 
     async fn settle_write(&self, draft: &Draft, rules: &SessionRules, cookie_is_stale: bool) -> Result<Done, NotDone> {
@@ -89,8 +78,7 @@ impl Worker {
     /// Creates a session by its first write.
     async fn begin(&self, changes: &[Change], rules: &SessionRules) -> Result<Done, NotDone> {
         let table = &self.house.table;
-        let counts = table.counts();
-        if counts.owned + counts.held >= self.house.session.max_sessions.get() {
+        if table.slots() >= self.house.session.max_sessions.get() {
             return Err(NotDone::Full);
         }
         let id = SessionId::draw();
@@ -121,7 +109,7 @@ impl Worker {
             Verdict::Held(copies) => Ok(copies),
             Verdict::Fenced(promised) => {
                 self.house.table.with(id, |slot| replica::undo(slot, undo, promised));
-                Err(self.ask_owner(promised))
+                Err(self.outranked(promised))
             }
             Verdict::Ended(stamp) => {
                 self.house.table.with(id, |slot| replica::bury(slot, stamp, Moment::now()));
@@ -130,7 +118,17 @@ impl Worker {
         }
     }
 
-    fn ask_owner(&self, promised: Epoch) -> NotDone {
-        self.house.route_of(promised.node).map_or(NotDone::AskAnother, NotDone::AskNode)
+    fn outranked(&self, promised: Epoch) -> NotDone {
+        let owner = self.house.route_of(promised.node);
+        // With a single peer, which has refused, nobody else can hold the commit.
+        match self.house.roster.load().nodes().count() {
+            0 | 1 => owner.map_or(NotDone::AskAnother, NotDone::AskNode),
+            _ => NotDone::Doubtful(owner),
+        }
     }
+}
+
+fn settle_read(draft: &Draft, cookie_is_stale: bool) -> Done {
+    let stale = draft.id().filter(|_| cookie_is_stale);
+    Done { cookie: stale.map_or(CookieChange::Keep, CookieChange::Set), copies: None }
 }

@@ -3,7 +3,7 @@
 //! Pure, as foca is: no clock, no socket, no randomness. The caller hands in the time, the slots and a [`Port`] through
 //! which the core acts; the actor does so with links and mailboxes, the simulator with queues.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     export::Export,
@@ -34,6 +34,8 @@ pub struct Core<S> {
     next_ticket: Ticket,
     next_claim: u64,
     exports: BTreeMap<NodeId, Export>,
+    /// Peers whose queue was full since the last tick: told once for all that was dropped.
+    dropped: BTreeSet<NodeId>,
 }
 
 /// The rules of one replicator.
@@ -147,8 +149,8 @@ struct Asking {
 /// Whom a claim has asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
-    /// The owner alone. Its running request commits before it hands over; were the others asked at the same time, they
-    /// would refuse that commit, and perhaps not all of them.
+    /// The owner alone. Its running request commits before it hands over; were the others asked at the same time, or did
+    /// this node claim already, they would refuse that commit, and perhaps not all of them.
     Owner(NodeId),
     /// All other members as well.
     Everyone,
@@ -166,6 +168,7 @@ impl<S: Slots> Core<S> {
             next_ticket: 0,
             next_claim: 0,
             exports: BTreeMap::new(),
+            dropped: BTreeSet::new(),
         }
     }
 
@@ -175,6 +178,7 @@ impl<S: Slots> Core<S> {
     /// seemed to be there has not been told of them by anyone: it is told everything again.
     pub fn nodes(&mut self, nodes: BTreeMap<NodeId, Serves>, now: Moment) {
         self.exports.retain(|peer, _| nodes.contains_key(peer));
+        self.dropped.retain(|peer| nodes.contains_key(peer));
         if self.nodes.keys().any(|node| !nodes.contains_key(node)) {
             let since = now - limits::EXPORT_AGAIN;
             self.exports.values_mut().for_each(|export| export.node_lost(since, now));
@@ -276,6 +280,9 @@ impl<S: Slots> Core<S> {
             let outcome = late.map(|asking| asking.claim.clone().expired());
             self.claim_ended(ticket, outcome, now, port);
         }
+        for peer in std::mem::take(&mut self.dropped) {
+            port.needs(peer);
+        }
         self.begin_exports(now);
         for peer in self.exports.keys().copied().collect::<Vec<_>>() {
             self.pump(peer, now, port);
@@ -286,7 +293,7 @@ impl<S: Slots> Core<S> {
     pub fn peer(&self, peer: NodeId, now: Moment) -> PeerState {
         PeerState {
             in_sync: self.ledger.is_in_sync(peer),
-            complete: self.exports.get(&peer).is_none_or(Export::is_complete),
+            complete: !self.dropped.contains(&peer) && self.exports.get(&peer).is_none_or(Export::is_complete),
             lag: self.ledger.lag(peer, now),
             in_flight: self.ledger.in_flight(peer),
         }
@@ -306,7 +313,7 @@ impl<S: Slots> Core<S> {
                     port.lagging(peer, Lagging::Full);
                 }
                 release(self.ledger.overflowed(peer), port);
-                port.needs(peer);
+                self.dropped.insert(peer);
             }
         }
     }
@@ -322,8 +329,10 @@ impl<S: Slots> Core<S> {
     }
 
     fn send_whole(&mut self, peer: NodeId, id: SessionId, wait: Option<WaitId>, now: Moment, port: &mut impl Port) {
-        if let Some(update) = self.slots.with(id, |slot| whole(slot, id, now)) {
-            self.send_update(peer, &update, wait, now, port);
+        match self.slots.with(id, |slot| whole(slot, id, now)) {
+            Some(update) => self.send_update(peer, &update, wait, now, port),
+            // It was forgotten here meanwhile.
+            None => release(wait.and_then(|wait| self.ledger.given_up(peer, wait)), port),
         }
     }
 
@@ -339,10 +348,17 @@ impl<S: Slots> Core<S> {
         port: &mut impl Port,
     ) {
         let me = self.slots.me();
-        let intent = self.slots.with(wish.id, |slot| replica::claim(slot, me, above));
+        let intent = self.slots.with(wish.id, |slot| replica::intent(slot, me, above));
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let owner = above.or(intent.before).map(|epoch| epoch.node).filter(|owner| self.waits_for(*owner));
-        let round = owner.map_or(Round::Everyone, Round::Owner);
+        let round = match owner {
+            Some(owner) => Round::Owner(owner),
+            None => {
+                // Never refused: the epoch was made to outrank what is promised here, a moment ago.
+                let _ = self.slots.with(wish.id, |slot| replica::claim(slot, intent.epoch));
+                Round::Everyone
+            }
+        };
         let (claim, deadline) = (Claim::new(intent.epoch, []), now);
         let asking = Asking { for_whom, wish, claim, intent, deadline, tries, round };
         self.ask_round(self.next_ticket, asking, None, now, port);
@@ -381,6 +397,9 @@ impl<S: Slots> Core<S> {
         let id = asking.wish.id;
         let ended = match outcome {
             Outcome::Take(newest) if let Round::Owner(owner) = asking.round => {
+                if let Err(above) = self.slots.with(id, |slot| replica::claim(slot, asking.intent.epoch)) {
+                    return self.ask_again(asking, above, now, port);
+                }
                 asking.round = Round::Everyone;
                 return self.ask_round(ticket, asking, Some((owner, newest)), now, port);
             }

@@ -46,6 +46,9 @@ pub(super) enum NoGreeting {
     /// It is no greeting.
     #[error("this is no greeting of tasuki: {0}")]
     Noise(String),
+    /// This end does not want it.
+    #[error("{0}")]
+    Unwanted(String),
     /// The other end refused.
     #[error("the peer refused: {0}")]
     Refused(String),
@@ -103,7 +106,7 @@ pub(super) async fn answer(
     let hello: Hello = read(stream).await?;
     if let Some(reason) = hello.objection(cluster, me) {
         write(stream, &Welcome::Refused(reason.clone())).await?;
-        return Err(NoGreeting::Refused(reason));
+        return Err(NoGreeting::Unwanted(reason));
     }
     write(stream, &Welcome::Come).await?;
     Ok(hello)

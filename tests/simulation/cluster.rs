@@ -85,10 +85,18 @@ impl Cluster {
     pub(crate) fn new(seed: u64, canary: Option<Canary>) -> Self {
         let mut world = World::new(seed);
         let machines = world.between(2, 4) as usize;
+        // Either queues that overflow or users in a hurry: with both, a slow link never catches up, rightly.
+        let (queue_bytes, think_us) = match world.between(1, 10) {
+            // Requests of one session meet where users are in a hurry.
+            _ if canary == Some(Canary::TurnEndsAtCommit) => (1 << 20, 3_000),
+            1..=2 => (world.between(500, 4_000) as usize, 40_000),
+            3..=5 => (1 << 20, 3_000),
+            _ => (1 << 20, 40_000),
+        };
         let rules = Rules {
             workers: world.between(1, 2) as usize,
-            queue_bytes: if world.percent(20) { world.between(500, 4_000) as usize } else { 1 << 20 },
-            think_us: if world.percent(30) { 3_000 } else { 40_000 },
+            queue_bytes,
+            think_us,
             ack: if world.percent(80) { Ack::One } else { Ack::All },
         };
         let users = world.between(1, 4) as usize;

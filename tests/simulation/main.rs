@@ -37,7 +37,7 @@ use cluster::{Cluster, Report};
 const DEFAULT_SEEDS: u64 = 250;
 
 /// A deliberate fault is noticed within so many seeds, or the checker is blind to it.
-const CANARY_SEEDS: u64 = 400;
+const CANARY_SEEDS: u64 = 600;
 
 /// A deliberately broken part: a check that cannot fail proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

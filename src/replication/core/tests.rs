@@ -26,6 +26,7 @@ struct Desk {
     updates: Vec<(NodeId, SessionId)>,
     claimed: Vec<ClaimEnded>,
     exported: Vec<usize>,
+    needs: Vec<NodeId>,
     room: Option<usize>,
 }
 
@@ -53,7 +54,9 @@ impl Port for Desk {
         self.claimed.push(ended);
     }
 
-    fn needs(&mut self, _: NodeId) {}
+    fn needs(&mut self, peer: NodeId) {
+        self.needs.push(peer);
+    }
 
     fn lagging(&mut self, _: NodeId, _: Lagging) {}
 
@@ -109,6 +112,20 @@ fn a_claim_asks_the_owner_before_the_others() {
 }
 
 #[test]
+fn a_claimant_takes_what_the_owner_commits_before_it_hands_over() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), B);
+    let mut core = core(&table, &mut desk);
+    core.claim(wish(true), NOW, &mut desk);
+    let stamp = Stamp { epoch: Epoch::first(B), version: 2 };
+    let running = Update::Delta(Delta { id: id(1), stamp, changes: Vec::new() });
+    assert_eq!(table.with(id(1), |slot| replica::apply(slot, running, NOW)), replica::Applied::Applied);
+    let ticket = desk.claims[0].1;
+    core.replied(B, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
+    assert_eq!(tenure(&table), Some(Tenure::Claiming), "from here on its commits are refused");
+}
+
+#[test]
 fn what_the_owner_handed_over_is_kept_while_the_others_are_asked() {
     let (table, mut desk) = (Table::new(ME), Desk::default());
     create(&table, id(1), B);
@@ -145,7 +162,7 @@ fn a_node_for_which_all_others_lag_asks_them_before_it_takes_a_session() {
     core.tick(later, &mut desk);
     assert!(!core.peer(B, later).in_sync && !core.peer(C, later).in_sync);
     core.claim(wish(false), later, &mut desk);
-    assert_eq!((tenure(&table), &desk.claimed[..]), (Some(Tenure::Claiming), &[][..]));
+    assert_eq!((tenure(&table), &desk.claimed[..]), (Some(Tenure::Held), &[][..]));
     let ticket = desk.claims[0].1;
     core.replied(C, [Reply::Answer(ticket, Answer::Owned(C))], later, &mut desk);
     assert_eq!(desk.claimed, [ClaimEnded::Elsewhere(C)]);
@@ -183,4 +200,21 @@ fn a_peer_that_joined_before_a_loss_was_known_is_told_what_the_lost_node_owned()
     now = now + limits::EXPORT_QUIET;
     core.tick(now, &mut desk);
     assert_eq!(desk.updates, [(B, id(1))]);
+}
+
+#[test]
+fn a_full_queue_is_told_once_however_much_was_dropped() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), ME);
+    let mut core = core(&table, &mut desk);
+    desk.needs.clear();
+    desk.room = Some(0);
+    let stamp = Stamp { epoch: Epoch::first(ME), version: 1 };
+    for _ in 0..100 {
+        core.announce(&Update::Delta(Delta { id: id(1), stamp, changes: Vec::new() }), NOW, &mut desk);
+    }
+    assert!(desk.needs.is_empty() && !core.peer(B, NOW).complete);
+    core.tick(NOW, &mut desk);
+    core.tick(NOW, &mut desk);
+    assert_eq!(desk.needs, [B, C]);
 }
