@@ -313,10 +313,13 @@ impl<S: Slots> Core<S> {
 
     fn objected(&mut self, peer: NodeId, sequence: Sequence, objection: Objection, now: Moment, port: &mut impl Port) {
         match self.ledger.objected(peer, sequence, objection) {
-            Remedy::None | Remedy::Yield(_, Objection::Gap) => {}
+            Remedy::None | Remedy::Yield(_, Objection::Gap) | Remedy::Retract(_, Objection::Gap) => {}
             Remedy::Settle(settled) => release([settled], port),
             Remedy::SendWhole(id, wait) => self.send_whole(peer, id, wait, now, port),
-            Remedy::Yield(id, Objection::Ended(stamp)) => self.slots.with(id, |slot| replica::bury(slot, stamp, now)),
+            Remedy::Yield(id, Objection::Ended(stamp)) | Remedy::Retract(id, Objection::Ended(stamp)) => {
+                self.slots.with(id, |slot| replica::bury(slot, stamp, now));
+            }
+            Remedy::Retract(id, Objection::Fenced(epoch)) => self.slots.with(id, |slot| replica::retract(slot, epoch)),
             Remedy::Yield(id, Objection::Fenced(epoch)) => self.slots.with(id, |slot| replica::yield_to(slot, epoch)),
         }
     }

@@ -372,17 +372,21 @@ pub fn undo(slot: &mut Option<Slot>, undo: Undo, promised: Epoch) {
 }
 
 /// Learns that another node has a higher claim.
+pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
+    if let Some(record) = Slot::live_mut(slot).filter(|record| record.promised < promised) {
+        record.promised = promised;
+        record.tenure = Tenure::Held;
+    }
+}
+
+/// Learns from the refusal of what nobody waited for that another node has a higher claim.
 ///
 /// An end that was made under a lower one is forgotten: a node that was away and then found all its sessions to be over
-/// must not end those that have gone on elsewhere. Where an end was in time, the member that took it remembers it.
-pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
+/// must not end those that have gone on elsewhere, and a claim would hear of that end from it.
+pub fn retract(slot: &mut Option<Slot>, promised: Epoch) {
     match slot {
-        Some(Slot::Live(record)) if record.promised < promised => {
-            record.promised = promised;
-            record.tenure = Tenure::Held;
-        }
         Some(Slot::Ended(tombstone)) if tombstone.stamp.epoch < promised => *slot = None,
-        _ => {}
+        _ => yield_to(slot, promised),
     }
 }
 
@@ -704,7 +708,7 @@ mod tests {
         adopt(&mut b, asked.epoch, None, NOW);
         let late = end(&mut a, ID, NOW).unwrap().update;
         let Applied::Fenced(promised) = apply(&mut b, late, NOW) else { panic!("the session has gone on") };
-        yield_to(&mut a, promised);
+        retract(&mut a, promised);
         assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown, "nobody hears of that end");
     }
 
