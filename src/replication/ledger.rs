@@ -81,8 +81,8 @@ pub enum Remedy {
     None,
     /// Send the whole session, for this reply if one still waits.
     SendWhole(SessionId, Option<WaitId>),
-    /// Tell the reply.
-    Settle(Settled),
+    /// Tell the reply about this session.
+    Settle(SessionId, Settled),
     /// The reply has left already, because another peer took it: learn that this node is not the owner any more.
     Yield(SessionId, Objection),
     /// Nobody waited for it, so perhaps no peer took it: learn the same, and stand by nothing that was refused.
@@ -221,7 +221,7 @@ impl Ledger {
         match wait {
             Some(wait) => {
                 self.waits.remove(&wait);
-                Remedy::Settle(Settled { wait, verdict })
+                Remedy::Settle(id, Settled { wait, verdict })
             }
             None if was_waited_for => Remedy::Yield(id, objection),
             None => Remedy::Retract(id, objection),
@@ -391,7 +391,7 @@ mod tests {
         ledger.acked(B, 1);
         let higher = Epoch { counter: 5, node: B };
         let fenced = Settled { wait, verdict: Verdict::Fenced(higher) };
-        assert_eq!(ledger.objected(C, 1, Objection::Fenced(higher)), Remedy::Settle(fenced));
+        assert_eq!(ledger.objected(C, 1, Objection::Fenced(higher)), Remedy::Settle(ID, fenced));
         assert_eq!(ledger.acked(C, 1), []);
     }
 

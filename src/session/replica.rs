@@ -448,7 +448,11 @@ fn judge_whole(record: &Record, whole: &Whole) -> Applied {
 fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
     let verdict = match slot {
         None => Applied::Applied,
-        Some(Slot::Ended(_)) => Applied::Duplicate,
+        Some(Slot::Ended(tombstone)) => {
+            // The higher rank is remembered: who tells of the end later must not be refused by those who promised it.
+            tombstone.stamp = tombstone.stamp.max(end.stamp);
+            Applied::Duplicate
+        }
         Some(Slot::Live(record)) if end.stamp.epoch < record.promised => Applied::Fenced(record.promised),
         Some(Slot::Live(_)) => Applied::Applied,
     };
@@ -697,6 +701,16 @@ mod tests {
         assert!(matches!(apply(&mut b, birth, NOW), Applied::Ended(_)));
         let asked = request(&mut c, NodeId(3), true);
         assert!(matches!(promise(&mut b, &asked, |_| true, NOW), Answer::Ended(_)));
+    }
+
+    #[test]
+    fn an_end_told_again_under_a_higher_claim_is_remembered_as_such() {
+        let (mut a, _) = created(A);
+        let Update::End(first) = end(&mut a, ID, NOW).unwrap().update else { panic!("this is an end") };
+        let again = End { stamp: Stamp { epoch: first.stamp.epoch.outranked_by(B), ..first.stamp }, ..first };
+        assert_eq!(apply(&mut a, Update::End(again), NOW), Applied::Duplicate);
+        assert_eq!(apply(&mut a, Update::End(first), NOW), Applied::Duplicate);
+        assert!(matches!(a, Some(Slot::Ended(tombstone)) if tombstone.stamp == again.stamp));
     }
 
     #[test]
