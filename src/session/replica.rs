@@ -417,17 +417,21 @@ pub fn undo(slot: &mut Option<Slot>, undo: Undo, promised: Epoch) {
 }
 
 /// Learns that another node has a higher claim.
+pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
+    if let Some(record) = Slot::live_mut(slot).filter(|record| record.promised < promised) {
+        record.promised = promised;
+        record.tenure = Tenure::Held;
+    }
+}
+
+/// Learns from the refusal of what nobody waited for that another node has a higher claim.
 ///
 /// An end that was made under a lower one is forgotten: a node that was away and then found all its sessions to be over
-/// must not end those that have gone on elsewhere. Where an end was in time, the member that took it remembers it.
-pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
+/// must not end those that have gone on elsewhere, and a claim would hear of that end from it.
+pub fn retract(slot: &mut Option<Slot>, promised: Epoch) {
     match slot {
-        Some(Slot::Live(record)) if record.promised < promised => {
-            record.promised = promised;
-            record.tenure = Tenure::Held;
-        }
         Some(Slot::Ended(tombstone)) if tombstone.stamp.epoch < promised => *slot = None,
-        _ => {}
+        _ => yield_to(slot, promised),
     }
 }
 
@@ -489,7 +493,11 @@ fn judge_whole(record: &Record, whole: &Whole) -> Applied {
 fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
     let verdict = match slot {
         None => Applied::Applied,
-        Some(Slot::Ended(_)) => Applied::Duplicate,
+        Some(Slot::Ended(tombstone)) => {
+            // The higher rank is remembered: who tells of the end later must not be refused by those who promised it.
+            tombstone.stamp = tombstone.stamp.max(end.stamp);
+            Applied::Duplicate
+        }
         Some(Slot::Live(record)) if end.stamp.epoch < record.promised => Applied::Fenced(record.promised),
         Some(Slot::Live(_)) => Applied::Applied,
     };
@@ -760,6 +768,16 @@ mod tests {
     }
 
     #[test]
+    fn an_end_told_again_under_a_higher_claim_is_remembered_as_such() {
+        let (mut a, _) = created(A);
+        let Update::End(first) = end(&mut a, ID, NOW).unwrap().update else { panic!("this is an end") };
+        let again = End { stamp: Stamp { epoch: first.stamp.epoch.outranked_by(B), ..first.stamp }, ..first };
+        assert_eq!(apply(&mut a, Update::End(again), NOW), Applied::Duplicate);
+        assert_eq!(apply(&mut a, Update::End(first), NOW), Applied::Duplicate);
+        assert!(matches!(a, Some(Slot::Ended(tombstone)) if tombstone.stamp == again.stamp));
+    }
+
+    #[test]
     fn an_end_that_was_refused_is_forgotten() {
         let (mut a, birth) = created(A);
         let mut b = None;
@@ -768,7 +786,7 @@ mod tests {
         adopt(&mut b, asked.epoch, None, NOW);
         let late = end(&mut a, ID, NOW).unwrap().update;
         let Applied::Fenced(promised) = apply(&mut b, late, NOW) else { panic!("the session has gone on") };
-        yield_to(&mut a, promised);
+        retract(&mut a, promised);
         assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown, "nobody hears of that end");
     }
 
