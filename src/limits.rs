@@ -193,6 +193,12 @@ pub const HASHED_FILE_BYTES: u64 = 4 * 1024 * 1024;
 /// Bounds the time on the worker (some milliseconds) and the memory (16 MB).
 pub const PAGE_FUEL: u64 = 250_000;
 
+/// Stack of a thread that renders pages. [`PAGE_FUEL`] lets a page wrap a value in itself some 70,000 times, and minijinja
+/// compares, prints and frees such a value by recursion, at about 400 bytes a level. Only address space until it is used.
+pub const PAGE_STACK_BYTES: usize = 64 * 1024 * 1024;
+
+const _: () = assert!(PAGE_FUEL / 3 * 400 < PAGE_STACK_BYTES as u64);
+
 /// Nesting of includes and macros in one rendering. minijinja's default, 500, is made for the stack of a main thread.
 pub const PAGE_RECURSION: usize = 160;
 
