@@ -7,7 +7,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult}
 use super::{
     control,
     members::{Check, Members, Trouble, Verdict},
-    serve::Rules,
+    rules::Rules,
     view::{MemberReport, Standing},
 };
 use crate::{

@@ -34,6 +34,7 @@ mod pages;
 mod paths;
 mod pool;
 mod retry;
+mod rules;
 mod serve;
 mod sticky;
 mod throttle;

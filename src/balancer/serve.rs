@@ -21,21 +21,18 @@ use actix_web::{
     rt, web,
 };
 use bytes::Bytes;
-use ipnet::IpNet;
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpStream;
 
 use super::{
     actor::Balancer,
-    choice::Binding,
     client::{Client, Running},
     forward::forward,
     health, manager,
     members::Members,
     pages::{self, Refusal},
     paths,
-    sticky::Sticky,
-    view::Published,
+    rules::Rules,
     worker::Worker,
 };
 use crate::{limits, membership::RosterChanged, settings, time::Moment};
@@ -52,23 +49,6 @@ pub struct Door {
     pub handle: ServerHandle,
     /// Ends when the server has stopped.
     pub server: rt::task::JoinHandle<io::Result<()>>,
-}
-
-/// What every worker reads and nobody changes, apart from the view inside.
-pub(crate) struct Rules {
-    pub(crate) published: Published,
-    pub(crate) sticky: Sticky,
-    pub(crate) binding: Binding,
-    pub(crate) method: settings::Method,
-    pub(crate) timeout: Duration,
-    /// A request is sent again only within this span of its arrival.
-    pub(crate) retry_span: Duration,
-    pub(crate) max_attempts: usize,
-    pub(crate) retry_body_bytes: usize,
-    pub(crate) trusted_proxies: Vec<IpNet>,
-    pub(crate) manager: settings::Manager,
-    pub(crate) sorry: Bytes,
-    pub(crate) listen: SocketAddr,
 }
 
 /// The sorry page's own address, as in the seeds' httpd.
@@ -102,25 +82,6 @@ impl Door {
             let _ = tokio::time::timeout(Duration::from_secs(1), self.handle.stop(false)).await;
         }
         self.server.abort();
-    }
-}
-
-impl Rules {
-    fn new(settings: &settings::Balancer, session_cookie: &str, sorry: Bytes, listen: SocketAddr) -> Self {
-        Self {
-            published: Published::default(),
-            sticky: Sticky::new(session_cookie),
-            binding: Binding { sticky: settings.sticky, failover: settings.failover },
-            method: settings.method,
-            timeout: settings.timeout,
-            retry_span: settings.timeout * limits::RETRY_TIMEOUTS,
-            max_attempts: settings.max_attempts.get(),
-            retry_body_bytes: settings.retry_body_bytes,
-            trusted_proxies: settings.trusted_proxies.clone(),
-            manager: settings.manager.clone(),
-            sorry,
-            listen,
-        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     members::Trouble,
     methods::Picker,
     pool::Pool,
-    serve::Rules,
+    rules::Rules,
     throttle::{Line, Throttle},
     view::{Member, View},
 };
