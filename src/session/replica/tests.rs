@@ -1,0 +1,234 @@
+//! What may and may not become of one session on one node.
+
+use super::*;
+
+const A: NodeId = NodeId(1);
+const B: NodeId = NodeId(2);
+const ID: SessionId = SessionId([7; 16]);
+const NOW: Moment = Moment(1_000_000);
+
+fn set(name: &str, value: i64) -> Vec<Change> {
+    vec![Change::Set(name.into(), Value::encode(&value).unwrap())]
+}
+
+fn value(slot: &Option<Slot>, name: &str) -> Option<i64> {
+    Slot::live(slot)?.attributes().find(|(known, _)| &**known == name)?.1.decode().ok()
+}
+
+fn created(me: NodeId) -> (Option<Slot>, Update) {
+    let (mut slot, context) = (None, ContextPath::root());
+    let timeout = Some(Duration::from_secs(1_800));
+    let birth = Birth { id: ID, me, context: &context, reach: Reach::Cluster, timeout };
+    let committed = create(&mut slot, &birth, &set("n", 1), NOW);
+    (slot, committed.update)
+}
+
+fn committed(slot: &mut Option<Slot>, n: i64) -> Update {
+    commit(slot, ID, &set("n", n), NOW).unwrap().update
+}
+
+fn request(slot: &mut Option<Slot>, me: NodeId, insist: bool) -> ClaimRequest {
+    let Intent { epoch, have, .. } = intent(slot, me, None);
+    claim(slot, epoch).unwrap();
+    ClaimRequest { id: ID, epoch, context: ContextPath::root(), have, insist }
+}
+
+#[test]
+fn a_holder_follows_its_owner_step_by_step() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    assert_eq!(apply(&mut b, birth.clone(), NOW), Applied::Applied);
+    assert_eq!(apply(&mut b, birth, NOW), Applied::Duplicate);
+    let (second, third) = (committed(&mut a, 2), committed(&mut a, 3));
+    assert_eq!(apply(&mut b, third.clone(), NOW), Applied::Gap, "a step is missing");
+    assert_eq!(value(&b, "n"), Some(1), "a gap changes nothing");
+    assert_eq!(apply(&mut b, second, NOW), Applied::Applied);
+    assert_eq!(apply(&mut b, third, NOW), Applied::Applied);
+    assert_eq!(value(&b, "n"), Some(3));
+    assert_eq!(standing(&b, &ContextPath::root()), Standing::Held { owner: A });
+}
+
+#[test]
+fn a_claim_takes_the_newest_copy_and_fences_the_old_owner() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let unseen = committed(&mut a, 2);
+    let asked = request(&mut b, B, true);
+    let Answer::Promised(Some(copy)) = promise(&mut a, &asked, |_| true, NOW) else { panic!("a hands over") };
+    assert_eq!(adopt(&mut b, asked.epoch, Some(copy), NOW), Adoption::Owner);
+    assert_eq!(value(&b, "n"), Some(2));
+    assert_eq!(commit(&mut a, ID, &set("n", 9), NOW), Err(NotOwner));
+    assert_eq!(apply(&mut b, unseen, NOW), Applied::Fenced(asked.epoch));
+    assert!(matches!(committed(&mut b, 3), Update::Whole(_)), "an ownership begins with the whole session");
+    assert!(matches!(committed(&mut b, 4), Update::Delta(_)));
+}
+
+#[test]
+fn a_serving_owner_keeps_the_session_unless_the_claimant_insists() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let asked = request(&mut b, B, false);
+    assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Owned(A));
+    assert_eq!(promise(&mut a, &asked, |_| false, NOW), Answer::Promised(None), "a draining owner hands over");
+}
+
+#[test]
+fn a_claim_taken_back_leaves_the_owner_in_its_right() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let intent = intent(&b, B, None);
+    claim(&mut b, intent.epoch).unwrap();
+    withdraw(&mut b, &intent);
+    assert_eq!(apply(&mut b, committed(&mut a, 2), NOW), Applied::Applied);
+}
+
+#[test]
+fn of_two_claims_the_lower_one_is_refused_or_superseded() {
+    let (_, birth) = created(A);
+    let (mut b, mut c, mut holder) = (None, None, None);
+    for slot in [&mut b, &mut c, &mut holder] {
+        apply(slot, birth.clone(), NOW);
+    }
+    let of_b = request(&mut b, B, true);
+    let of_c = request(&mut c, NodeId(3), true);
+    assert!(of_b.epoch < of_c.epoch);
+    assert_eq!(promise(&mut holder, &of_c, |_| true, NOW), Answer::Promised(None));
+    assert_eq!(promise(&mut holder, &of_b, |_| true, NOW), Answer::Refused(of_c.epoch));
+    assert_eq!(promise(&mut b, &of_c, |_| true, NOW), Answer::Promised(None));
+    assert_eq!(adopt(&mut b, of_b.epoch, None, NOW), Adoption::Superseded(of_c.epoch));
+    assert_eq!(adopt(&mut c, of_c.epoch, None, NOW), Adoption::Owner);
+}
+
+#[test]
+fn a_claim_is_promised_by_a_member_that_knows_of_it_from_a_fence() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let asked = request(&mut b, B, true);
+    let late = commit(&mut a, ID, &set("n", 5), NOW).unwrap();
+    undo(&mut a, late.undo, asked.epoch);
+    assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Promised(None));
+}
+
+#[test]
+fn a_refused_commit_is_taken_back() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let asked = request(&mut b, B, true);
+    adopt(&mut b, asked.epoch, None, NOW);
+    let late = commit(&mut a, ID, &set("n", 5), NOW).unwrap();
+    let Applied::Fenced(promised) = apply(&mut b, late.update, NOW) else { panic!("the old owner is fenced") };
+    undo(&mut a, late.undo, promised);
+    assert_eq!(value(&a, "n"), Some(1));
+    assert_eq!(standing(&a, &ContextPath::root()), Standing::Held { owner: B });
+}
+
+#[test]
+fn taking_back_never_overwrites_something_newer() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let late = commit(&mut a, ID, &set("n", 5), NOW).unwrap();
+    let asked = request(&mut b, B, true);
+    adopt(&mut b, asked.epoch, None, NOW);
+    let newer = committed(&mut b, 6);
+    assert_eq!(apply(&mut a, newer, NOW), Applied::Applied);
+    undo(&mut a, late.undo, asked.epoch);
+    assert_eq!(value(&a, "n"), Some(6));
+}
+
+#[test]
+fn an_ended_session_stays_ended() {
+    let (mut a, birth) = created(A);
+    let (mut b, mut c) = (None, None);
+    apply(&mut b, birth.clone(), NOW);
+    apply(&mut c, birth.clone(), NOW);
+    let late = committed(&mut a, 2);
+    let over = end(&mut a, ID, NOW).unwrap().update;
+    assert_eq!(apply(&mut b, over.clone(), NOW), Applied::Applied);
+    assert_eq!(apply(&mut b, over, NOW), Applied::Duplicate);
+    assert!(matches!(apply(&mut b, late, NOW), Applied::Ended(_)));
+    assert!(matches!(apply(&mut b, birth, NOW), Applied::Ended(_)));
+    let asked = request(&mut c, NodeId(3), true);
+    assert!(matches!(promise(&mut b, &asked, |_| true, NOW), Answer::Ended(_)));
+}
+
+#[test]
+fn an_end_told_again_under_a_higher_claim_is_remembered_as_such() {
+    let (mut a, _) = created(A);
+    let Update::End(first) = end(&mut a, ID, NOW).unwrap().update else { panic!("this is an end") };
+    let again = End { stamp: Stamp { epoch: first.stamp.epoch.outranked_by(B), ..first.stamp }, ..first };
+    assert_eq!(apply(&mut a, Update::End(again), NOW), Applied::Duplicate);
+    assert_eq!(apply(&mut a, Update::End(first), NOW), Applied::Duplicate);
+    assert!(matches!(a, Some(Slot::Ended(tombstone)) if tombstone.stamp == again.stamp));
+}
+
+#[test]
+fn an_end_that_was_refused_is_forgotten() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let asked = request(&mut b, B, true);
+    adopt(&mut b, asked.epoch, None, NOW);
+    let late = end(&mut a, ID, NOW).unwrap().update;
+    let Applied::Fenced(promised) = apply(&mut b, late, NOW) else { panic!("the session has gone on") };
+    retract(&mut a, promised);
+    assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown, "nobody hears of that end");
+}
+
+#[test]
+fn a_session_of_another_webapp_is_not_given_away() {
+    let (mut a, _) = created(A);
+    let asked = ClaimRequest {
+        id: ID,
+        epoch: Epoch { counter: 9, node: B },
+        context: "/shop".parse().unwrap(),
+        have: None,
+        insist: true,
+    };
+    assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown);
+    assert_eq!(standing(&a, &asked.context), Standing::OtherWebapp);
+}
+
+#[test]
+fn reading_is_told_once_in_a_tenth_of_the_timeout() {
+    let (mut a, _) = created(A);
+    assert!(!touch(&mut a, NOW + Duration::from_secs(100)));
+    assert!(touch(&mut a, NOW + Duration::from_secs(200)));
+    assert!(!touch(&mut a, NOW + Duration::from_secs(210)));
+    let over = NOW + Duration::from_secs(210 + 1_800);
+    assert!(Slot::live(&a).unwrap().is_over(over, 1) && !Slot::live(&a).unwrap().is_over(over, 2));
+}
+
+#[test]
+fn a_session_whose_time_is_over_is_not_answered_any_more() {
+    let (mut a, _) = created(A);
+    let almost = NOW + Duration::from_millis(1_799_999);
+    assert_eq!(visit(&mut a.clone(), ID, almost), Visited::Tell);
+    assert!(matches!(visit(&mut a, ID, NOW + Duration::from_secs(1_800)), Visited::Over(Some(Update::End(_)))));
+    assert_eq!(standing(&a, &ContextPath::root()), Standing::Ended);
+}
+
+#[test]
+fn a_request_that_has_begun_keeps_its_session_alive() {
+    let (mut a, _) = created(A);
+    visit(&mut a, ID, NOW + Duration::from_secs(1_799));
+    assert_eq!(expire(&mut a, ID, NOW + Duration::from_secs(1_801)), Expiry::Runs);
+    assert!(commit(&mut a, ID, &set("n", 2), NOW + Duration::from_secs(1_801)).is_ok());
+}
+
+#[test]
+fn a_session_does_not_run_out_early_because_its_owner_died() {
+    let (_, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    // The owner answered readers for almost a tenth of the timeout and had no reason to tell.
+    let now = NOW + Duration::from_secs(1_900);
+    let asked = request(&mut b, B, true);
+    adopt(&mut b, asked.epoch, None, now);
+    assert_eq!(visit(&mut b, ID, now), Visited::Tell);
+}
