@@ -35,7 +35,7 @@ impl Worker {
     pub(super) async fn settle(&self, entry: Entry, draft: Draft, rules: &SessionRules) -> Result<Done, NotDone> {
         let Entry { turn, cookie_is_stale, .. } = entry;
         if draft.changes().is_empty() && draft.fate() == Fate::Continues {
-            return Ok(self.settle_read(&draft, cookie_is_stale));
+            return Ok(settle_read(&draft, cookie_is_stale));
         }
         let (worker, rules) = (self.clone(), rules.clone());
         let commit = rt::spawn(async move {
@@ -45,17 +45,6 @@ impl Worker {
         });
         // It is never cancelled, and our own code does not panic; a reply that cannot be proved safe is not given.
         commit.await.unwrap_or(Err(NotDone::AskAnother))
-    }
-
-    fn settle_read(&self, draft: &Draft, cookie_is_stale: bool) -> Done {
-        let cookie = match draft.id() {
-            Some(id) => {
-                self.touch(id);
-                if cookie_is_stale { CookieChange::Set(id) } else { CookieChange::Keep }
-            }
-            None => CookieChange::Keep,
-        };
-        Done { cookie, copies: None }
     }
 
     async fn settle_write(&self, draft: &Draft, rules: &SessionRules, cookie_is_stale: bool) -> Result<Done, NotDone> {
@@ -133,4 +122,9 @@ impl Worker {
     fn ask_owner(&self, promised: Epoch) -> NotDone {
         self.house.route_of(promised.node).map_or(NotDone::AskAnother, NotDone::AskNode)
     }
+}
+
+fn settle_read(draft: &Draft, cookie_is_stale: bool) -> Done {
+    let stale = draft.id().filter(|_| cookie_is_stale);
+    Done { cookie: stale.map_or(CookieChange::Keep, CookieChange::Set), copies: None }
 }

@@ -1,15 +1,16 @@
 //! Which session a request works on: its turn, and the ownership if the session is elsewhere.
 
+use actix_web::rt;
 use smallvec::SmallVec;
 
 use super::{SessionRules, Worker};
 use crate::{
     names::{Route, SessionId, SessionToken},
-    replication::{Claim, Claimed, core::Wish},
+    replication::{Claim, Claimed, Touch, core::Wish},
     session::{
-        NoTurn, Slots, Turn,
+        NoTurn, Slots, Swept, Turn,
         draft::Draft,
-        replica::{self, Reach, Slot, Standing},
+        replica::{self, Reach, Slot, Standing, Visited},
     },
     time::Moment,
 };
@@ -68,19 +69,28 @@ impl Worker {
     /// The turn of a session that this node owns now; none when there is no such session.
     async fn admit(&self, id: SessionId, rules: &SessionRules, attempt: Attempt) -> Result<Option<Turn>, NotDone> {
         let turn = self.house.table.turn(id, self.house.session.turn_timeout).await.map_err(NotDone::NoTurn)?;
-        match self.house.table.peek(id, |slot| replica::standing(slot, &rules.context)) {
-            Standing::Owned => Ok(Some(turn)),
-            Standing::Ended | Standing::OtherWebapp => Ok(None),
-            Standing::Unknown if rules.reach == Reach::Node => Ok(None),
+        let turn = match self.house.table.peek(id, |slot| replica::standing(slot, &rules.context)) {
+            Standing::Owned => Some(turn),
+            Standing::Ended | Standing::OtherWebapp => None,
+            Standing::Unknown if rules.reach == Reach::Node => None,
             Standing::Unknown | Standing::Held { .. } => {
                 let wish = Wish { id, context: rules.context.clone(), insist: attempt != Attempt::Stay };
-                match self.replicator.send(Claim(wish)).await {
-                    Ok(Claimed::Owner) => Ok(Some(turn)),
-                    Ok(Claimed::Nothing) => Ok(None),
-                    Ok(Claimed::Elsewhere(route)) => Err(NotDone::AskNode(route)),
-                    Ok(Claimed::Contended) | Err(_) => Err(NotDone::AskAnother),
-                }
+                self.claim(wish, turn).await?
             }
+        };
+        Ok(turn.filter(|_| self.still_runs(id)))
+    }
+
+    /// Asks for the session while holding its turn, to the end even when the client goes away meanwhile: the next
+    /// request would otherwise begin a claim of its own beside this one, and each would outrank the other.
+    async fn claim(&self, wish: Wish, turn: Turn) -> Result<Option<Turn>, NotDone> {
+        let replicator = self.replicator.clone();
+        let claim = rt::spawn(async move { (replicator.send(Claim(wish)).await, turn) });
+        match claim.await {
+            Ok((Ok(Claimed::Owner), turn)) => Ok(Some(turn)),
+            Ok((Ok(Claimed::Nothing), _)) => Ok(None),
+            Ok((Ok(Claimed::Elsewhere(route)), _)) => Err(NotDone::AskNode(route)),
+            Ok((Ok(Claimed::Contended) | Err(_), _)) | Err(_) => Err(NotDone::AskAnother),
         }
     }
 
@@ -92,10 +102,19 @@ impl Worker {
         Draft::of(Some(id), attributes)
     }
 
-    /// Notes that the session was used, and tells the holders once in a while.
-    pub(super) fn touch(&self, id: SessionId) {
-        if self.house.table.with(id, |slot| replica::touch(slot, Moment::now())) {
-            self.replicator.do_send(crate::replication::Touch(id));
+    /// Notes at the start of a request that the session is used, so that no sweep ends it under the page's hands, and
+    /// tells the holders once in a while. A session whose time was over is ended: the next sweep may be seconds away.
+    fn still_runs(&self, id: SessionId) -> bool {
+        match self.house.table.with(id, |slot| replica::visit(slot, id, Moment::now())) {
+            Visited::Fresh => true,
+            Visited::Tell => {
+                self.replicator.do_send(Touch(id));
+                true
+            }
+            Visited::Over(ended) => {
+                self.replicator.do_send(Swept(ended.into_iter().collect()));
+                false
+            }
         }
     }
 }

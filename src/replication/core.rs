@@ -147,8 +147,8 @@ struct Asking {
 /// Whom a claim has asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
-    /// The owner alone. Its running request commits before it hands over; were the others asked at the same time, they
-    /// would refuse that commit, and perhaps not all of them.
+    /// The owner alone. Its running request commits before it hands over; were the others asked at the same time, or did
+    /// this node claim already, they would refuse that commit, and perhaps not all of them.
     Owner(NodeId),
     /// All other members as well.
     Everyone,
@@ -339,10 +339,17 @@ impl<S: Slots> Core<S> {
         port: &mut impl Port,
     ) {
         let me = self.slots.me();
-        let intent = self.slots.with(wish.id, |slot| replica::claim(slot, me, above));
+        let intent = self.slots.with(wish.id, |slot| replica::intent(slot, me, above));
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let owner = above.or(intent.before).map(|epoch| epoch.node).filter(|owner| self.waits_for(*owner));
-        let round = owner.map_or(Round::Everyone, Round::Owner);
+        let round = match owner {
+            Some(owner) => Round::Owner(owner),
+            None => {
+                // Never refused: the epoch was made to outrank what is promised here, a moment ago.
+                let _ = self.slots.with(wish.id, |slot| replica::claim(slot, intent.epoch));
+                Round::Everyone
+            }
+        };
         let (claim, deadline) = (Claim::new(intent.epoch, []), now);
         let asking = Asking { for_whom, wish, claim, intent, deadline, tries, round };
         self.ask_round(self.next_ticket, asking, None, now, port);
@@ -381,6 +388,9 @@ impl<S: Slots> Core<S> {
         let id = asking.wish.id;
         let ended = match outcome {
             Outcome::Take(newest) if let Round::Owner(owner) = asking.round => {
+                if let Err(above) = self.slots.with(id, |slot| replica::claim(slot, asking.intent.epoch)) {
+                    return self.ask_again(asking, above, now, port);
+                }
                 asking.round = Round::Everyone;
                 return self.ask_round(ticket, asking, Some((owner, newest)), now, port);
             }

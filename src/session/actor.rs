@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{
     delta::Update,
-    replica::{self, Reach, Slot, Tenure},
+    replica::{self, Expiry, Slot, Tenure},
     table::{Slots, Table},
 };
 use crate::{limits, names::SessionId, time::Moment};
@@ -67,10 +67,10 @@ impl SessionStore {
                 *slot = None;
                 None
             }
-            Due::End => {
-                let told = Slot::live(slot).is_some_and(|record| record.reach() == Reach::Cluster);
-                replica::end(slot, id, now).ok().map(|committed| committed.update).filter(|_| told)
-            }
+            Due::End => match replica::expire(slot, id, now) {
+                Expiry::Over(ended) => ended,
+                Expiry::Runs => None,
+            },
         })
     }
 }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::{
         names::{ContextPath, NodeId},
-        session::replica::Birth,
+        session::replica::{Birth, Reach},
     };
 
     const ME: NodeId = NodeId(1);

@@ -96,6 +96,26 @@ pub enum Standing {
     OtherWebapp,
 }
 
+/// How a request finds its session.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Visited {
+    /// In use.
+    Fresh,
+    /// In use, and it is time that the holders hear of it.
+    Tell,
+    /// Its time was over: it has ended. See [`Expiry::Over`].
+    Over(Option<Update>),
+}
+
+/// Whether a session has run out of time.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expiry {
+    /// It has not, or this node is not the one to end it.
+    Runs,
+    /// It has ended, and the holders must be told this; nothing when it never left this node.
+    Over(Option<Update>),
+}
+
 /// How a holder took an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -169,6 +189,9 @@ pub struct Intent {
     pub before: Option<Epoch>,
 }
 
+/// Holders hear of a session's use when this part of its timeout has passed since they last did.
+const TOLD_SHARE: u32 = 10;
+
 impl Slot {
     /// The session, if it is live.
     pub fn live(slot: &Option<Self>) -> Option<&Record> {
@@ -227,6 +250,11 @@ impl Record {
         self.timeout.is_some_and(|timeout| {
             now.since(self.accessed) >= Duration::from_secs(timeout.into()).saturating_mul(patience)
         })
+    }
+
+    /// How long an owner may let the session be used without telling the holders.
+    fn untold(&self) -> Duration {
+        Duration::from_secs(self.timeout.unwrap_or_default().into()) / TOLD_SHARE
     }
 
     /// The session as it stands.
@@ -289,12 +317,29 @@ pub fn standing(slot: &Option<Slot>, context: &ContextPath) -> Standing {
     }
 }
 
+/// A request comes to a session that this node owns: its use is noted, unless its time was over already.
+pub fn visit(slot: &mut Option<Slot>, id: SessionId, now: Moment) -> Visited {
+    match expire(slot, id, now) {
+        Expiry::Over(ended) => Visited::Over(ended),
+        Expiry::Runs if touch(slot, now) => Visited::Tell,
+        Expiry::Runs => Visited::Fresh,
+    }
+}
+
+/// Ends a session of this node if its time is over.
+pub fn expire(slot: &mut Option<Slot>, id: SessionId, now: Moment) -> Expiry {
+    let over = |record: &&Record| record.tenure == Tenure::Owned && record.is_over(now, 1);
+    let Some(reach) = Slot::live(slot).filter(over).map(Record::reach) else { return Expiry::Runs };
+    let ended = end(slot, id, now).ok().map(|committed| committed.update);
+    Expiry::Over(ended.filter(|_| reach == Reach::Cluster))
+}
+
 /// Notes that a request used the session, and says whether the holders should hear of it: they do when a tenth of the
 /// timeout has passed since they last did, so reading costs no message.
 pub fn touch(slot: &mut Option<Slot>, now: Moment) -> bool {
     let Some(record) = Slot::live_mut(slot) else { return false };
     record.accessed = now;
-    let due = record.timeout.is_some_and(|timeout| now.since(record.told) * 10 >= Duration::from_secs(timeout.into()));
+    let due = record.timeout.is_some() && now.since(record.told) >= record.untold();
     if due && record.tenure == Tenure::Owned {
         record.told = now;
     }
@@ -454,18 +499,31 @@ fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
     verdict
 }
 
-/// Begins a claim: nobody of a lower epoch is listened to from here on.
+/// What a claim of `me` asks for. Changes nothing: see [`claim`].
 ///
 /// `above` is an epoch that refused an earlier try.
-pub fn claim(slot: &mut Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
-    let Some(record) = Slot::live_mut(slot) else {
+pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
+    let Some(record) = Slot::live(slot) else {
         let epoch = above.map_or(Epoch::first(me), |epoch| epoch.outranked_by(me));
         return Intent { epoch, have: None, before: None };
     };
     let before = record.promised;
-    record.promised = above.map_or(before, |epoch| epoch.max(before)).outranked_by(me);
+    let epoch = above.map_or(before, |epoch| epoch.max(before)).outranked_by(me);
+    Intent { epoch, have: Some(record.stamp), before: Some(before) }
+}
+
+/// Begins a claim: nobody of a lower epoch is listened to from here on.
+///
+/// # Errors
+/// A higher epoch that was promised to another node since the claim was intended.
+pub fn claim(slot: &mut Option<Slot>, epoch: Epoch) -> Result<(), Epoch> {
+    let Some(record) = Slot::live_mut(slot) else { return Ok(()) };
+    if record.promised > epoch {
+        return Err(record.promised);
+    }
+    record.promised = epoch;
     record.tenure = Tenure::Claiming;
-    Intent { epoch: record.promised, have: Some(record.stamp), before: Some(before) }
+    Ok(())
 }
 
 /// A member's answer to a claim. `serves` tells of a node whether it is live and answers requests: an owner that does
@@ -501,6 +559,9 @@ pub fn promise(
 }
 
 /// Ends a claim: this node becomes the owner of the newest copy, unless a higher epoch was promised meanwhile.
+///
+/// The last owner may have let it be used without telling, so its time is counted from the latest such use: a session
+/// must not run out early because its node died.
 pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, newest: Option<Whole>, now: Moment) -> Adoption {
     match slot {
         Some(Slot::Ended(_)) => return Adoption::Nothing,
@@ -514,6 +575,7 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, newest: Option<Whole>, now: 
     let Some(record) = Slot::live_mut(slot) else { return Adoption::Nothing };
     record.promised = epoch;
     record.tenure = Tenure::Owned;
+    record.accessed = (record.accessed + record.untold()).min(now);
     Adoption::Owner
 }
 
@@ -568,7 +630,8 @@ mod tests {
     }
 
     fn request(slot: &mut Option<Slot>, me: NodeId, insist: bool) -> ClaimRequest {
-        let Intent { epoch, have, .. } = claim(slot, me, None);
+        let Intent { epoch, have, .. } = intent(slot, me, None);
+        claim(slot, epoch).unwrap();
         ClaimRequest { id: ID, epoch, context: ContextPath::root(), have, insist }
     }
 
@@ -618,7 +681,8 @@ mod tests {
         let (mut a, birth) = created(A);
         let mut b = None;
         apply(&mut b, birth, NOW);
-        let intent = claim(&mut b, B, None);
+        let intent = intent(&b, B, None);
+        claim(&mut b, intent.epoch).unwrap();
         withdraw(&mut b, &intent);
         assert_eq!(apply(&mut b, committed(&mut a, 2), NOW), Applied::Applied);
     }
@@ -730,5 +794,34 @@ mod tests {
         assert!(!touch(&mut a, NOW + Duration::from_secs(210)));
         let over = NOW + Duration::from_secs(210 + 1_800);
         assert!(Slot::live(&a).unwrap().is_over(over, 1) && !Slot::live(&a).unwrap().is_over(over, 2));
+    }
+
+    #[test]
+    fn a_session_whose_time_is_over_is_not_answered_any_more() {
+        let (mut a, _) = created(A);
+        let almost = NOW + Duration::from_millis(1_799_999);
+        assert_eq!(visit(&mut a.clone(), ID, almost), Visited::Tell);
+        assert!(matches!(visit(&mut a, ID, NOW + Duration::from_secs(1_800)), Visited::Over(Some(Update::End(_)))));
+        assert_eq!(standing(&a, &ContextPath::root()), Standing::Ended);
+    }
+
+    #[test]
+    fn a_request_that_has_begun_keeps_its_session_alive() {
+        let (mut a, _) = created(A);
+        visit(&mut a, ID, NOW + Duration::from_secs(1_799));
+        assert_eq!(expire(&mut a, ID, NOW + Duration::from_secs(1_801)), Expiry::Runs);
+        assert!(commit(&mut a, ID, &set("n", 2), NOW + Duration::from_secs(1_801)).is_ok());
+    }
+
+    #[test]
+    fn a_session_does_not_run_out_early_because_its_owner_died() {
+        let (_, birth) = created(A);
+        let mut b = None;
+        apply(&mut b, birth, NOW);
+        // The owner answered readers for almost a tenth of the timeout and had no reason to tell.
+        let now = NOW + Duration::from_secs(1_900);
+        let asked = request(&mut b, B, true);
+        adopt(&mut b, asked.epoch, None, now);
+        assert_eq!(visit(&mut b, ID, now), Visited::Tell);
     }
 }

@@ -1,5 +1,6 @@
 //! What users are promised, told with real processes, real sockets and a real kill -9.
 
+mod aborts;
 mod concurrency;
 mod counter;
 mod failover;

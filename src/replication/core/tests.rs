@@ -109,6 +109,20 @@ fn a_claim_asks_the_owner_before_the_others() {
 }
 
 #[test]
+fn a_claimant_takes_what_the_owner_commits_before_it_hands_over() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), B);
+    let mut core = core(&table, &mut desk);
+    core.claim(wish(true), NOW, &mut desk);
+    let stamp = Stamp { epoch: Epoch::first(B), version: 2 };
+    let running = Update::Delta(Delta { id: id(1), stamp, changes: Vec::new() });
+    assert_eq!(table.with(id(1), |slot| replica::apply(slot, running, NOW)), replica::Applied::Applied);
+    let ticket = desk.claims[0].1;
+    core.replied(B, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
+    assert_eq!(tenure(&table), Some(Tenure::Claiming), "from here on its commits are refused");
+}
+
+#[test]
 fn what_the_owner_handed_over_is_kept_while_the_others_are_asked() {
     let (table, mut desk) = (Table::new(ME), Desk::default());
     create(&table, id(1), B);
@@ -145,7 +159,7 @@ fn a_node_for_which_all_others_lag_asks_them_before_it_takes_a_session() {
     core.tick(later, &mut desk);
     assert!(!core.peer(B, later).in_sync && !core.peer(C, later).in_sync);
     core.claim(wish(false), later, &mut desk);
-    assert_eq!((tenure(&table), &desk.claimed[..]), (Some(Tenure::Claiming), &[][..]));
+    assert_eq!((tenure(&table), &desk.claimed[..]), (Some(Tenure::Held), &[][..]));
     let ticket = desk.claims[0].1;
     core.replied(C, [Reply::Answer(ticket, Answer::Owned(C))], later, &mut desk);
     assert_eq!(desk.claimed, [ClaimEnded::Elsewhere(C)]);
