@@ -3,7 +3,12 @@
 //! Pure, as foca is: no clock, no socket, no randomness. The caller hands in the time, the slots and a [`Port`] through
 //! which the core acts; the actor does so with links and mailboxes, the simulator with queues.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use smallvec::SmallVec;
 
 use super::{
     export::Export,
@@ -17,8 +22,9 @@ use crate::{
         Slots,
         claim::{Claim, Outcome},
         delta::{ClaimRequest, End, Update, Whole},
+        lease::{LeaseKeeper, Renewal, Term},
         replica::{self, Adoption, Intent, Reach, Slot, Tenure},
-        stamp::Epoch,
+        stamp::{Epoch, Stamp},
     },
     time::Moment,
 };
@@ -33,7 +39,21 @@ pub struct Core<S> {
     claims: HashMap<Ticket, Asking>,
     next_ticket: Ticket,
     next_claim: u64,
+    /// Claims that cannot begin: the node has no lease.
+    parked: Vec<Errand>,
     exports: BTreeMap<NodeId, Export>,
+    /// Of the one replicator that keeps the node's lease.
+    keeper: Option<LeaseKeeper>,
+    /// Nodes whose process has ended, though they are still on the list.
+    gone: BTreeSet<NodeId>,
+    pace: Pace,
+}
+
+/// Whether this replicator was given the time to listen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    ticked_at: Moment,
+    was_held_up: bool,
 }
 
 /// The rules of one replicator.
@@ -42,9 +62,11 @@ pub struct CoreConfig {
     /// When a reply is released.
     pub ack: crate::settings::Ack,
     /// The longest wait for one peer.
-    pub ack_timeout: std::time::Duration,
+    pub ack_timeout: Duration,
     /// The longest wait for the answers to a claim.
-    pub claim_timeout: std::time::Duration,
+    pub claim_timeout: Duration,
+    /// How long a node may act on what a peer has confirmed: [`limits::LEASE`], the same on all nodes.
+    pub lease: Duration,
 }
 
 /// How the core acts on the world.
@@ -116,7 +138,8 @@ pub enum ClaimEnded {
     Elsewhere(NodeId),
     /// Nobody has it, or it has ended.
     Nothing,
-    /// Others claim it at the same time; the request may be tried again.
+    /// Others claim it at the same time, or a node that may still act as its owner does not answer. The request may be
+    /// tried again.
     Contended,
 }
 
@@ -128,20 +151,38 @@ pub struct PeerState {
     /// Nothing is left that it ought to be told whole.
     pub complete: bool,
     /// Age of the oldest update it has not answered.
-    pub lag: std::time::Duration,
+    pub lag: Duration,
     /// Updates under way.
     pub in_flight: usize,
 }
 
+/// A claim on its way, however often it is tried.
 #[derive(Debug)]
-struct Asking {
+struct Errand {
     for_whom: ClaimId,
     wish: Wish,
+    tries: usize,
+    /// An epoch that refused an earlier try.
+    above: Option<Epoch>,
+    /// When it has failed.
+    end: Moment,
+}
+
+/// One try of a claim.
+#[derive(Debug)]
+struct Asking {
+    errand: Errand,
     claim: Claim,
     intent: Intent,
-    deadline: Moment,
-    tries: usize,
+    /// In which it began.
+    term: Term,
     round: Round,
+    /// The newest commit that was held here or came with an earlier round.
+    have: Option<Stamp>,
+    /// Who is waited for and could not be asked yet: no link, or no room.
+    unasked: SmallVec<[NodeId; 4]>,
+    /// Until when those are waited for who might answer.
+    deadline: Moment,
 }
 
 /// Whom a claim has asked.
@@ -165,8 +206,18 @@ impl<S: Slots> Core<S> {
             claims: HashMap::new(),
             next_ticket: 0,
             next_claim: 0,
+            parked: Vec::new(),
             exports: BTreeMap::new(),
+            keeper: None,
+            gone: BTreeSet::new(),
+            pace: Pace::default(),
         }
+    }
+
+    /// A core that also keeps the lease of its node. There is one for each node.
+    pub fn keeping_lease(slots: S, config: CoreConfig) -> Self {
+        let keeper = LeaseKeeper::new(slots.lease().clone(), config.lease, config.ack_timeout);
+        Self { keeper: Some(keeper), ..Self::new(slots, config) }
     }
 
     /// The live nodes, this one left out.
@@ -179,24 +230,48 @@ impl<S: Slots> Core<S> {
             let since = now - limits::EXPORT_AGAIN;
             self.exports.values_mut().for_each(|export| export.node_lost(since, now));
         }
+        self.gone.retain(|node| nodes.contains_key(node));
+        if let Some(keeper) = &mut self.keeper {
+            keeper.nodes(nodes.keys().copied(), now);
+        }
         self.nodes = nodes;
     }
 
-    /// A link is up; both ends count from 1.
-    pub fn link_up(&mut self, peer: NodeId, port: &mut impl Port) {
+    /// A link is up; both ends count from 1. Whoever waits for this peer asks it now.
+    pub fn link_up(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
+        self.gone.remove(&peer);
         self.ledger.link_up(peer);
         port.needs(peer);
+        if self.keeper.is_some() {
+            let _ = port.send(peer, &Request::Renew { at: now });
+        }
+        for asking in self.claims.iter_mut().collect::<BTreeMap<_, _>>() {
+            ask_unasked(asking, &self.ledger, port);
+        }
     }
 
-    /// A link is down.
-    pub fn link_down(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
+    /// A peer's process has ended, and with it all that it might have done as an owner.
+    pub fn gone(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
+        self.gone.insert(peer);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.gone(peer, now);
+        }
+        for ticket in self.tickets() {
+            let outcome = self.claims.get_mut(&ticket).and_then(|asking| asking.claim.lost(peer));
+            self.claim_ended(ticket, outcome, now, port);
+        }
+    }
+
+    /// A link is down. Its peer may be alive and act as an owner, so claims go on waiting for it.
+    pub fn link_down(&mut self, peer: NodeId, port: &mut impl Port) {
         if let Some(export) = self.exports.get_mut(&peer) {
             export.broken();
         }
         release(self.ledger.link_down(peer), port);
-        for ticket in self.tickets() {
-            let outcome = self.claims.get_mut(&ticket).and_then(|asking| asking.claim.lost(peer));
-            self.claim_ended(ticket, outcome, now, port);
+        for asking in self.claims.values_mut() {
+            if asking.claim.waiting().contains(&peer) && !asking.unasked.contains(&peer) {
+                asking.unasked.push(peer);
+            }
         }
     }
 
@@ -221,7 +296,7 @@ impl<S: Slots> Core<S> {
     pub fn touch(&mut self, id: SessionId, port: &mut impl Port) {
         for peer in self.ledger.peers() {
             // A peer whose queue is full learns of it from the next delta.
-            let _ = port.send(peer, &Request::Touch { id, idle: std::time::Duration::ZERO });
+            let _ = port.send(peer, &Request::Touch { id, idle: Duration::ZERO });
         }
     }
 
@@ -231,7 +306,10 @@ impl<S: Slots> Core<S> {
         let for_whom = ClaimId(self.next_claim);
         match self.serving_owner(wish.id).filter(|_| !wish.insist) {
             Some(owner) => port.claimed(for_whom, ClaimEnded::Elsewhere(owner)),
-            None => self.ask(for_whom, wish, 1, None, now, port),
+            None => {
+                let end = now + self.claim_patience() * 2;
+                self.ask(Errand { for_whom, wish, tries: 1, above: None, end }, now, port);
+            }
         }
         for_whom
     }
@@ -253,6 +331,11 @@ impl<S: Slots> Core<S> {
                     let outcome = asking.and_then(|asking| asking.claim.answered(peer, answer));
                     self.claim_ended(ticket, outcome, now, port);
                 }
+                Reply::Renewed { at } => {
+                    if let Some(keeper) = &mut self.keeper {
+                        keeper.confirmed(peer, at, now);
+                    }
+                }
             }
         }
         self.pump(peer, now, port);
@@ -267,15 +350,15 @@ impl<S: Slots> Core<S> {
 
     /// Time passes.
     pub fn tick(&mut self, now: Moment, port: &mut impl Port) {
+        self.keep_lease(now, port);
+        if self.pace.is_held_up(now, self.config.lease / 2) {
+            return;
+        }
         for (peer, settled) in self.ledger.tick(now) {
             port.lagging(peer, Lagging::Silent);
             release(settled, port);
         }
-        for ticket in self.tickets() {
-            let late = self.claims.get(&ticket).filter(|asking| asking.deadline <= now);
-            let outcome = late.map(|asking| asking.claim.clone().expired());
-            self.claim_ended(ticket, outcome, now, port);
-        }
+        self.tick_claims(now, port);
         self.begin_exports(now);
         for peer in self.exports.keys().copied().collect::<Vec<_>>() {
             self.pump(peer, now, port);
@@ -289,6 +372,17 @@ impl<S: Slots> Core<S> {
             complete: self.exports.get(&peer).is_none_or(Export::is_complete),
             lag: self.ledger.lag(peer, now),
             in_flight: self.ledger.in_flight(peer),
+        }
+    }
+
+    fn keep_lease(&mut self, now: Moment, port: &mut impl Port) {
+        if let Some(keeper) = &mut self.keeper
+            && keeper.tick(now) == Renewal::Due
+        {
+            for peer in self.ledger.peers() {
+                // A peer whose queue is full is asked again soon.
+                let _ = port.send(peer, &Request::Renew { at: now });
+            }
         }
     }
 
@@ -329,33 +423,43 @@ impl<S: Slots> Core<S> {
 
     // --- claims ---
 
-    fn ask(
-        &mut self,
-        for_whom: ClaimId,
-        wish: Wish,
-        tries: usize,
-        above: Option<Epoch>,
-        now: Moment,
-        port: &mut impl Port,
-    ) {
-        let me = self.slots.me();
-        let intent = self.slots.with(wish.id, |slot| replica::intent(slot, me, above));
+    /// How long an answer is waited for: a member that does not give one in that time is not awake, or has no lease.
+    fn claim_patience(&self) -> Duration {
+        self.config.claim_timeout.max(self.grant_span())
+    }
+
+    /// How long a member may act on a lease, with a margin for clocks that do not run alike.
+    fn grant_span(&self) -> Duration {
+        self.config.lease * 13 / 12
+    }
+
+    fn ask(&mut self, errand: Errand, now: Moment, port: &mut impl Port) {
+        if errand.end <= now || errand.tries > limits::CLAIM_TRIES {
+            return port.claimed(errand.for_whom, ClaimEnded::Contended);
+        }
+        // Read before anybody is asked: what they say counts only as long as this term holds.
+        let Some(term) = self.slots.lease().term(now) else {
+            return self.parked.push(errand);
+        };
+        let (me, id, above) = (self.slots.me(), errand.wish.id, errand.above);
+        let intent = self.slots.with(id, |slot| replica::intent(slot, me, above));
         self.next_ticket = self.next_ticket.wrapping_add(1);
-        let owner = above.or(intent.before).map(|epoch| epoch.node).filter(|owner| self.waits_for(*owner));
+        let owner = above.or(intent.before).map(|epoch| epoch.node);
+        let owner = owner.filter(|owner| self.nodes.contains_key(owner) && !self.leaves_out(*owner, None, now));
         let round = match owner {
             Some(owner) => Round::Owner(owner),
             None => {
                 // Never refused: the epoch was made to outrank what is promised here, a moment ago.
-                let _ = self.slots.with(wish.id, |slot| replica::claim(slot, intent.epoch));
+                let _ = self.slots.with(id, |slot| replica::claim(slot, intent.epoch));
                 Round::Everyone
             }
         };
-        let (claim, deadline) = (Claim::new(intent.epoch, []), now);
-        let asking = Asking { for_whom, wish, claim, intent, deadline, tries, round };
+        let (claim, have, unasked, deadline) = (Claim::new(intent.epoch, []), intent.have, SmallVec::new(), now);
+        let asking = Asking { errand, claim, intent, term, round, have, unasked, deadline };
         self.ask_round(self.next_ticket, asking, None, now, port);
     }
 
-    /// Asks whom this round is about; `newest` and `but` are what the round before has brought and whom it has asked.
+    /// Asks whom this round is about; `before` is whom the round before has asked, and what that brought.
     fn ask_round(
         &mut self,
         ticket: Ticket,
@@ -365,31 +469,78 @@ impl<S: Slots> Core<S> {
         port: &mut impl Port,
     ) {
         let (but, newest) = before.map_or((None, None), |(but, newest)| (Some(but), newest));
-        let Wish { id, ref context, insist } = asking.wish;
-        let have = asking.intent.have.max(newest.as_ref().map(|newest| newest.stamp));
-        let request = ClaimRequest { id, epoch: asking.intent.epoch, context: context.clone(), have, insist };
-        let message = Request::Claim(ticket, request);
+        asking.have = asking.have.max(newest.as_ref().map(|newest| newest.stamp));
         let wanted = |peer: &NodeId| match asking.round {
             Round::Owner(owner) => *peer == owner,
             Round::Everyone => Some(*peer) != but,
         };
-        let asked = self.ledger.peers().filter(wanted).filter(|peer| port.send(*peer, &message) == Queued::Yes);
-        let asked = asked.filter(|peer| self.waits_for(*peer));
-        asking.claim = Claim::new(asking.intent.epoch, asked).with_copy(newest);
-        asking.deadline = now + self.config.claim_timeout;
+        let (silent, waited_for): (Vec<NodeId>, Vec<NodeId>) =
+            self.nodes.keys().copied().filter(wanted).partition(|peer| self.leaves_out(*peer, None, now));
+        asking.claim = Claim::new(asking.intent.epoch, waited_for.iter().copied()).with_copy(newest);
+        asking.deadline = now + self.claim_patience();
+        // Those who are not waited for are told all the same, that they refuse an owner whom this claim outranks.
+        asking.unasked = silent.into_iter().chain(waited_for).collect();
+        ask_unasked((&ticket, &mut asking), &self.ledger, port);
         let outcome = asking.claim.outcome();
         self.claims.insert(ticket, asking);
         self.claim_ended(ticket, outcome, now, port);
     }
 
+    /// Whether a claim does without a member's answer: its process has ended; or it may not act as an owner, because no
+    /// lease that was granted here holds, and it is known to be silent, not a member any more, or late.
+    fn leaves_out(&self, member: NodeId, deadline: Option<Moment>, now: Moment) -> bool {
+        let lease = self.slots.lease();
+        let is_late = || deadline.is_some_and(|deadline| deadline <= now);
+        self.gone.contains(&member)
+            || !lease.is_granted(member, self.grant_span(), now)
+                && (lease.is_silent(member) || !self.nodes.contains_key(&member) || is_late())
+    }
+
+    fn tick_claims(&mut self, now: Moment, port: &mut impl Port) {
+        if self.slots.lease().term(now).is_some() {
+            for errand in std::mem::take(&mut self.parked) {
+                self.ask(errand, now, port);
+            }
+        }
+        let (late, parked) = std::mem::take(&mut self.parked).into_iter().partition(|errand| errand.end <= now);
+        self.parked = parked;
+        for Errand { for_whom, .. } in Vec::<Errand>::from(late) {
+            port.claimed(for_whom, ClaimEnded::Contended);
+        }
+        for ticket in self.tickets() {
+            self.tick_claim(ticket, now, port);
+        }
+    }
+
+    fn tick_claim(&mut self, ticket: Ticket, now: Moment, port: &mut impl Port) {
+        let Some(asking) = self.claims.get(&ticket) else { return };
+        let left_out = asking.claim.waiting().iter().copied();
+        let left_out: Vec<NodeId> =
+            left_out.filter(|member| self.leaves_out(*member, Some(asking.deadline), now)).collect();
+        let Some(asking) = self.claims.get_mut(&ticket) else { return };
+        let outcome = left_out.into_iter().fold(None, |ended, member| ended.or(asking.claim.lost(member)));
+        match outcome {
+            None if asking.errand.end <= now => self.give_up(ticket, port),
+            None => ask_unasked((&ticket, asking), &self.ledger, port),
+            ended => self.claim_ended(ticket, ended, now, port),
+        }
+    }
+
+    /// Somebody who may act as the owner does not answer.
+    fn give_up(&mut self, ticket: Ticket, port: &mut impl Port) {
+        let Some(Asking { errand, intent, .. }) = self.claims.remove(&ticket) else { return };
+        self.slots.with(errand.wish.id, |slot| replica::withdraw(slot, &intent));
+        port.claimed(errand.for_whom, ClaimEnded::Contended);
+    }
+
     fn claim_ended(&mut self, ticket: Ticket, outcome: Option<Outcome>, now: Moment, port: &mut impl Port) {
         let Some(outcome) = outcome else { return };
         let Some(mut asking) = self.claims.remove(&ticket) else { return };
-        let id = asking.wish.id;
+        let id = asking.errand.wish.id;
         let ended = match outcome {
             Outcome::Take(newest) if let Round::Owner(owner) = asking.round => {
                 if let Err(above) = self.slots.with(id, |slot| replica::claim(slot, asking.intent.epoch)) {
-                    return self.ask_again(asking, above, now, port);
+                    return self.ask_again(asking.errand, above, now, port);
                 }
                 asking.round = Round::Everyone;
                 return self.ask_round(ticket, asking, Some((owner, newest)), now, port);
@@ -402,34 +553,30 @@ impl<S: Slots> Core<S> {
                 self.slots.with(id, |slot| replica::withdraw(slot, &asking.intent));
                 ClaimEnded::Elsewhere(owner)
             }
-            Outcome::Refused(above) => return self.ask_again(asking, above, now, port),
+            Outcome::Refused(above) => return self.ask_again(asking.errand, above, now, port),
             Outcome::Take(newest) => {
-                let epoch = asking.intent.epoch;
-                match self.slots.with(id, |slot| replica::adopt(slot, epoch, newest, now)) {
+                let (epoch, term) = (asking.intent.epoch, asking.term);
+                match self.slots.with(id, |slot| replica::adopt(slot, epoch, newest, term, now)) {
+                    Adoption::Owner if self.slots.lease().term(now) != Some(term) => {
+                        let tries = asking.errand.tries + 1;
+                        return self.ask(Errand { tries, above: None, ..asking.errand }, now, port);
+                    }
                     Adoption::Owner => ClaimEnded::Owner,
                     Adoption::Nothing => ClaimEnded::Nothing,
-                    Adoption::Superseded(above) => return self.ask_again(asking, above, now, port),
+                    Adoption::Superseded(above) => return self.ask_again(asking.errand, above, now, port),
                 }
             }
         };
-        port.claimed(asking.for_whom, ended);
+        port.claimed(asking.errand.for_whom, ended);
     }
 
-    fn ask_again(&mut self, asking: Asking, above: Epoch, now: Moment, port: &mut impl Port) {
-        let Asking { for_whom, wish, tries, .. } = asking;
-        if tries >= limits::CLAIM_TRIES {
-            self.slots.with(wish.id, |slot| replica::yield_to(slot, above));
-            port.claimed(for_whom, ClaimEnded::Contended);
+    fn ask_again(&mut self, errand: Errand, above: Epoch, now: Moment, port: &mut impl Port) {
+        if errand.tries >= limits::CLAIM_TRIES || errand.end <= now {
+            self.slots.with(errand.wish.id, |slot| replica::yield_to(slot, above));
+            port.claimed(errand.for_whom, ClaimEnded::Contended);
         } else {
-            self.ask(for_whom, wish, tries + 1, Some(above), now, port);
+            self.ask(Errand { tries: errand.tries + 1, above: Some(above), ..errand }, now, port);
         }
-    }
-
-    /// Whether an answer of this peer is waited for. Those that lag are asked and not waited for; but when all of them
-    /// do, it may be this node that was away, and then nobody but they can tell it.
-    fn waits_for(&self, peer: NodeId) -> bool {
-        self.ledger.is_in_sync(peer)
-            || (self.ledger.in_sync().next().is_none() && self.ledger.peers().any(|known| known == peer))
     }
 
     /// The owner as this node knows it, if it has a link, serves, and is not this node.
@@ -484,6 +631,28 @@ impl<S: Slots> Core<S> {
             port.exported(peer, sessions);
         }
     }
+}
+
+impl Pace {
+    /// Whether this replicator was held up: then answers may lie unread, and for one tick nobody's silence counts.
+    fn is_held_up(&mut self, now: Moment, most: Duration) -> bool {
+        let late = now.since(self.ticked_at) >= most;
+        self.ticked_at = now;
+        self.was_held_up = late && !self.was_held_up;
+        self.was_held_up
+    }
+}
+
+/// Asks those who could not be asked before and now have a link and room.
+fn ask_unasked((ticket, asking): (&Ticket, &mut Asking), ledger: &Ledger, port: &mut impl Port) {
+    if asking.unasked.is_empty() {
+        return;
+    }
+    let Wish { id, ref context, insist } = asking.errand.wish;
+    let request = ClaimRequest { id, epoch: asking.intent.epoch, context: context.clone(), have: asking.have, insist };
+    let message = Request::Claim(*ticket, request);
+    let is_linked = |peer| ledger.peers().any(|linked| linked == peer);
+    asking.unasked.retain(|peer| !(is_linked(*peer) && port.send(*peer, &message) == Queued::Yes));
 }
 
 /// What a peer without the session must be told.

@@ -35,6 +35,17 @@ enum Welcome {
     Come,
     /// Not with you, and why.
     Refused(String),
+    /// The life of the node that was looked for has ended.
+    Ended(String),
+}
+
+/// What speaks against talking to a sender.
+#[derive(Clone, Debug, PartialEq)]
+enum Objection {
+    /// It and this node do not belong together.
+    Stranger(String),
+    /// It looks for an earlier life of this node.
+    Ended(String),
 }
 
 /// Why two nodes do not talk.
@@ -49,6 +60,9 @@ pub(super) enum NoGreeting {
     /// The other end refused.
     #[error("the peer refused: {0}")]
     Refused(String),
+    /// Another process is where the one that was looked for has been.
+    #[error("the peer has ended: {0}")]
+    Ended(String),
 }
 
 impl Hello {
@@ -68,20 +82,19 @@ impl Hello {
     }
 
     /// What speaks against talking to the sender.
-    fn objection(&self, cluster: &str, me: NodeId) -> Option<String> {
-        if self.magic != MAGIC {
-            return Some("not a tasuki node".into());
-        }
-        if self.protocol != PROTOCOL {
-            return Some(format!(
-                "{} speaks protocol {}, this node speaks {PROTOCOL}: run the same release on both",
-                self.route, self.protocol
-            ));
-        }
-        if self.cluster != cluster {
-            return Some(format!("{} belongs to the cluster {:?}, not to {cluster:?}", self.route, self.cluster));
-        }
-        (self.to != me).then(|| format!("{} looks for a life of this node that has ended", self.route))
+    fn objection(&self, cluster: &str, me: NodeId) -> Option<Objection> {
+        let Self { route, protocol, .. } = self;
+        let stranger = if self.magic != MAGIC {
+            "not a tasuki node".into()
+        } else if *protocol != PROTOCOL {
+            format!("{route} speaks protocol {protocol}, this node speaks {PROTOCOL}: run the same release on both")
+        } else if self.cluster != cluster {
+            format!("{route} belongs to the cluster {:?}, not to {cluster:?}", self.cluster)
+        } else {
+            let ended = || Objection::Ended(format!("{route} looks for a life of this node that has ended"));
+            return (self.to != me).then(ended);
+        };
+        Some(Objection::Stranger(stranger))
     }
 }
 
@@ -91,6 +104,7 @@ pub(super) async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), he
     match read(stream).await? {
         Welcome::Come => Ok(()),
         Welcome::Refused(reason) => Err(NoGreeting::Refused(reason)),
+        Welcome::Ended(reason) => Err(NoGreeting::Ended(reason)),
     }
 }
 
@@ -101,12 +115,20 @@ pub(super) async fn answer(
     me: NodeId,
 ) -> Result<Hello, NoGreeting> {
     let hello: Hello = read(stream).await?;
-    if let Some(reason) = hello.objection(cluster, me) {
-        write(stream, &Welcome::Refused(reason.clone())).await?;
-        return Err(NoGreeting::Refused(reason));
+    match hello.objection(cluster, me) {
+        None => {
+            write(stream, &Welcome::Come).await?;
+            Ok(hello)
+        }
+        Some(Objection::Stranger(reason)) => {
+            write(stream, &Welcome::Refused(reason.clone())).await?;
+            Err(NoGreeting::Refused(reason))
+        }
+        Some(Objection::Ended(reason)) => {
+            write(stream, &Welcome::Ended(reason.clone())).await?;
+            Err(NoGreeting::Ended(reason))
+        }
     }
-    write(stream, &Welcome::Come).await?;
-    Ok(hello)
 }
 
 async fn write(stream: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> Result<(), NoGreeting> {
@@ -167,6 +189,14 @@ mod tests {
                 assert!(end.to_string().contains(reason), "{end} names {reason:?}");
             }
         }
+    }
+
+    #[actix_web::test]
+    async fn who_looks_for_an_earlier_life_learns_that_it_has_ended() {
+        let (there, here) = meet(&Hello { to: NodeId(3), ..hello() }).await;
+        assert!(matches!((there, here), (Err(NoGreeting::Ended(_)), Err(NoGreeting::Ended(_)))));
+        let (there, _) = meet(&Hello { cluster: "other".into(), to: NodeId(3), ..hello() }).await;
+        assert!(matches!(there, Err(NoGreeting::Refused(_))), "a stranger learns nothing of lives");
     }
 
     #[actix_web::test]

@@ -66,16 +66,15 @@ impl Claim {
         self.outcome()
     }
 
-    /// A member cannot answer any more: its link is down.
+    /// A member is not waited for any more: it has ended, or may not act as an owner.
     pub fn lost(&mut self, member: NodeId) -> Option<Outcome> {
         self.strike_off(member);
         self.outcome()
     }
 
-    /// The waiting time is over: whoever has not answered is left out.
-    pub fn expired(mut self) -> Outcome {
-        self.waiting.clear();
-        self.decide()
+    /// Who has not answered yet.
+    pub fn waiting(&self) -> &[NodeId] {
+        &self.waiting
     }
 
     /// The claim's end, if nothing more is waited for.
@@ -168,7 +167,7 @@ mod tests {
         let mut refused = claim();
         let higher = Epoch { counter: 3, node: B };
         refused.answered(B, Answer::Refused(higher));
-        assert_eq!(refused.expired(), Outcome::Refused(higher));
+        assert_eq!(refused.lost(C), Some(Outcome::Refused(higher)));
     }
 
     #[test]

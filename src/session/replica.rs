@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use super::{
     delta::{Answer, Attribute, ClaimRequest, Delta, End, Update, Whole},
     draft::Change,
+    lease::Term,
     stamp::{Epoch, Stamp},
     value::Value,
 };
@@ -42,6 +43,8 @@ pub struct Record {
     stamp: Stamp,
     promised: Epoch,
     tenure: Tenure,
+    /// The term of this node's lease in which it became the owner.
+    term: Term,
     reach: Reach,
     timeout: Option<u32>,
     accessed: Moment,
@@ -83,7 +86,8 @@ pub struct Tombstone {
 pub enum Standing {
     /// It owns it.
     Owned,
-    /// It has a copy; the owner is, as far as it knows, `owner`.
+    /// It has a copy; the owner is, as far as it knows, `owner`. That may be this node itself, if its lease has run out
+    /// since: others may have claimed the session meanwhile.
     Held {
         /// The node with the highest promised epoch.
         owner: NodeId,
@@ -170,6 +174,8 @@ pub struct Birth<'a> {
     pub id: SessionId,
     /// The creator and first owner.
     pub me: NodeId,
+    /// The term of its lease. One that has run out is good enough: nobody else knows the session.
+    pub term: Term,
     /// The webapp.
     pub context: &'a ContextPath,
     /// How far it travels.
@@ -228,6 +234,12 @@ impl Record {
     /// This node's part in it.
     pub fn tenure(&self) -> Tenure {
         self.tenure
+    }
+
+    /// Whether this node may answer from it and change it: it is the owner, and its lease, of which `term` is the term
+    /// that holds now, has not run out since it became the owner. What never leaves this node needs no lease.
+    pub fn is_owned(&self, term: Option<Term>) -> bool {
+        self.tenure == Tenure::Owned && (self.reach == Reach::Node || term == Some(self.term))
     }
 
     /// How far it travels.
@@ -297,6 +309,7 @@ impl Record {
             stamp: whole.stamp,
             promised: whole.owner,
             tenure,
+            term: Term::default(),
             reach: Reach::Cluster,
             timeout: whole.timeout.map(seconds),
             accessed: now - whole.idle,
@@ -306,20 +319,20 @@ impl Record {
     }
 }
 
-/// What this node can do with the session for a request of `context`.
-pub fn standing(slot: &Option<Slot>, context: &ContextPath) -> Standing {
+/// What this node can do with the session for a request of `context`. `term` is the one that holds now.
+pub fn standing(slot: &Option<Slot>, context: &ContextPath, term: Option<Term>) -> Standing {
     match slot {
         None => Standing::Unknown,
         Some(Slot::Ended(_)) => Standing::Ended,
         Some(Slot::Live(record)) if record.context != *context => Standing::OtherWebapp,
-        Some(Slot::Live(record)) if record.tenure == Tenure::Owned => Standing::Owned,
+        Some(Slot::Live(record)) if record.is_owned(term) => Standing::Owned,
         Some(Slot::Live(record)) => Standing::Held { owner: record.promised.node },
     }
 }
 
 /// A request comes to a session that this node owns: its use is noted, unless its time was over already.
-pub fn visit(slot: &mut Option<Slot>, id: SessionId, now: Moment) -> Visited {
-    match expire(slot, id, now) {
+pub fn visit(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Moment) -> Visited {
+    match expire(slot, id, term, now) {
         Expiry::Over(ended) => Visited::Over(ended),
         Expiry::Runs if touch(slot, now) => Visited::Tell,
         Expiry::Runs => Visited::Fresh,
@@ -327,10 +340,10 @@ pub fn visit(slot: &mut Option<Slot>, id: SessionId, now: Moment) -> Visited {
 }
 
 /// Ends a session of this node if its time is over.
-pub fn expire(slot: &mut Option<Slot>, id: SessionId, now: Moment) -> Expiry {
-    let over = |record: &&Record| record.tenure == Tenure::Owned && record.is_over(now, 1);
+pub fn expire(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Moment) -> Expiry {
+    let over = |record: &&Record| record.is_owned(term) && record.is_over(now, 1);
     let Some(reach) = Slot::live(slot).filter(over).map(Record::reach) else { return Expiry::Runs };
-    let ended = end(slot, id, now).ok().map(|committed| committed.update);
+    let ended = end(slot, id, term, now).ok().map(|committed| committed.update);
     Expiry::Over(ended.filter(|_| reach == Reach::Cluster))
 }
 
@@ -362,6 +375,7 @@ pub fn create(slot: &mut Option<Slot>, birth: &Birth<'_>, changes: &[Change], no
         stamp: Stamp { epoch, version: 0 },
         promised: epoch,
         tenure: Tenure::Owned,
+        term: birth.term,
         reach: birth.reach,
         timeout: birth.timeout.map(seconds),
         accessed: now,
@@ -378,9 +392,15 @@ pub fn create(slot: &mut Option<Slot>, birth: &Birth<'_>, changes: &[Change], no
 /// Commits a request's changes on the owner.
 ///
 /// The first commit of an ownership is told whole, because the holders' copies may end at different versions.
-pub fn commit(slot: &mut Option<Slot>, id: SessionId, changes: &[Change], now: Moment) -> Result<Committed, NotOwner> {
+pub fn commit(
+    slot: &mut Option<Slot>,
+    id: SessionId,
+    changes: &[Change],
+    term: Option<Term>,
+    now: Moment,
+) -> Result<Committed, NotOwner> {
     let before = slot.clone();
-    let record = Slot::live_mut(slot).filter(|record| record.tenure == Tenure::Owned).ok_or(NotOwner)?;
+    let record = Slot::live_mut(slot).filter(|record| record.is_owned(term)).ok_or(NotOwner)?;
     let first_of_epoch = record.stamp.epoch != record.promised;
     let stamp = Stamp { epoch: record.promised, version: record.stamp.version.saturating_add(1) };
     record.apply(changes, stamp, now);
@@ -393,8 +413,8 @@ pub fn commit(slot: &mut Option<Slot>, id: SessionId, changes: &[Change], now: M
 }
 
 /// Ends a session on its owner: by logout, or because its time is over.
-pub fn end(slot: &mut Option<Slot>, id: SessionId, now: Moment) -> Result<Committed, NotOwner> {
-    let record = Slot::live(slot).filter(|record| record.tenure == Tenure::Owned).ok_or(NotOwner)?;
+pub fn end(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Moment) -> Result<Committed, NotOwner> {
+    let record = Slot::live(slot).filter(|record| record.is_owned(term)).ok_or(NotOwner)?;
     let stamp = Stamp { epoch: record.promised, version: record.stamp.version.saturating_add(1) };
     let tombstone = Tombstone { stamp, until: now + limits::TOMBSTONE };
     let before = slot.replace(Slot::Ended(tombstone));
@@ -562,7 +582,9 @@ pub fn promise(
 ///
 /// The last owner may have let it be used without telling, so its time is counted from the latest such use: a session
 /// must not run out early because its node died.
-pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, newest: Option<Whole>, now: Moment) -> Adoption {
+///
+/// `term` is that of this node's lease when the claim began: a lease that ran out meanwhile voids the claim.
+pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, newest: Option<Whole>, term: Term, now: Moment) -> Adoption {
     match slot {
         Some(Slot::Ended(_)) => return Adoption::Nothing,
         Some(Slot::Live(record)) if record.promised > epoch => return Adoption::Superseded(record.promised),
@@ -575,6 +597,7 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, newest: Option<Whole>, now: 
     let Some(record) = Slot::live_mut(slot) else { return Adoption::Nothing };
     record.promised = epoch;
     record.tenure = Tenure::Owned;
+    record.term = term;
     record.accessed = (record.accessed + record.untold()).min(now);
     Adoption::Owner
 }
@@ -608,6 +631,7 @@ mod tests {
     const B: NodeId = NodeId(2);
     const ID: SessionId = SessionId([7; 16]);
     const NOW: Moment = Moment(1_000_000);
+    const TERM: Option<Term> = Some(Term(0));
 
     fn set(name: &str, value: i64) -> Vec<Change> {
         vec![Change::Set(name.into(), Value::encode(&value).unwrap())]
@@ -620,13 +644,13 @@ mod tests {
     fn created(me: NodeId) -> (Option<Slot>, Update) {
         let (mut slot, context) = (None, ContextPath::root());
         let timeout = Some(Duration::from_secs(1_800));
-        let birth = Birth { id: ID, me, context: &context, reach: Reach::Cluster, timeout };
+        let birth = Birth { id: ID, me, term: Term(0), context: &context, reach: Reach::Cluster, timeout };
         let committed = create(&mut slot, &birth, &set("n", 1), NOW);
         (slot, committed.update)
     }
 
     fn committed(slot: &mut Option<Slot>, n: i64) -> Update {
-        commit(slot, ID, &set("n", n), NOW).unwrap().update
+        commit(slot, ID, &set("n", n), TERM, NOW).unwrap().update
     }
 
     fn request(slot: &mut Option<Slot>, me: NodeId, insist: bool) -> ClaimRequest {
@@ -647,7 +671,7 @@ mod tests {
         assert_eq!(apply(&mut b, second, NOW), Applied::Applied);
         assert_eq!(apply(&mut b, third, NOW), Applied::Applied);
         assert_eq!(value(&b, "n"), Some(3));
-        assert_eq!(standing(&b, &ContextPath::root()), Standing::Held { owner: A });
+        assert_eq!(standing(&b, &ContextPath::root(), TERM), Standing::Held { owner: A });
     }
 
     #[test]
@@ -658,9 +682,9 @@ mod tests {
         let unseen = committed(&mut a, 2);
         let asked = request(&mut b, B, true);
         let Answer::Promised(Some(copy)) = promise(&mut a, &asked, |_| true, NOW) else { panic!("a hands over") };
-        assert_eq!(adopt(&mut b, asked.epoch, Some(copy), NOW), Adoption::Owner);
+        assert_eq!(adopt(&mut b, asked.epoch, Some(copy), Term(0), NOW), Adoption::Owner);
         assert_eq!(value(&b, "n"), Some(2));
-        assert_eq!(commit(&mut a, ID, &set("n", 9), NOW), Err(NotOwner));
+        assert_eq!(commit(&mut a, ID, &set("n", 9), TERM, NOW), Err(NotOwner));
         assert_eq!(apply(&mut b, unseen, NOW), Applied::Fenced(asked.epoch));
         assert!(matches!(committed(&mut b, 3), Update::Whole(_)), "an ownership begins with the whole session");
         assert!(matches!(committed(&mut b, 4), Update::Delta(_)));
@@ -700,8 +724,8 @@ mod tests {
         assert_eq!(promise(&mut holder, &of_c, |_| true, NOW), Answer::Promised(None));
         assert_eq!(promise(&mut holder, &of_b, |_| true, NOW), Answer::Refused(of_c.epoch));
         assert_eq!(promise(&mut b, &of_c, |_| true, NOW), Answer::Promised(None));
-        assert_eq!(adopt(&mut b, of_b.epoch, None, NOW), Adoption::Superseded(of_c.epoch));
-        assert_eq!(adopt(&mut c, of_c.epoch, None, NOW), Adoption::Owner);
+        assert_eq!(adopt(&mut b, of_b.epoch, None, Term(0), NOW), Adoption::Superseded(of_c.epoch));
+        assert_eq!(adopt(&mut c, of_c.epoch, None, Term(0), NOW), Adoption::Owner);
     }
 
     #[test]
@@ -710,7 +734,7 @@ mod tests {
         let mut b = None;
         apply(&mut b, birth, NOW);
         let asked = request(&mut b, B, true);
-        let late = commit(&mut a, ID, &set("n", 5), NOW).unwrap();
+        let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
         undo(&mut a, late.undo, asked.epoch);
         assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Promised(None));
     }
@@ -721,12 +745,12 @@ mod tests {
         let mut b = None;
         apply(&mut b, birth, NOW);
         let asked = request(&mut b, B, true);
-        adopt(&mut b, asked.epoch, None, NOW);
-        let late = commit(&mut a, ID, &set("n", 5), NOW).unwrap();
+        adopt(&mut b, asked.epoch, None, Term(0), NOW);
+        let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
         let Applied::Fenced(promised) = apply(&mut b, late.update, NOW) else { panic!("the old owner is fenced") };
         undo(&mut a, late.undo, promised);
         assert_eq!(value(&a, "n"), Some(1));
-        assert_eq!(standing(&a, &ContextPath::root()), Standing::Held { owner: B });
+        assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Held { owner: B });
     }
 
     #[test]
@@ -734,9 +758,9 @@ mod tests {
         let (mut a, birth) = created(A);
         let mut b = None;
         apply(&mut b, birth, NOW);
-        let late = commit(&mut a, ID, &set("n", 5), NOW).unwrap();
+        let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
         let asked = request(&mut b, B, true);
-        adopt(&mut b, asked.epoch, None, NOW);
+        adopt(&mut b, asked.epoch, None, Term(0), NOW);
         let newer = committed(&mut b, 6);
         assert_eq!(apply(&mut a, newer, NOW), Applied::Applied);
         undo(&mut a, late.undo, asked.epoch);
@@ -750,7 +774,7 @@ mod tests {
         apply(&mut b, birth.clone(), NOW);
         apply(&mut c, birth.clone(), NOW);
         let late = committed(&mut a, 2);
-        let over = end(&mut a, ID, NOW).unwrap().update;
+        let over = end(&mut a, ID, TERM, NOW).unwrap().update;
         assert_eq!(apply(&mut b, over.clone(), NOW), Applied::Applied);
         assert_eq!(apply(&mut b, over, NOW), Applied::Duplicate);
         assert!(matches!(apply(&mut b, late, NOW), Applied::Ended(_)));
@@ -765,8 +789,8 @@ mod tests {
         let mut b = None;
         apply(&mut b, birth, NOW);
         let asked = request(&mut b, B, true);
-        adopt(&mut b, asked.epoch, None, NOW);
-        let late = end(&mut a, ID, NOW).unwrap().update;
+        adopt(&mut b, asked.epoch, None, Term(0), NOW);
+        let late = end(&mut a, ID, TERM, NOW).unwrap().update;
         let Applied::Fenced(promised) = apply(&mut b, late, NOW) else { panic!("the session has gone on") };
         yield_to(&mut a, promised);
         assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown, "nobody hears of that end");
@@ -783,7 +807,7 @@ mod tests {
             insist: true,
         };
         assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown);
-        assert_eq!(standing(&a, &asked.context), Standing::OtherWebapp);
+        assert_eq!(standing(&a, &asked.context, TERM), Standing::OtherWebapp);
     }
 
     #[test]
@@ -800,17 +824,20 @@ mod tests {
     fn a_session_whose_time_is_over_is_not_answered_any_more() {
         let (mut a, _) = created(A);
         let almost = NOW + Duration::from_millis(1_799_999);
-        assert_eq!(visit(&mut a.clone(), ID, almost), Visited::Tell);
-        assert!(matches!(visit(&mut a, ID, NOW + Duration::from_secs(1_800)), Visited::Over(Some(Update::End(_)))));
-        assert_eq!(standing(&a, &ContextPath::root()), Standing::Ended);
+        assert_eq!(visit(&mut a.clone(), ID, TERM, almost), Visited::Tell);
+        assert!(matches!(
+            visit(&mut a, ID, TERM, NOW + Duration::from_secs(1_800)),
+            Visited::Over(Some(Update::End(_)))
+        ));
+        assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Ended);
     }
 
     #[test]
     fn a_request_that_has_begun_keeps_its_session_alive() {
         let (mut a, _) = created(A);
-        visit(&mut a, ID, NOW + Duration::from_secs(1_799));
-        assert_eq!(expire(&mut a, ID, NOW + Duration::from_secs(1_801)), Expiry::Runs);
-        assert!(commit(&mut a, ID, &set("n", 2), NOW + Duration::from_secs(1_801)).is_ok());
+        visit(&mut a, ID, TERM, NOW + Duration::from_secs(1_799));
+        assert_eq!(expire(&mut a, ID, TERM, NOW + Duration::from_secs(1_801)), Expiry::Runs);
+        assert!(commit(&mut a, ID, &set("n", 2), TERM, NOW + Duration::from_secs(1_801)).is_ok());
     }
 
     #[test]
@@ -821,7 +848,34 @@ mod tests {
         // The owner answered readers for almost a tenth of the timeout and had no reason to tell.
         let now = NOW + Duration::from_secs(1_900);
         let asked = request(&mut b, B, true);
-        adopt(&mut b, asked.epoch, None, now);
-        assert_eq!(visit(&mut b, ID, now), Visited::Tell);
+        adopt(&mut b, asked.epoch, None, Term(0), now);
+        assert_eq!(visit(&mut b, ID, TERM, now), Visited::Tell);
+    }
+
+    #[test]
+    fn an_owner_whose_lease_has_run_out_claims_before_it_answers_or_changes_anything() {
+        let (mut a, _) = created(A);
+        let root = ContextPath::root();
+        let later = NOW + Duration::from_secs(9_000);
+        for term in [None, Some(Term(1))] {
+            assert_eq!(standing(&a, &root, term), Standing::Held { owner: A });
+            assert_eq!(commit(&mut a, ID, &set("n", 2), term, NOW), Err(NotOwner));
+            assert_eq!(end(&mut a, ID, term, NOW), Err(NotOwner));
+            assert_eq!(expire(&mut a, ID, term, later), Expiry::Runs);
+        }
+        let Intent { epoch, .. } = intent(&a, A, None);
+        claim(&mut a, epoch).unwrap();
+        adopt(&mut a, epoch, None, Term(1), NOW);
+        assert_eq!((standing(&a, &root, Some(Term(1))), value(&a, "n")), (Standing::Owned, Some(1)));
+        assert_eq!(standing(&a, &root, TERM), Standing::Held { owner: A });
+    }
+
+    #[test]
+    fn a_session_that_stays_on_its_node_needs_no_lease() {
+        let (mut slot, context) = (None, ContextPath::root());
+        let birth = Birth { id: ID, me: A, term: Term(0), context: &context, reach: Reach::Node, timeout: None };
+        create(&mut slot, &birth, &[], NOW);
+        assert_eq!(standing(&slot, &context, None), Standing::Owned);
+        assert!(commit(&mut slot, ID, &set("n", 2), None, NOW).is_ok());
     }
 }

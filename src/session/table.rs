@@ -17,7 +17,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::replica::{Record, Slot, Tenure};
+use super::{
+    lease::Lease,
+    replica::{Record, Slot, Tenure},
+};
 use crate::{
     limits,
     names::{NodeId, SessionId},
@@ -30,6 +33,7 @@ pub struct Table(Arc<Inner>);
 
 struct Inner {
     me: NodeId,
+    lease: Lease,
     /// `None` only while a closure runs: an emptied slot is removed before its shard is unlocked.
     slots: DashMap<SessionId, Option<Slot>>,
     turns: DashMap<SessionId, Arc<Mutex<()>>>,
@@ -41,6 +45,8 @@ struct Inner {
 pub trait Slots {
     /// The node.
     fn me(&self) -> NodeId;
+    /// Its right to answer from them.
+    fn lease(&self) -> &Lease;
     /// Shows one slot to `act`, which may fill, change or empty it, and never asks for another one.
     fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R;
     /// The ids of all slots for which `wanted` holds.
@@ -78,7 +84,14 @@ impl Table {
     pub fn new(me: NodeId) -> Self {
         let slots = DashMap::with_shard_amount(limits::TABLE_SHARDS);
         let turns = DashMap::with_shard_amount(limits::TABLE_SHARDS);
-        Self(Arc::new(Inner { me, slots, turns, owned: AtomicUsize::new(0), held: AtomicUsize::new(0) }))
+        Self(Arc::new(Inner {
+            me,
+            lease: Lease::new(),
+            slots,
+            turns,
+            owned: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+        }))
     }
 
     /// Shows one slot to `look`, which changes nothing.
@@ -130,6 +143,10 @@ impl Table {
 impl Slots for Table {
     fn me(&self) -> NodeId {
         self.0.me
+    }
+
+    fn lease(&self) -> &Lease {
+        &self.0.lease
     }
 
     /// Nobody else sees the slot meanwhile, so `act` is short.
@@ -187,7 +204,10 @@ mod tests {
     use super::*;
     use crate::{
         names::ContextPath,
-        session::replica::{self, Birth, Reach},
+        session::{
+            lease::Term,
+            replica::{self, Birth, Reach},
+        },
         time::Moment,
     };
 
@@ -197,7 +217,7 @@ mod tests {
 
     fn create(table: &Table) {
         let context = ContextPath::root();
-        let birth = Birth { id: ID, me: ME, context: &context, reach: Reach::Cluster, timeout: None };
+        let birth = Birth { id: ID, me: ME, term: Term(0), context: &context, reach: Reach::Cluster, timeout: None };
         table.with(ID, |slot| replica::create(slot, &birth, &[], Moment(1)));
     }
 
