@@ -71,6 +71,9 @@ pub const TOMBSTONE: Duration = Duration::from_secs(600);
 /// A peer that acknowledges nothing for this long is disconnected (TCP_USER_TIMEOUT, tcp(7)).
 pub const LINK_SILENCE: Duration = Duration::from_secs(10);
 
+/// Time between questions to a peer that has been silent for [`LINK_SILENCE`] (TCP_KEEPINTVL, tcp(7)).
+pub const LINK_PROBE: Duration = Duration::from_secs(3);
+
 const _: () = assert!(TOMBSTONE.as_secs() > 10 * LINK_SILENCE.as_secs());
 
 // --- Replication ---
@@ -236,6 +239,12 @@ pub const DRAIN_HEARD: Duration = Duration::from_millis(400);
 
 /// A draining node is left alone when no request has come for this long.
 pub const DRAIN_QUIET: Duration = Duration::from_millis(150);
+
+/// What a stopping node grants its connections when the time for a graceful stop is used up already.
+pub const LAST_REPLIES: Duration = Duration::from_millis(500);
+
+// A child is killed when it takes longer.
+const _: () = assert!(LAST_REPLIES.as_millis() + LEAVE_TIMEOUT.as_millis() < KILL_GRACE.as_millis());
 
 /// Time to tell the others that this member leaves.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, Arbiter};
 use actix_web::{
     App, HttpServer,
     dev::{Server, ServerHandle},
@@ -20,7 +20,7 @@ use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     balancer::{self, Balancer},
@@ -61,6 +61,7 @@ struct Node {
     exporter: Addr<Replicator>,
     store: Addr<SessionStore>,
     deployer: Addr<Deployer>,
+    workers: usize,
     shutdown_timeout: Duration,
 }
 
@@ -147,8 +148,7 @@ impl Node {
         let membership = Membership::start(&settings.cluster, Member { id: me, address, role }, gossip)
             .map_err(|error| Failure(format!("cannot start membership: {error}")))?;
         let (table, duty, roster) = (Table::new(me), SharedDuty::starting(), Arc::new(ArcSwap::default()));
-        let exporter = Replicator::new(replicator_config(settings, &table, &membership, None)).start();
-        let store = SessionStore::new(table.clone(), exporter.clone().recipient()).start();
+        let (exporter, store) = start_keepers(replicator_config(settings, &table, &membership, None));
         let (orders, taken) = mpsc::channel(limits::ORDERS);
         let house = Arc::new(House {
             me,
@@ -161,6 +161,7 @@ impl Node {
             roster: roster.clone(),
             session: settings.session.clone(),
             response_headers: settings.node.response_headers,
+            trusted_proxies: settings.balancer.trusted_proxies.clone(),
             orders,
             replicators: vec![exporter.clone()].into(),
             traffic: Traffic::default(),
@@ -171,9 +172,9 @@ impl Node {
         let claim_timeout = settings.session.claim_timeout;
         accept_links(links, Doorway { table, cluster: settings.cluster.name.clone(), duty, roster, claim_timeout })?;
         info!(route = %house.route, %http, replication = %address, life = %me, "node starting");
-        let shutdown_timeout = settings.node.shutdown_timeout;
+        let (workers, shutdown_timeout) = (settings.node.workers.get(), settings.node.shutdown_timeout);
         let deployer = deployer.start();
-        Ok((Self { house, membership, notice, exporter, store, deployer, shutdown_timeout }, taken))
+        Ok((Self { house, membership, notice, exporter, store, deployer, workers, shutdown_timeout }, taken))
     }
 
     /// Opens the HTTP door. Each worker starts its own replicator on its own arbiter.
@@ -228,6 +229,10 @@ impl Node {
     }
 
     async fn is_linked(&self, roster: &Roster) -> bool {
+        // Workers start on threads of their own, each with a replicator beside the exporter's.
+        if self.house.replicator_count() <= self.workers {
+            return false;
+        }
         let links = self.house.links().await;
         let wanted = roster.nodes().count() * self.house.replicator_count();
         links.len() == wanted && links.iter().all(|link| link.in_sync)
@@ -248,7 +253,11 @@ impl Node {
             sleep(limits::READY_POLL).await;
         }
         let _ = timeout(limits::LEAVE_TIMEOUT, self.membership.send(Leave)).await;
-        server.stop(true).await;
+        let left = self.shutdown_timeout.saturating_sub(Moment::now().since(began)).max(limits::LAST_REPLIES);
+        if timeout(left, server.stop(true)).await.is_err() {
+            let running = self.house.traffic.running();
+            warn!(route = %self.house.route, running, "connections were cut at the end of the graceful stop");
+        }
         info!(route = %self.house.route, "node stopped");
     }
 
@@ -279,6 +288,16 @@ impl Node {
             None => Ok(()),
         }
     }
+}
+
+/// Starts those who go through the whole table, on a thread of their own: a look at a million sessions must hold up
+/// neither the acknowledgements of the peers' commits nor the answers to their probes.
+fn start_keepers(config: ReplicatorConfig) -> (Addr<Replicator>, Addr<SessionStore>) {
+    let (thread, table) = (Arbiter::new().handle(), config.table.clone());
+    let exporter = Replicator::start_in_arbiter(&thread, |_| Replicator::new(config));
+    let ended = exporter.clone().recipient();
+    let store = SessionStore::start_in_arbiter(&thread, |_| SessionStore::new(table, ended));
+    (exporter, store)
 }
 
 fn replicator_config(

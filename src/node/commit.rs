@@ -78,8 +78,7 @@ impl Worker {
     /// Creates a session by its first write.
     async fn begin(&self, changes: &[Change], rules: &SessionRules) -> Result<Done, NotDone> {
         let table = &self.house.table;
-        let counts = table.counts();
-        if counts.owned + counts.held >= self.house.session.max_sessions.get() {
+        if table.slots() >= self.house.session.max_sessions.get() {
             return Err(NotDone::Full);
         }
         let id = SessionId::draw();
@@ -114,7 +113,7 @@ impl Worker {
             Verdict::Held(copies) => Ok(copies),
             Verdict::Fenced(promised) => {
                 self.house.table.with(id, |slot| replica::undo(slot, undo, promised));
-                Err(self.ask_owner(promised))
+                Err(self.outranked(promised))
             }
             Verdict::Ended(stamp) => {
                 self.house.table.with(id, |slot| replica::bury(slot, stamp, Moment::now()));
@@ -128,8 +127,13 @@ impl Worker {
         NotDone::AskNode(self.house.route.clone())
     }
 
-    fn ask_owner(&self, promised: Epoch) -> NotDone {
-        self.house.route_of(promised.node).map_or(NotDone::AskAnother, NotDone::AskNode)
+    fn outranked(&self, promised: Epoch) -> NotDone {
+        let owner = self.house.route_of(promised.node);
+        // With a single peer, which has refused, nobody else can hold the commit.
+        match self.house.roster.load().nodes().count() {
+            0 | 1 => owner.map_or(NotDone::AskAnother, NotDone::AskNode),
+            _ => NotDone::Doubtful(owner),
+        }
     }
 }
 

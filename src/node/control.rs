@@ -1,13 +1,17 @@
 //! What the node tells and obeys: `/health`, `/ready`, and `/.tasuki` for balancers and the command line.
 //!
 //! `/.tasuki` answers to this machine and to the addresses of live balancers, and only to requests with the header
-//! `Tasuki-Control`, which a foreign web page cannot make a browser send without asking first (CORS preflight).
+//! `Tasuki-Control`, which a foreign web page cannot make a browser send without asking first (CORS preflight). What a
+//! front has passed on is refused: our balancer never does, and another one would open this to its clients.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{Method, StatusCode},
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderMap},
+    },
     web,
 };
 use serde::{Deserialize, Serialize};
@@ -78,10 +82,9 @@ impl Worker {
             Asked::Ready => return ready(self.house.duty.get()),
             _ => {}
         }
-        let peer = request.peer_addr().map(|address| address.ip());
-        if !request.headers().contains_key(CONTROL)
-            || !peer.is_some_and(|ip| may_control(ip, &self.house.roster.load()))
-        {
+        let headers = request.headers();
+        let is_order = headers.contains_key(CONTROL) && !was_forwarded(headers) && names_an_address(headers);
+        if !is_order || !self.house.comes_from_us(request.peer_addr()) {
             return refusal::page(StatusCode::FORBIDDEN, "Not from here.");
         }
         match (asked, request.method()) {
@@ -121,6 +124,11 @@ impl Worker {
 }
 
 impl House {
+    /// Whether a request comes from this machine or from a live balancer.
+    pub(super) fn comes_from_us(&self, peer: Option<SocketAddr>) -> bool {
+        peer.is_some_and(|peer| is_ours(peer.ip(), &self.roster.load()))
+    }
+
     /// How this node is.
     pub async fn report(&self) -> NodeReport {
         let duty = self.duty.get();
@@ -171,7 +179,23 @@ fn ready(duty: Duty) -> HttpResponse {
     }
 }
 
-fn may_control(peer: IpAddr, roster: &Roster) -> bool {
+/// Whether a front has passed a request on. Its clients are not this machine, although its connection comes from here.
+fn was_forwarded(headers: &HeaderMap) -> bool {
+    ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"]
+        .iter()
+        .any(|name| headers.contains_key(*name))
+}
+
+/// Whether the node was called by its address. A foreign page whose own name was made to lead here (DNS rebinding) may
+/// send any header, but not another `Host`.
+fn names_an_address(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    host.parse::<SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok() || name == "localhost"
+}
+
+/// Whether an address is of this machine or of a live balancer.
+fn is_ours(peer: IpAddr, roster: &Roster) -> bool {
     let is_balancer =
         |ip| roster.members.iter().any(|member| member.role == Role::Balancer && member.address.ip() == ip);
     peer.is_loopback() || is_balancer(peer)
@@ -212,8 +236,30 @@ mod tests {
     }
 
     #[test]
+    fn a_front_on_this_machine_does_not_lend_its_place_to_its_clients() {
+        let request = actix_web::test::TestRequest::default();
+        assert!(!was_forwarded(request.to_http_request().headers()));
+        let request = actix_web::test::TestRequest::default().insert_header(("X-Forwarded-For", "192.0.2.1"));
+        assert!(was_forwarded(request.to_http_request().headers()));
+    }
+
+    #[test]
+    fn a_foreign_name_that_leads_here_gives_no_orders() {
+        let named = |host| {
+            let request = actix_web::test::TestRequest::default().insert_header((header::HOST, host));
+            names_an_address(request.to_http_request().headers())
+        };
+        for host in ["127.0.0.1:18080", "[::1]:18080", "192.0.2.7", "localhost:18080", "localhost"] {
+            assert!(named(host), "{host}");
+        }
+        for host in ["evil.example:18080", "127.0.0.1.evil.example", "localhost.evil.example:1", ""] {
+            assert!(!named(host), "{host}");
+        }
+    }
+
+    #[test]
     fn strangers_give_no_orders() {
-        assert!(may_control("127.0.0.9".parse().unwrap(), &Roster::default()));
-        assert!(!may_control("192.0.2.1".parse().unwrap(), &Roster::default()));
+        assert!(is_ours("127.0.0.9".parse().unwrap(), &Roster::default()));
+        assert!(!is_ours("192.0.2.1".parse().unwrap(), &Roster::default()));
     }
 }

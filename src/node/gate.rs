@@ -35,13 +35,17 @@ pub(super) enum Attempt {
     Direct,
 }
 
-/// Why a request was not done. Nothing was changed.
+/// Why a request was not done. Nothing was changed, unless the reason says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NotDone {
     /// The node of this route should do it.
     AskNode(Route),
     /// Any other node should do it.
     AskAnother,
+    /// Another node, perhaps the one of this route, claimed the session while the commit was under way: it was taken back
+    /// here, but a third node may have held it already and passed it on. Only a request that may be done twice should be
+    /// done again.
+    Doubtful(Option<Route>),
     /// It waited too long for its turn, or too many wait.
     NoTurn(NoTurn),
     /// The node is full.

@@ -29,6 +29,7 @@ use std::{
 
 use actix::Addr;
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 pub use self::{
@@ -68,6 +69,8 @@ pub struct House {
     pub session: settings::Session,
     /// `Tasuki-Node` and `Tasuki-Copies` on every reply.
     pub response_headers: bool,
+    /// Fronts of other makes on other machines whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// Where orders from outside go.
     pub orders: mpsc::Sender<Order>,
     /// The exporter and every worker's replicator, for reports.

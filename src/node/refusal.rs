@@ -3,12 +3,13 @@
 use actix_web::{
     HttpResponse,
     http::{
-        StatusCode,
+        Method, StatusCode,
         header::{self, HeaderName, HeaderValue},
     },
 };
 
 use super::gate::NotDone;
+use crate::names::Route;
 
 /// Tells the balancer that nothing was done, and where to go instead.
 const RETRY: HeaderName = HeaderName::from_static("tasuki-retry");
@@ -31,13 +32,18 @@ pub(super) fn page(status: StatusCode, what: &str) -> HttpResponse {
         ))
 }
 
-/// The reply to a request that was not done. Its header, which never leaves our balancer, says that every method may
-/// be sent again.
-pub(super) fn not_done(why: &NotDone) -> HttpResponse {
+/// The reply to a request of this method that was not done. Its header, which never leaves our balancer, says that the
+/// request may be sent again.
+pub(super) fn not_done(why: &NotDone, method: &Method) -> HttpResponse {
     let mut response = match why {
         NotDone::AskNode(_) | NotDone::AskAnother => {
             page(StatusCode::SERVICE_UNAVAILABLE, "Another node answers this request. Please try again.")
         }
+        NotDone::Doubtful(_) => page(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This request was interrupted while it was being saved. It may have been done: please look before you repeat \
+             it.",
+        ),
         NotDone::NoTurn(why) => page(StatusCode::SERVICE_UNAVAILABLE, &format!("Please try again later: {why}.")),
         NotDone::Full => {
             page(StatusCode::SERVICE_UNAVAILABLE, "This server has as many sessions as it can keep. Please try later.")
@@ -46,6 +52,8 @@ pub(super) fn not_done(why: &NotDone) -> HttpResponse {
     let retry = match why {
         NotDone::AskNode(route) => route.as_str(),
         NotDone::AskAnother => "any",
+        NotDone::Doubtful(owner) if method.is_idempotent() => owner.as_ref().map_or("any", Route::as_str),
+        NotDone::Doubtful(_) => "",
         NotDone::NoTurn(_) | NotDone::Full => "",
     };
     let headers = response.headers_mut();
@@ -63,7 +71,11 @@ mod tests {
     use super::*;
 
     fn retry(why: &NotDone) -> Option<String> {
-        not_done(why).headers().get(RETRY).map(|value| value.to_str().unwrap().to_owned())
+        retry_of(why, &Method::POST)
+    }
+
+    fn retry_of(why: &NotDone, method: &Method) -> Option<String> {
+        not_done(why, method).headers().get(RETRY).map(|value| value.to_str().unwrap().to_owned())
     }
 
     #[test]
@@ -71,6 +83,15 @@ mod tests {
         assert_eq!(retry(&NotDone::AskNode("r2".parse().unwrap())).as_deref(), Some("r2"));
         assert_eq!(retry(&NotDone::AskAnother).as_deref(), Some("any"));
         assert_eq!(retry(&NotDone::Full), None);
-        assert_eq!(not_done(&NotDone::Full).status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(not_done(&NotDone::Full, &Method::GET).status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_repeated_only_where_that_does_no_harm() {
+        let owner = NotDone::Doubtful("r2".parse().ok());
+        assert_eq!(retry_of(&owner, &Method::GET).as_deref(), Some("r2"));
+        assert_eq!(retry_of(&NotDone::Doubtful(None), &Method::PUT).as_deref(), Some("any"));
+        assert_eq!(retry_of(&owner, &Method::POST), None);
+        assert_eq!(retry_of(&owner, &Method::PATCH), None);
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::error;
 
 use super::{
-    Worker,
+    House, Worker,
     commit::Done,
     control, cookie,
     gate::{Attempt, NotDone},
@@ -42,7 +42,7 @@ async fn answer(request: HttpRequest, payload: web::Payload, worker: web::Data<W
     let _running = worker.house.traffic.begin();
     let attempt = attempt(&request);
     let mut response = match worker.turned_away(attempt) {
-        Some(why) => refusal::not_done(&why),
+        Some(why) => refusal::not_done(&why, request.method()),
         None => worker.serve(&request, payload, attempt).await,
     };
     worker.sign(&mut response);
@@ -87,20 +87,21 @@ impl Worker {
         payload: web::Payload,
     ) -> Result<HttpResponse, HttpResponse> {
         let form = form(request, payload).await?;
+        let not_done = |why| refusal::not_done(&why, request.method());
         let rules = self.house.session_rules(visit.app);
         let name = &self.house.session.cookie;
         let tokens = match visit.page.needs_session(request.method().as_str()) {
             true => cookie::tokens(request, name),
             false => Default::default(),
         };
-        let mut entry = self.enter(&tokens, &rules, visit.attempt).await.map_err(|why| refusal::not_done(&why))?;
-        let client = Client::of(request);
+        let mut entry = self.enter(&tokens, &rules, visit.attempt).await.map_err(not_done)?;
+        let client = Client::of(request, &self.house);
         let secure = client.scheme == "https";
         let asked = client.request(&visit, form, request);
         let draft = std::mem::replace(&mut entry.draft, crate::session::draft::Draft::blank());
         let Rendered { status, headers, content_type, body, draft } =
             self.render(visit.page, asked, draft).map_err(|error| broken(&error))?;
-        let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(|why| refusal::not_done(&why))?;
+        let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(not_done)?;
         let mut response = HttpResponse::build(status);
         response.insert_header((header::CONTENT_TYPE, content_type));
         for header in headers {
@@ -160,15 +161,20 @@ struct Client {
 }
 
 impl Client {
-    /// What our balancer says of it, or the connection itself.
+    /// What a front says of it, or the connection itself.
     ///
-    /// The balancer removes what clients say of themselves, and this node is on loopback unless its administrator
-    /// opens it to another front, which then is trusted in the same way.
-    fn of(request: &HttpRequest) -> Self {
+    /// Fronts are believed on this machine, as live balancers, and in `balancer.trusted_proxies`; our balancer removes
+    /// what clients say of themselves.
+    fn of(request: &HttpRequest, house: &House) -> Self {
         let said = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let first = |name| said(name).and_then(|list| list.split(',').next()).map(|item| item.trim().to_owned());
-        let peer = request.peer_addr().map(|address| address.ip());
-        let address = first("X-Forwarded-For").or_else(|| peer.map(|ip| ip.to_string())).unwrap_or_default();
+        let ip = request.peer_addr().map(|address| address.ip());
+        let trusted = ip.is_some_and(|ip| house.trusted_proxies.iter().any(|net| net.contains(&ip)));
+        let believed = trusted || house.comes_from_us(request.peer_addr());
+        let first = |name| {
+            let list = said(name).filter(|_| believed)?;
+            list.split(',').next().map(|item| item.trim().to_owned())
+        };
+        let address = first("X-Forwarded-For").or_else(|| ip.map(|ip| ip.to_string())).unwrap_or_default();
         let scheme = first("X-Forwarded-Proto").filter(|scheme| scheme == "https").unwrap_or_else(|| "http".into());
         let host = first("X-Forwarded-Host").or_else(|| said("Host").map(str::to_owned)).unwrap_or_default();
         Self { address, scheme, host }

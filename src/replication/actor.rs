@@ -109,6 +109,7 @@ pub struct LinkReport {
 struct Outside {
     config: ReplicatorConfig,
     links: BTreeMap<NodeId, Link>,
+    links_opened: u64,
     roster: Arc<Roster>,
     waits: HashMap<WaitId, oneshot::Sender<Verdict>>,
     claims: HashMap<ClaimId, oneshot::Sender<Claimed>>,
@@ -129,6 +130,7 @@ impl Replicator {
         let outside = Outside {
             config,
             links: BTreeMap::new(),
+            links_opened: 0,
             roster: Arc::default(),
             waits: HashMap::new(),
             claims: HashMap::new(),
@@ -157,8 +159,11 @@ impl Outside {
 
     fn open(&mut self, node: NodeMember, ctx: &Context<Replicator>) {
         let config = &self.config;
-        let hello = Hello::new(&config.cluster, config.table.me(), config.route.clone(), node.id);
-        self.links.entry(node.id).or_insert_with(|| Link::open(node, hello, ctx.address().recipient()));
+        self.links.entry(node.id).or_insert_with(|| {
+            self.links_opened += 1;
+            let hello = Hello::new(&config.cluster, config.table.me(), config.route.clone(), node.id);
+            Link::open(self.links_opened, node, hello, ctx.address().recipient())
+        });
     }
 }
 
@@ -196,7 +201,8 @@ impl Port for Outside {
 
     fn needs(&mut self, peer: NodeId) {
         match &self.config.exporter {
-            // Only at events of links, so the mailbox needs no bound; a lost reason would leave a peer without sessions.
+            // At events of links and once a tick, so the mailbox needs no bound; a lost reason would leave a peer without
+            // sessions.
             Some(exporter) => exporter.do_send(PeerNeeds(peer)),
             None => self.needs.push(peer),
         }
@@ -247,8 +253,9 @@ impl Handler<RosterChanged> for Replicator {
 impl Handler<FromLink> for Replicator {
     type Result = ();
 
-    fn handle(&mut self, FromLink { peer, event }: FromLink, _: &mut Self::Context) {
-        if !self.outside.links.contains_key(&peer) {
+    fn handle(&mut self, FromLink { peer, link, event }: FromLink, _: &mut Self::Context) {
+        // What an earlier link to this peer had still to say is about connections and numbers that are no more.
+        if self.outside.links.get(&peer).is_none_or(|current| current.number() != link) {
             return;
         }
         match event {
@@ -337,5 +344,60 @@ impl Handler<Observe> for Replicator {
             }
         };
         MessageResult(self.outside.roster.nodes().map(report).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        membership::{Member, Role},
+        settings::Ack,
+    };
+
+    const ME: NodeId = NodeId(1);
+    const PEER: NodeId = NodeId(2);
+
+    struct Ear;
+
+    impl Actor for Ear {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<LinkBroken> for Ear {
+        type Result = ();
+
+        fn handle(&mut self, _: LinkBroken, _: &mut Self::Context) {}
+    }
+
+    fn roster(members: &[NodeId]) -> RosterChanged {
+        // Nobody answers at port 9 of loopback: the links only try.
+        let address = "127.0.0.1:9".parse().unwrap();
+        let role = || Role::Node { route: "r2".parse().unwrap(), http: address, duty: Duty::Serving };
+        let members = members.iter().map(|id| Member { id: *id, address, role: role() }).collect();
+        RosterChanged(Arc::new(Roster { members, discovered: true }))
+    }
+
+    #[actix_web::test]
+    async fn what_an_earlier_link_had_to_say_is_not_taken_for_the_new_ones() {
+        let timeout = Duration::from_secs(1);
+        let replicator = Replicator::new(ReplicatorConfig {
+            table: Table::new(ME),
+            route: "r1".parse().unwrap(),
+            cluster: "tasuki".into(),
+            rules: CoreConfig { ack: Ack::One, ack_timeout: timeout, claim_timeout: timeout, lease: limits::LEASE },
+            exporter: None,
+            gone: Ear.start().recipient(),
+        });
+        let replicator = replicator.start();
+        for members in [&[PEER][..], &[], &[PEER]] {
+            replicator.send(roster(members)).await.unwrap();
+        }
+        let in_sync = async |link| {
+            replicator.send(FromLink { peer: PEER, link, event: LinkEvent::Up }).await.unwrap();
+            replicator.send(Observe).await.unwrap()[0].in_sync
+        };
+        assert!(!in_sync(1).await, "that link was closed when the peer left the roster");
+        assert!(in_sync(2).await);
     }
 }

@@ -42,6 +42,8 @@ pub struct Core<S> {
     /// Claims that cannot begin: the node has no lease.
     parked: Vec<Errand>,
     exports: BTreeMap<NodeId, Export>,
+    /// Peers whose queue was full since the last tick: told once for all that was dropped.
+    dropped: BTreeSet<NodeId>,
     /// Of the one replicator that keeps the node's lease.
     keeper: Option<LeaseKeeper>,
     /// Nodes whose process has ended, though they are still on the list.
@@ -208,6 +210,7 @@ impl<S: Slots> Core<S> {
             next_claim: 0,
             parked: Vec::new(),
             exports: BTreeMap::new(),
+            dropped: BTreeSet::new(),
             keeper: None,
             gone: BTreeSet::new(),
             pace: Pace::default(),
@@ -226,6 +229,7 @@ impl<S: Slots> Core<S> {
     /// seemed to be there has not been told of them by anyone: it is told everything again.
     pub fn nodes(&mut self, nodes: BTreeMap<NodeId, Serves>, now: Moment) {
         self.exports.retain(|peer, _| nodes.contains_key(peer));
+        self.dropped.retain(|peer| nodes.contains_key(peer));
         if self.nodes.keys().any(|node| !nodes.contains_key(node)) {
             let since = now - limits::EXPORT_AGAIN;
             self.exports.values_mut().for_each(|export| export.node_lost(since, now));
@@ -359,6 +363,9 @@ impl<S: Slots> Core<S> {
             release(settled, port);
         }
         self.tick_claims(now, port);
+        for peer in std::mem::take(&mut self.dropped) {
+            port.needs(peer);
+        }
         self.begin_exports(now);
         for peer in self.exports.keys().copied().collect::<Vec<_>>() {
             self.pump(peer, now, port);
@@ -369,7 +376,7 @@ impl<S: Slots> Core<S> {
     pub fn peer(&self, peer: NodeId, now: Moment) -> PeerState {
         PeerState {
             in_sync: self.ledger.is_in_sync(peer),
-            complete: self.exports.get(&peer).is_none_or(Export::is_complete),
+            complete: !self.dropped.contains(&peer) && self.exports.get(&peer).is_none_or(Export::is_complete),
             lag: self.ledger.lag(peer, now),
             in_flight: self.ledger.in_flight(peer),
         }
@@ -400,7 +407,7 @@ impl<S: Slots> Core<S> {
                     port.lagging(peer, Lagging::Full);
                 }
                 release(self.ledger.overflowed(peer), port);
-                port.needs(peer);
+                self.dropped.insert(peer);
             }
         }
     }
@@ -416,8 +423,10 @@ impl<S: Slots> Core<S> {
     }
 
     fn send_whole(&mut self, peer: NodeId, id: SessionId, wait: Option<WaitId>, now: Moment, port: &mut impl Port) {
-        if let Some(update) = self.slots.with(id, |slot| whole(slot, id, now)) {
-            self.send_update(peer, &update, wait, now, port);
+        match self.slots.with(id, |slot| whole(slot, id, now)) {
+            Some(update) => self.send_update(peer, &update, wait, now, port),
+            // It was forgotten here meanwhile.
+            None => release(wait.and_then(|wait| self.ledger.given_up(peer, wait)), port),
         }
     }
 
@@ -538,6 +547,10 @@ impl<S: Slots> Core<S> {
         let Some(mut asking) = self.claims.remove(&ticket) else { return };
         let id = asking.errand.wish.id;
         let ended = match outcome {
+            Outcome::Take(_) if self.slots.lease().term(now) != Some(asking.term) => {
+                let tries = asking.errand.tries + 1;
+                return self.ask(Errand { tries, above: None, ..asking.errand }, now, port);
+            }
             Outcome::Take(newest) if let Round::Owner(owner) = asking.round => {
                 if let Err(above) = self.slots.with(id, |slot| replica::claim(slot, asking.intent.epoch)) {
                     return self.ask_again(asking.errand, above, now, port);
@@ -557,10 +570,6 @@ impl<S: Slots> Core<S> {
             Outcome::Take(newest) => {
                 let (epoch, term) = (asking.intent.epoch, asking.term);
                 match self.slots.with(id, |slot| replica::adopt(slot, epoch, newest, term, now)) {
-                    Adoption::Owner if self.slots.lease().term(now) != Some(term) => {
-                        let tries = asking.errand.tries + 1;
-                        return self.ask(Errand { tries, above: None, ..asking.errand }, now, port);
-                    }
                     Adoption::Owner => ClaimEnded::Owner,
                     Adoption::Nothing => ClaimEnded::Nothing,
                     Adoption::Superseded(above) => return self.ask_again(asking.errand, above, now, port),

@@ -39,15 +39,6 @@ enum Welcome {
     Ended(String),
 }
 
-/// What speaks against talking to a sender.
-#[derive(Clone, Debug, PartialEq)]
-enum Objection {
-    /// It and this node do not belong together.
-    Stranger(String),
-    /// It looks for an earlier life of this node.
-    Ended(String),
-}
-
 /// Why two nodes do not talk.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoGreeting {
@@ -57,6 +48,9 @@ pub(super) enum NoGreeting {
     /// It is no greeting.
     #[error("this is no greeting of tasuki: {0}")]
     Noise(String),
+    /// This end does not want it.
+    #[error("{0}")]
+    Unwanted(String),
     /// The other end refused.
     #[error("the peer refused: {0}")]
     Refused(String),
@@ -81,8 +75,8 @@ impl Hello {
         &self.route
     }
 
-    /// What speaks against talking to the sender.
-    fn objection(&self, cluster: &str, me: NodeId) -> Option<Objection> {
+    /// What the sender is to be told.
+    fn welcome(&self, cluster: &str, me: NodeId) -> Welcome {
         let Self { route, protocol, .. } = self;
         let stranger = if self.magic != MAGIC {
             "not a tasuki node".into()
@@ -90,11 +84,12 @@ impl Hello {
             format!("{route} speaks protocol {protocol}, this node speaks {PROTOCOL}: run the same release on both")
         } else if self.cluster != cluster {
             format!("{route} belongs to the cluster {:?}, not to {cluster:?}", self.cluster)
+        } else if self.to != me {
+            return Welcome::Ended(format!("{route} looks for a life of this node that has ended"));
         } else {
-            let ended = || Objection::Ended(format!("{route} looks for a life of this node that has ended"));
-            return (self.to != me).then(ended);
+            return Welcome::Come;
         };
-        Some(Objection::Stranger(stranger))
+        Welcome::Refused(stranger)
     }
 }
 
@@ -115,19 +110,11 @@ pub(super) async fn answer(
     me: NodeId,
 ) -> Result<Hello, NoGreeting> {
     let hello: Hello = read(stream).await?;
-    match hello.objection(cluster, me) {
-        None => {
-            write(stream, &Welcome::Come).await?;
-            Ok(hello)
-        }
-        Some(Objection::Stranger(reason)) => {
-            write(stream, &Welcome::Refused(reason.clone())).await?;
-            Err(NoGreeting::Refused(reason))
-        }
-        Some(Objection::Ended(reason)) => {
-            write(stream, &Welcome::Ended(reason.clone())).await?;
-            Err(NoGreeting::Ended(reason))
-        }
+    let welcome = hello.welcome(cluster, me);
+    write(stream, &welcome).await?;
+    match welcome {
+        Welcome::Come => Ok(hello),
+        Welcome::Refused(reason) | Welcome::Ended(reason) => Err(NoGreeting::Unwanted(reason)),
     }
 }
 
@@ -193,8 +180,8 @@ mod tests {
 
     #[actix_web::test]
     async fn who_looks_for_an_earlier_life_learns_that_it_has_ended() {
-        let (there, here) = meet(&Hello { to: NodeId(3), ..hello() }).await;
-        assert!(matches!((there, here), (Err(NoGreeting::Ended(_)), Err(NoGreeting::Ended(_)))));
+        let (there, _) = meet(&Hello { to: NodeId(3), ..hello() }).await;
+        assert!(matches!(there, Err(NoGreeting::Ended(_))));
         let (there, _) = meet(&Hello { cluster: "other".into(), to: NodeId(3), ..hello() }).await;
         assert!(matches!(there, Err(NoGreeting::Refused(_))), "a stranger learns nothing of lives");
     }

@@ -190,6 +190,12 @@ impl Ledger {
         self.release(peer)
     }
 
+    /// Nothing can be sent to a peer that asked for the whole session: this reply does not wait for it.
+    pub fn given_up(&mut self, peer: NodeId, wait: WaitId) -> Option<Settled> {
+        self.waits.get_mut(&wait)?.outstanding.retain(|waited| *waited != peer);
+        self.judge(wait)
+    }
+
     /// A peer holds everything up to `sequence` that it did not object to.
     pub fn acked(&mut self, peer: NodeId, sequence: Sequence) -> Vec<Settled> {
         let Some(account) = self.peers.get_mut(&peer) else { return Vec::new() };
@@ -205,8 +211,7 @@ impl Ledger {
 
     /// A peer could not take one update. It says so before it acknowledges that number.
     pub fn objected(&mut self, peer: NodeId, sequence: Sequence, objection: Objection) -> Remedy {
-        let account = self.peers.get_mut(&peer);
-        let entry = account.and_then(|account| account.pending.iter_mut().find(|entry| entry.sequence == sequence));
+        let entry = self.peers.get_mut(&peer).and_then(|account| account.entry(sequence));
         let Some(entry) = entry.filter(|entry| !entry.refused) else { return Remedy::None };
         entry.refused = true;
         let id = entry.id;
@@ -282,6 +287,12 @@ impl Ledger {
 }
 
 impl Account {
+    /// Numbers follow on one another, so the first one tells where each is.
+    fn entry(&mut self, sequence: Sequence) -> Option<&mut Entry> {
+        let first = self.pending.front()?.sequence;
+        self.pending.get_mut(usize::try_from(sequence.checked_sub(first)?).ok()?)
+    }
+
     fn fall_back(&mut self) {
         self.sync = Sync::Lagging;
         self.caught_up_at = self.sent;
@@ -431,5 +442,17 @@ mod tests {
         ledger.link_up(B);
         let (wait, _) = commit(&mut ledger, START);
         assert_eq!(ledger.acked(B, 1), [held(wait, 2)]);
+    }
+
+    #[test]
+    fn a_reply_does_not_wait_for_a_session_that_was_forgotten() {
+        let mut ledger = Ledger::new(Ack::One, Duration::from_secs(1));
+        ledger.link_up(B);
+        let (wait, _) = commit(&mut ledger, START);
+        assert_eq!(ledger.objected(B, 7, Objection::Gap), Remedy::None, "no such number");
+        assert_eq!(ledger.objected(B, 1, Objection::Gap), Remedy::SendWhole(ID, Some(wait)));
+        assert_eq!(ledger.given_up(B, wait), Some(held(wait, 1)));
+        assert_eq!(ledger.acked(B, 1), []);
+        assert!(ledger.is_idle());
     }
 }

@@ -5,7 +5,7 @@ use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
 use actix::{Message, Recipient};
 use actix_web::rt;
 use bytes::BytesMut;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -24,6 +24,7 @@ use crate::{limits, membership::NodeMember, names::NodeId};
 
 /// A link to one life of one peer. Dropping it closes the connection.
 pub(super) struct Link {
+    number: u64,
     outbox: Rc<Outbox>,
     task: JoinHandle<()>,
 }
@@ -40,6 +41,8 @@ struct Outbox {
 #[rtype(result = "()")]
 pub(super) struct FromLink {
     pub(super) peer: NodeId,
+    /// Which of the links to this peer: see [`Link::open`].
+    pub(super) link: u64,
     pub(super) event: LinkEvent,
 }
 
@@ -61,6 +64,7 @@ pub(super) enum LinkEvent {
 
 /// What the link's task does with the peer.
 struct Dialer {
+    number: u64,
     peer: NodeMember,
     hello: Hello,
     outbox: Rc<Outbox>,
@@ -78,11 +82,16 @@ enum Ended {
 }
 
 impl Link {
-    /// Starts connecting, and keeps at it.
-    pub(super) fn open(peer: NodeMember, hello: Hello, replicator: Recipient<FromLink>) -> Self {
+    /// Starts connecting, and keeps at it. `number` tells its events from those of an earlier link to the same peer.
+    pub(super) fn open(number: u64, peer: NodeMember, hello: Hello, replicator: Recipient<FromLink>) -> Self {
         let outbox = Rc::new(Outbox::default());
-        let dialer = Dialer { peer, hello, outbox: outbox.clone(), replicator };
-        Self { outbox, task: rt::spawn(dialer.run()) }
+        let dialer = Dialer { number, peer, hello, outbox: outbox.clone(), replicator };
+        Self { number, outbox, task: rt::spawn(dialer.run()) }
+    }
+
+    /// Which link to its peer it is.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Queues what `put` writes. Only while the link is up: what is queued before is thrown away.
@@ -183,7 +192,7 @@ impl Dialer {
     /// Waits until the replicator has heard, so that a flood of replies is held back in the socket.
     async fn tell(&self, event: LinkEvent) {
         // A closed mailbox means that the process is going down.
-        let _ = self.replicator.send(FromLink { peer: self.peer.id, event }).await;
+        let _ = self.replicator.send(FromLink { peer: self.peer.id, link: self.number, event }).await;
     }
 }
 
@@ -208,5 +217,8 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 /// No delay for small writes, and a peer that has vanished without a word is noticed.
 pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_user_timeout(Some(limits::LINK_SILENCE))
+    let socket = SockRef::from(stream);
+    // The accepting end sends nothing on a link at rest, and would never learn that its peer has lost power.
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(limits::LINK_SILENCE).with_interval(limits::LINK_PROBE))?;
+    socket.set_tcp_user_timeout(Some(limits::LINK_SILENCE))
 }

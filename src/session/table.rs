@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     lease::Lease,
-    replica::{Record, Slot, Tenure},
+    replica::{Slot, Tenure},
 };
 use crate::{
     limits,
@@ -39,6 +39,7 @@ struct Inner {
     turns: DashMap<SessionId, Arc<Mutex<()>>>,
     owned: AtomicUsize,
     held: AtomicUsize,
+    ended: AtomicUsize,
 }
 
 /// The slots of a node, as the protocol needs them: the table, or the map of a simulated node.
@@ -77,6 +78,7 @@ enum Kind {
     Absent,
     Owned,
     Held,
+    Ended,
 }
 
 impl Table {
@@ -91,6 +93,7 @@ impl Table {
             turns,
             owned: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
         }))
     }
 
@@ -119,6 +122,12 @@ impl Table {
         SessionCounts { owned: self.0.owned.load(Relaxed), held: self.0.held.load(Relaxed) }
     }
 
+    /// How many slots are taken: sessions, and what is remembered of ended ones, which takes as much memory.
+    pub fn slots(&self) -> usize {
+        let SessionCounts { owned, held } = self.counts();
+        owned + held + self.0.ended.load(Relaxed)
+    }
+
     fn recount(&self, before: Kind, after: Kind) {
         if before == after {
             return;
@@ -136,6 +145,7 @@ impl Table {
             Kind::Absent => None,
             Kind::Owned => Some(&self.0.owned),
             Kind::Held => Some(&self.0.held),
+            Kind::Ended => Some(&self.0.ended),
         }
     }
 }
@@ -183,10 +193,11 @@ impl Slots for Table {
 
 impl Kind {
     fn of(slot: &Option<Slot>) -> Self {
-        match Slot::live(slot).map(Record::tenure) {
+        match slot {
             None => Self::Absent,
-            Some(Tenure::Owned) => Self::Owned,
-            Some(Tenure::Held | Tenure::Claiming) => Self::Held,
+            Some(Slot::Ended(_)) => Self::Ended,
+            Some(Slot::Live(record)) if record.tenure() == Tenure::Owned => Self::Owned,
+            Some(Slot::Live(_)) => Self::Held,
         }
     }
 }
@@ -236,9 +247,19 @@ mod tests {
         let outranked = table.peek(ID, |slot| Slot::live(slot).unwrap().promised().outranked_by(NodeId(2)));
         table.with(ID, |slot| replica::yield_to(slot, outranked));
         assert_eq!(table.counts(), SessionCounts { owned: 0, held: 1 });
-        assert_eq!(table.ids(|_| true), [ID]);
+        assert_eq!((table.ids(|_| true), table.slots()), (vec![ID], 1));
         table.with(ID, |slot| *slot = None);
         assert_eq!((table.0.slots.len(), table.counts()), (0, SessionCounts::default()));
+    }
+
+    #[test]
+    fn ended_sessions_take_room_until_they_are_forgotten() {
+        let table = Table::new(ME);
+        create(&table);
+        table.with(ID, |slot| replica::end(slot, ID, Some(Term(0)), Moment(2))).unwrap();
+        assert_eq!((table.counts(), table.slots()), (SessionCounts::default(), 1));
+        table.with(ID, |slot| *slot = None);
+        assert_eq!(table.slots(), 0);
     }
 
     #[actix_web::test]

@@ -100,16 +100,13 @@ impl Checker {
         }
     }
 
-    /// A request was answered. `exempt` is the known gap of a node that has just woken.
-    pub(crate) fn done(&mut self, tab: usize, number: u64, own: usize, seen: &Seen, maybe: bool, exempt: bool) {
+    /// A request was answered.
+    pub(crate) fn done(&mut self, tab: usize, number: u64, own: usize, seen: &Seen, maybe: bool) {
         let Some(issued) = self.calls.remove(&tab).filter(|issued| issued.number == number) else { return };
-        let exempt = exempt && seen.copies < 2;
         if issued.session.is_none() {
             return self.born(tab, own, &issued, seen);
         }
-        if !exempt {
-            self.judge(tab, own, &issued, seen);
-        }
+        self.judge(tab, own, &issued, seen);
         let Some(shadow) = self.sessions.get_mut(&seen.session) else { return };
         let held = seen.copies > 1;
         match issued.op {
@@ -151,10 +148,10 @@ impl Checker {
     }
 
     /// A request was answered: there is no such session.
-    pub(crate) fn no_session(&mut self, tab: usize, number: u64, maybe: bool, exempt: bool) {
+    pub(crate) fn no_session(&mut self, tab: usize, number: u64, maybe: bool) {
         let Some(issued) = self.calls.get(&tab).filter(|issued| issued.number == number) else { return };
         let shadow = issued.session.and_then(|session| self.sessions.get(&session));
-        if shadow.is_some_and(|shadow| shadow.sure && shadow.ended == End::No) && !exempt {
+        if shadow.is_some_and(|shadow| shadow.sure && shadow.ended == End::No) {
             let session = issued.session;
             self.violate(format!("{session:?}: an answered session is not known any more: {shadow:?}"));
         }
