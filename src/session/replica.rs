@@ -510,6 +510,8 @@ fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
     let verdict = match slot {
         None => Applied::Applied,
         Some(Slot::Ended(_)) => Applied::Duplicate,
+        // A claim that has not ended yet outranks nothing that was done: it is about to hear of this end.
+        Some(Slot::Live(record)) if record.tenure == Tenure::Claiming && record.stamp < end.stamp => Applied::Applied,
         Some(Slot::Live(record)) if end.stamp.epoch < record.promised => Applied::Fenced(record.promised),
         Some(Slot::Live(_)) => Applied::Applied,
     };
@@ -794,6 +796,17 @@ mod tests {
         let Applied::Fenced(promised) = apply(&mut b, late, NOW) else { panic!("the session has gone on") };
         yield_to(&mut a, promised);
         assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown, "nobody hears of that end");
+    }
+
+    #[test]
+    fn a_claimant_takes_the_end_of_the_session_it_asks_for() {
+        let (mut a, birth) = created(A);
+        let mut b = None;
+        apply(&mut b, birth, NOW);
+        let asked = request(&mut b, B, true);
+        let over = end(&mut a, ID, TERM, NOW).unwrap().update;
+        assert_eq!(apply(&mut b, over, NOW), Applied::Applied, "refused, it would be forgotten by the one who tells");
+        assert_eq!(adopt(&mut b, asked.epoch, None, Term(0), NOW), Adoption::Nothing);
     }
 
     #[test]
