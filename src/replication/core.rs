@@ -401,7 +401,7 @@ impl<S: Slots> Core<S> {
 
     fn send_update(&mut self, peer: NodeId, update: &Update, wait: Option<WaitId>, now: Moment, port: &mut impl Port) {
         match port.send_update(peer, update) {
-            Queued::Yes => self.ledger.sent(peer, update.id(), wait, now),
+            Queued::Yes => self.ledger.sent(peer, update, wait, now),
             Queued::Full => {
                 if self.ledger.is_in_sync(peer) {
                     port.lagging(peer, Lagging::Full);
@@ -414,11 +414,15 @@ impl<S: Slots> Core<S> {
 
     fn objected(&mut self, peer: NodeId, sequence: Sequence, objection: Objection, now: Moment, port: &mut impl Port) {
         match self.ledger.objected(peer, sequence, objection) {
-            Remedy::None | Remedy::Yield(_, Objection::Gap) => {}
+            Remedy::None | Remedy::Yield(_, _, Objection::Gap) => {}
             Remedy::Settle(settled) => release([settled], port),
             Remedy::SendWhole(id, wait) => self.send_whole(peer, id, wait, now, port),
-            Remedy::Yield(id, Objection::Ended(stamp)) => self.slots.with(id, |slot| replica::bury(slot, stamp, now)),
-            Remedy::Yield(id, Objection::Fenced(epoch)) => self.slots.with(id, |slot| replica::yield_to(slot, epoch)),
+            Remedy::Yield(id, _, Objection::Ended(stamp)) => {
+                self.slots.with(id, |slot| replica::bury(slot, stamp, now))
+            }
+            Remedy::Yield(id, stamp, Objection::Fenced(epoch)) => {
+                self.slots.with(id, |slot| replica::refused(slot, stamp, epoch, peer));
+            }
         }
     }
 
@@ -630,7 +634,7 @@ impl<S: Slots> Core<S> {
                 if port.send_update(peer, &update) == Queued::Full {
                     break;
                 }
-                self.ledger.sent(peer, id, None, now);
+                self.ledger.sent(peer, &update, None, now);
             }
             self.exports.entry(peer).and_modify(Export::sent);
         }

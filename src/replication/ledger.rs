@@ -12,7 +12,10 @@ use smallvec::SmallVec;
 
 use crate::{
     names::{NodeId, SessionId},
-    session::stamp::{Epoch, Stamp},
+    session::{
+        delta::Update,
+        stamp::{Epoch, Stamp},
+    },
     settings::Ack,
     time::Moment,
 };
@@ -83,8 +86,8 @@ pub enum Remedy {
     SendWhole(SessionId, Option<WaitId>),
     /// Tell the reply.
     Settle(Settled),
-    /// The reply has left already: learn that this node is not the owner any more.
-    Yield(SessionId, Objection),
+    /// The reply has left already: learn that this node is not the owner any more, from what became of this commit.
+    Yield(SessionId, Stamp, Objection),
 }
 
 #[derive(Debug)]
@@ -101,6 +104,7 @@ struct Account {
 struct Entry {
     sequence: Sequence,
     id: SessionId,
+    stamp: Stamp,
     wait: Option<WaitId>,
     at: Moment,
     /// An objection was raised: the peer does not hold it, whatever it acknowledges.
@@ -165,10 +169,11 @@ impl Ledger {
     }
 
     /// An update was queued for a peer with a link.
-    pub fn sent(&mut self, peer: NodeId, id: SessionId, wait: Option<WaitId>, now: Moment) {
+    pub fn sent(&mut self, peer: NodeId, update: &Update, wait: Option<WaitId>, now: Moment) {
         let Some(account) = self.peers.get_mut(&peer) else { return };
         account.sent += 1;
-        account.pending.push_back(Entry { sequence: account.sent, id, wait, at: now, refused: false });
+        let (sequence, id, stamp) = (account.sent, update.id(), update.stamp());
+        account.pending.push_back(Entry { sequence, id, stamp, wait, at: now, refused: false });
         let waited_for = account.sync == Sync::InSync;
         if let Some(wait) = wait.and_then(|wait| self.waits.get_mut(&wait)).filter(|_| waited_for)
             && !wait.outstanding.contains(&peer)
@@ -214,7 +219,7 @@ impl Ledger {
         let entry = self.peers.get_mut(&peer).and_then(|account| account.entry(sequence));
         let Some(entry) = entry.filter(|entry| !entry.refused) else { return Remedy::None };
         entry.refused = true;
-        let id = entry.id;
+        let (id, stamp) = (entry.id, entry.stamp);
         let wait = entry.wait.filter(|wait| self.waits.contains_key(wait));
         let verdict = match objection {
             Objection::Gap => return Remedy::SendWhole(id, wait),
@@ -226,7 +231,7 @@ impl Ledger {
                 self.waits.remove(&wait);
                 Remedy::Settle(Settled { wait, verdict })
             }
-            None => Remedy::Yield(id, objection),
+            None => Remedy::Yield(id, stamp, objection),
         }
     }
 
@@ -302,6 +307,7 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::delta::End;
 
     const B: NodeId = NodeId(2);
     const C: NodeId = NodeId(3);
@@ -315,10 +321,15 @@ mod tests {
         ledger
     }
 
+    fn update() -> Update {
+        let stamp = Stamp { epoch: Epoch { counter: 1, node: NodeId(1) }, version: 1 };
+        Update::End(End { id: ID, stamp })
+    }
+
     fn commit(ledger: &mut Ledger, now: Moment) -> (WaitId, Option<Settled>) {
         let wait = ledger.open();
         for peer in ledger.peers().collect::<Vec<_>>() {
-            ledger.sent(peer, ID, Some(wait), now);
+            ledger.sent(peer, &update(), Some(wait), now);
         }
         (wait, ledger.sealed(wait))
     }
@@ -409,7 +420,7 @@ mod tests {
         commit(&mut ledger, START);
         ledger.acked(B, 1);
         let fence = Objection::Fenced(Epoch { counter: 5, node: B });
-        assert_eq!(ledger.objected(C, 1, fence), Remedy::Yield(ID, fence));
+        assert_eq!(ledger.objected(C, 1, fence), Remedy::Yield(ID, update().stamp(), fence));
         assert_eq!(ledger.objected(C, 1, fence), Remedy::None, "an objection counts once");
     }
 
@@ -419,7 +430,7 @@ mod tests {
         ledger.link_up(B);
         let (wait, _) = commit(&mut ledger, START);
         assert_eq!(ledger.objected(B, 1, Objection::Gap), Remedy::SendWhole(ID, Some(wait)));
-        ledger.sent(B, ID, Some(wait), START);
+        ledger.sent(B, &update(), Some(wait), START);
         assert_eq!(ledger.acked(B, 1), [], "a refused update is not held");
         assert_eq!(ledger.acked(B, 2), [held(wait, 2)]);
     }

@@ -437,17 +437,22 @@ pub fn undo(slot: &mut Option<Slot>, undo: Undo, promised: Epoch) {
 }
 
 /// Learns that another node has a higher claim.
-///
-/// An end that was made under a lower one is forgotten: a node that was away and then found all its sessions to be over
-/// must not end those that have gone on elsewhere. Where an end was in time, the member that took it remembers it.
 pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
+    if let Some(record) = Slot::live_mut(slot).filter(|record| record.promised < promised) {
+        record.promised = promised;
+        record.tenure = Tenure::Held;
+    }
+}
+
+/// Learns that the update with `stamp` was refused by `peer`, which has promised a higher epoch.
+///
+/// An end that the later owner itself refuses is forgotten: a node that was cut off, and found sessions to be over, must
+/// not end those that have gone on elsewhere. A refusal by anybody else is only a promise to somebody who is about to ask
+/// here, and must still hear of the end; so is one of something older than the end.
+pub fn refused(slot: &mut Option<Slot>, stamp: Stamp, promised: Epoch, peer: NodeId) {
     match slot {
-        Some(Slot::Live(record)) if record.promised < promised => {
-            record.promised = promised;
-            record.tenure = Tenure::Held;
-        }
-        Some(Slot::Ended(tombstone)) if tombstone.stamp.epoch < promised => *slot = None,
-        _ => {}
+        Some(Slot::Ended(tombstone)) if tombstone.stamp == stamp && promised.node == peer => *slot = None,
+        _ => yield_to(slot, promised),
     }
 }
 
@@ -786,15 +791,18 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_was_refused_is_forgotten() {
+    fn an_end_is_forgotten_when_the_later_owner_refuses_it_and_not_before() {
         let (mut a, birth) = created(A);
         let mut b = None;
-        apply(&mut b, birth, NOW);
+        apply(&mut b, birth.clone(), NOW);
         let asked = request(&mut b, B, true);
         adopt(&mut b, asked.epoch, None, Term(0), NOW);
         let late = end(&mut a, ID, TERM, NOW).unwrap().update;
-        let Applied::Fenced(promised) = apply(&mut b, late, NOW) else { panic!("the session has gone on") };
-        yield_to(&mut a, promised);
+        let Applied::Fenced(promised) = apply(&mut b, late.clone(), NOW) else { panic!("the session has gone on") };
+        refused(&mut a, birth.stamp(), promised, B);
+        refused(&mut a, late.stamp(), promised, NodeId(3));
+        assert!(matches!(promise(&mut a.clone(), &asked, |_| true, NOW), Answer::Ended(_)));
+        refused(&mut a, late.stamp(), promised, B);
         assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown, "nobody hears of that end");
     }
 

@@ -136,6 +136,12 @@ impl Checker {
         }
     }
 
+    /// Nodes that do not hear each other both go on, and each may answer what only the other one does not hold. What a
+    /// second node held is still promised.
+    pub(crate) fn forget_reads(&mut self) {
+        self.seen.clear();
+    }
+
     /// A request ended without an answer from a page.
     pub(crate) fn gave_up(&mut self, tab: usize, number: u64, how: Ended) {
         let Some(issued) = self.calls.remove(&tab).filter(|issued| issued.number == number) else { return };

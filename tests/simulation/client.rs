@@ -312,6 +312,9 @@ impl Cluster {
                 *user = User { session: Some(seen.session), machine };
             }
         }
+        if self.plan.is_split {
+            self.checker.forget_reads();
+        }
         self.checker.done(tab, pending.number, own, seen, pending.maybe);
         self.think(tab);
     }
