@@ -166,6 +166,8 @@ struct Errand {
     tries: usize,
     /// An epoch that refused an earlier try.
     above: Option<Epoch>,
+    /// Who is the owner, as others said.
+    owner: Option<NodeId>,
     /// When it has failed.
     end: Moment,
 }
@@ -312,7 +314,7 @@ impl<S: Slots> Core<S> {
             Some(owner) => port.claimed(for_whom, ClaimEnded::Elsewhere(owner)),
             None => {
                 let end = now + self.claim_patience() * 2;
-                self.ask(Errand { for_whom, wish, tries: 1, above: None, end }, now, port);
+                self.ask(Errand { for_whom, wish, tries: 1, above: None, owner: None, end }, now, port);
             }
         }
         for_whom
@@ -457,8 +459,8 @@ impl<S: Slots> Core<S> {
         let (me, id, above) = (self.slots.me(), errand.wish.id, errand.above);
         let intent = self.slots.with(id, |slot| replica::intent(slot, me, above));
         self.next_ticket = self.next_ticket.wrapping_add(1);
-        let owner = above.or(intent.before).map(|epoch| epoch.node);
-        let owner = owner.filter(|owner| self.nodes.contains_key(owner) && !self.leaves_out(*owner, None, now));
+        let owner = errand.owner.or(above.or(intent.before).map(|epoch| epoch.node));
+        let owner = owner.filter(|owner| self.may_answer(*owner, now));
         let round = match owner {
             Some(owner) => Round::Owner(owner),
             None => {
@@ -497,6 +499,10 @@ impl<S: Slots> Core<S> {
         let outcome = asking.claim.outcome();
         self.claims.insert(ticket, asking);
         self.claim_ended(ticket, outcome, now, port);
+    }
+
+    fn may_answer(&self, member: NodeId, now: Moment) -> bool {
+        self.nodes.contains_key(&member) && !self.leaves_out(member, None, now)
     }
 
     /// Whether a claim does without a member's answer: its process has ended; or it may not act as an owner, because no
@@ -560,6 +566,8 @@ impl<S: Slots> Core<S> {
                     return self.ask_again(asking.errand, above, now, port);
                 }
                 asking.round = Round::Everyone;
+                // It has handed over, or is not there any more, whatever the others believe.
+                asking.errand.wish.insist = true;
                 return self.ask_round(ticket, asking, Some((owner, newest)), now, port);
             }
             Outcome::Ended(stamp) => {
@@ -569,6 +577,13 @@ impl<S: Slots> Core<S> {
             Outcome::Stay(owner) => {
                 self.slots.with(id, |slot| replica::withdraw(slot, &asking.intent));
                 ClaimEnded::Elsewhere(owner)
+            }
+            Outcome::Hearsay(owner) => {
+                self.slots.with(id, |slot| replica::withdraw(slot, &asking.intent));
+                let Errand { mut wish, tries, .. } = asking.errand;
+                wish.insist |= !self.may_answer(owner, now);
+                let errand = Errand { wish, tries: tries + 1, above: None, owner: Some(owner), ..asking.errand };
+                return self.ask(errand, now, port);
             }
             Outcome::Refused(above) => return self.ask_again(asking.errand, above, now, port),
             Outcome::Take(newest) => {

@@ -31,12 +31,14 @@ struct Desk {
     needs: Vec<NodeId>,
     room: Option<usize>,
     stopped: Vec<NodeId>,
+    insisted: usize,
 }
 
 impl Port for Desk {
     fn send(&mut self, peer: NodeId, request: &Request) -> Queued {
-        if let Request::Claim(ticket, _) = request {
+        if let Request::Claim(ticket, claim) = request {
             self.claims.push((peer, *ticket));
+            self.insisted += usize::from(claim.insist);
         }
         Queued::Yes
     }
@@ -227,6 +229,19 @@ fn a_member_without_a_link_is_asked_when_it_has_one() {
     assert_eq!((&desk.claims[..], &desk.claimed[..]), (&[][..], &[][..]), "who has no link is not passed over");
     core.link_up(B, after(100), &mut desk);
     assert_eq!(desk.claims.iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [B]);
+}
+
+#[test]
+fn an_owner_that_others_name_is_asked_itself_and_believed_when_it_has_handed_over() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = core(&table, &mut desk);
+    core.claim(wish(false), NOW, &mut desk);
+    let ticket = desk.claims[0].1;
+    core.replied(B, [Reply::Answer(ticket, Answer::Owned(C))], NOW, &mut desk);
+    let (peer, ticket) = desk.claims[2];
+    assert_eq!((peer, desk.claims.len(), desk.insisted), (C, 3, 0));
+    core.replied(C, [Reply::Answer(ticket, Answer::Unknown)], NOW, &mut desk);
+    assert_eq!((desk.claims[3..].to_vec(), desk.insisted), (vec![(B, ticket)], 1));
 }
 
 #[test]
