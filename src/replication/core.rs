@@ -571,7 +571,7 @@ impl<S: Slots> Core<S> {
                 return self.ask_round(ticket, asking, Some((owner, newest)), now, port);
             }
             Outcome::Ended(stamp) => {
-                self.slots.with(id, |slot| replica::bury(slot, stamp, now));
+                self.end_everywhere(id, stamp, &asking, now, port);
                 ClaimEnded::Nothing
             }
             Outcome::Stay(owner) => {
@@ -596,6 +596,16 @@ impl<S: Slots> Core<S> {
             }
         };
         port.claimed(asking.errand.for_whom, ended);
+    }
+
+    /// A claim has found that its session is over. Those who have promised it their obedience would refuse that end, had
+    /// they not heard of it before, so it is told them under the claim's own epoch.
+    fn end_everywhere(&mut self, id: SessionId, stamp: Stamp, asking: &Asking, now: Moment, port: &mut impl Port) {
+        let stamp = Stamp { epoch: stamp.epoch.max(asking.intent.epoch), ..stamp };
+        self.slots.with(id, |slot| replica::bury(slot, stamp, now));
+        if asking.round == Round::Everyone {
+            self.announce(&Update::End(End { id, stamp }), now, port);
+        }
     }
 
     fn ask_again(&mut self, errand: Errand, above: Epoch, now: Moment, port: &mut impl Port) {
