@@ -200,6 +200,12 @@ pub const HASHED_FILE_BYTES: u64 = 4 * 1024 * 1024;
 /// Bounds the time on the worker (some milliseconds) and the memory (16 MB).
 pub const PAGE_FUEL: u64 = 250_000;
 
+/// Stack of a thread that renders pages. [`PAGE_FUEL`] lets a page wrap a value in itself some 70,000 times, and minijinja
+/// compares, prints and frees such a value by recursion, at about 400 bytes a level. Only address space until it is used.
+pub const PAGE_STACK_BYTES: usize = 64 * 1024 * 1024;
+
+const _: () = assert!(PAGE_FUEL / 3 * 400 < PAGE_STACK_BYTES as u64);
+
 /// Nesting of includes and macros in one rendering. minijinja's default, 500, is made for the stack of a main thread.
 pub const PAGE_RECURSION: usize = 160;
 
@@ -315,6 +321,10 @@ pub const CLIENT_LINGER: Duration = Duration::from_secs(2);
 
 /// A client that sends nothing of an announced body for this long is answered 408. Apache mod_reqtimeout: 20 s.
 pub const CLIENT_STALL: Duration = Duration::from_secs(20);
+
+/// A body small enough to be kept for a retry is read whole before a member is chosen, within this time: one byte a
+/// second is no body. As long as a node gives a form ([`FORM_TIMEOUT`]).
+pub const SMALL_BODY_TIMEOUT: Duration = FORM_TIMEOUT;
 
 /// Connections of clients, over all workers. Envoy's advice for the edge.
 pub const CLIENT_CONNECTIONS: usize = 10_000;

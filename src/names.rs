@@ -2,7 +2,12 @@
 //!
 //! Each is checked once, where text becomes meaning; afterwards a value of the type is proof that the rule holds.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -227,6 +232,17 @@ macro_rules! serde_as_text {
 
 serde_as_text!(Route, ContextPath);
 
+/// Whether the value of `Host` is an IP literal or localhost, with or without a port: what controls this system answers
+/// to no other, for a name under someone else's control could be made to point here (DNS rebinding).
+pub fn host_is_local(host: &str) -> bool {
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let (name, port) = host.split_once(':').unwrap_or((host, "0"));
+    host.parse::<SocketAddr>().is_ok()
+        || host.parse::<Ipv4Addr>().is_ok()
+        || bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
+        || name.eq_ignore_ascii_case("localhost") && port.parse::<u16>().is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,5 +288,16 @@ mod tests {
     fn logs_see_only_a_part_of_the_id() {
         let id = SessionId([0xAB; 16]);
         assert_eq!(format!("{id:?} {}", id.short()), "ABABABAB.. ABABABAB");
+    }
+
+    #[test]
+    fn only_local_hosts_are_asked_for_orders() {
+        for good in ["localhost", "LOCALHOST:12121", "127.0.0.1", "127.0.0.1:12121", "[::1]", "[::1]:80", "10.0.0.5:1"]
+        {
+            assert!(host_is_local(good), "{good}");
+        }
+        for bad in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "localhost:x", "[::1"] {
+            assert!(!host_is_local(bad), "{bad}");
+        }
     }
 }

@@ -78,12 +78,19 @@ pub struct PeerReport {
     pub lag_ms: u64,
 }
 
+/// What is told without `RUST_LOG`. Libraries speak only of trouble, and not at all of what any client can cause: a line
+/// for each malformed request would let strangers fill the disk.
+const TOLD: &str = "info,actix_server=warn,actix_http=off,notify=error";
+
 /// Starts the log on standard error. `RUST_LOG` chooses what is told, as everywhere in Rust; without it `info`.
 ///
 /// Does nothing when a log is running already (several nodes of one test process).
 pub fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(TOLD));
     let colours = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
+    // A log that cannot be written (a closed pipe, a full disk) is no reason to die: the subscriber would report it with
+    // `eprintln!`, to the same place, and that panics.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    let log = log.with_env_filter(filter).with_target(false).with_ansi(colours);
     let _ = log.with_writer(std::io::stderr).try_init();
 }

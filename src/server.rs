@@ -4,6 +4,7 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr, TcpListener},
+    path::Path,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -34,7 +35,7 @@ use crate::{
         core::CoreConfig,
     },
     session::{SessionStore, Table},
-    settings::{Listening, Settings},
+    settings::{Listening, Settings, variable_of},
     time::Moment,
     webapp::{Deployer, NodeInfo},
 };
@@ -108,9 +109,7 @@ pub async fn run_balancer(settings: Settings, stop: impl Future<Output = ()>) ->
     membership.do_send(Subscribe(door.roster.clone()));
     let listening = Listening { listen: door.address, pid: std::process::id() };
     let run = &settings.node.run;
-    listening
-        .write(run)
-        .map_err(|error| Failure(format!("cannot write into {} (node.run): {error}", run.display())))?;
+    listening.write(run).map_err(|error| Failure(cannot_write(run, &error)))?;
     info!(listen = %door.address, "balancer ready");
     let watch = watch_balancer(door.balancer.clone(), membership.clone());
     let exit = tokio::select! {
@@ -328,7 +327,18 @@ fn accept_links(listener: TcpListener, doorway: Doorway) -> Result<(), Failure> 
 }
 
 fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).map_err(|error| Failure(format!("cannot listen on {address} ({key}): {error}")))
+    TcpListener::bind(address).map_err(|error| {
+        Failure(format!("cannot listen on {address} ({key}): {error}; free it, or set {}", variable_of(key)))
+    })
+}
+
+fn cannot_write(run: &Path, error: &io::Error) -> String {
+    let shown = std::path::absolute(run).unwrap_or_else(|_| run.to_owned());
+    let variable = variable_of("node.run");
+    format!(
+        "cannot write into {} (node.run): {error}; let this user write there, or name another folder with {variable}",
+        shown.display()
+    )
 }
 
 fn local_addr(address: io::Result<SocketAddr>) -> Result<SocketAddr, Failure> {

@@ -22,6 +22,7 @@ use hyper::{Request, Response, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tasuki::{
     balancer::{self, Door, MemberReport, Observe, Standing},
+    limits,
     membership::{Duty, Member, Role, Roster, RosterChanged},
     names::NodeId,
     settings::{self, Manager, Method, StaticMember},
@@ -543,12 +544,48 @@ async fn the_nodes_own_paths_and_odd_methods_stay_at_the_door() {
         assert_eq!(reply.status, 404, "{path}");
     }
     assert_eq!(send(&door, request("TRACE", "/", &[], "")).await.status, 405);
+    assert_eq!(send(&door, request("BREW", "/", &[], "")).await.status, 501);
+    for (line, status) in [
+        ("CONNECT example.org:443", 501),
+        ("GET example.org:443", 400),
+        ("GET ftp://example.org/", 400),
+        ("GET *", 400),
+        ("GET http://example.org/.tasuki/status", 404),
+    ] {
+        let mut client = TcpStream::connect(door.address).await.unwrap();
+        client.write_all(format!("{line} HTTP/1.1\r\nhost: example.org\r\n\r\n").as_bytes()).await.unwrap();
+        let answer = read_until(&mut client, "</html>\n").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answer}");
+    }
     assert_eq!(r1.executed(), 0);
+}
+
+#[actix_web::test]
+async fn a_later_head_that_never_ends_is_not_waited_for() {
+    let r1 = Node::start("r1");
+    let door = open(vec![r1.as_member()]).await;
     let mut client = TcpStream::connect(door.address).await.unwrap();
-    client.write_all(b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org:443\r\n\r\n").await.unwrap();
-    let mut head = vec![0; 4_096];
-    let read = tokio::time::timeout(DEADLINE, client.read(&mut head)).await.unwrap().unwrap();
-    assert!(head[..read].starts_with(b"HTTP/1.1 501 "));
+    for _ in 0..2 {
+        client.write_all(b"GET /count HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        read_until(&mut client, "\r\n\r\n0").await;
+    }
+    let began = Instant::now();
+    let (mut reading, mut writing) = client.split();
+    let drip = async {
+        // One byte at a time: an attacker is never idle.
+        loop {
+            let _ = writing.write_all(b"G").await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let mut rest = Vec::new();
+    tokio::select! {
+        () = drip => {}
+        _ = reading.read_to_end(&mut rest) => {}
+        () = tokio::time::sleep(limits::HEAD_TIMEOUT + DEADLINE) => panic!("the connection is still open"),
+    }
+    assert!(began.elapsed() >= limits::HEAD_TIMEOUT - Duration::from_millis(100), "an honest client had no time");
+    assert_eq!(get(&door, "/", &[]).await.status, 200);
 }
 
 #[actix_web::test]

@@ -49,8 +49,8 @@ impl Place {
         }
         command.current_dir(self.path()).args(arguments).env("TASUKI__CLUSTER__DISCOVERY", "static");
         command.env("TASUKI__NODE__HTTP", "127.0.0.1:0").env("TASUKI__BALANCER__LISTEN", "127.0.0.1:0");
-        command.env("TASUKI__NODE__REPLICATION", "0");
-        command.stdin(Stdio::null());
+        // Any free port: clusters of tests that run beside each other would race for the first of 4000 to 4099.
+        command.env("TASUKI__NODE__REPLICATION", "0").stdin(Stdio::null());
         command
     }
 
@@ -224,6 +224,30 @@ fn a_port_in_use_is_one_line_and_code_1() {
         assert!(text.contains("is in use") && text.ends_with(&format!("or set {variable}")), "{text}");
         assert_eq!(code, Some(1));
     }
+}
+
+#[test]
+fn a_run_folder_that_is_none_is_one_line_and_code_1() {
+    let place = Place::new();
+    place.file("run", "a file");
+    let mut balancer = place.tasuki(&["balancer"]);
+    balancer.env("TASUKI__BALANCER__LISTEN", "127.0.0.1:0").env("RUST_LOG", "off");
+    let (text, code) = one_line(&balancer.output().unwrap());
+    assert!(text.contains("/run (node.run): ") && text.contains("TASUKI__NODE__RUN"), "{text}");
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn a_log_that_nobody_reads_is_no_reason_to_die() {
+    let place = Place::new();
+    let mut balancer = place.tasuki(&["balancer"]);
+    balancer.env("TASUKI__BALANCER__LISTEN", "127.0.0.1:0").stderr(Stdio::piped());
+    let mut balancer = Running(balancer.spawn().unwrap());
+    drop(balancer.0.stderr.take());
+    eventually("the balancer listens", || place.path().join("run/balancer.json").exists().then_some(()));
+    eventually("it catches SIGTERM", || catches_sigterm(balancer.pid()).then_some(()));
+    signal(balancer.pid(), Signal::TERM);
+    assert_eq!(balancer.ended().code(), Some(0));
 }
 
 #[test]

@@ -41,6 +41,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 const SHELLS: &[&str] = &[
     "balancer/actor.rs",
     "balancer/answer.rs",
+    "balancer/client.rs",
     "balancer/forward.rs",
     "balancer/serve.rs",
     "balancer/upload.rs",

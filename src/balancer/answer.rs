@@ -17,6 +17,7 @@ use hyper::{
 };
 
 use super::{
+    client::Running,
     pool::Connection,
     upload::{Progress, Upload},
     view::Busy,
@@ -30,6 +31,8 @@ pub(crate) struct Answer {
     size: BodySize,
     /// Given back at the end of the body.
     lease: Option<Lease>,
+    /// The client is not asked for its next request before this one's answer has ended.
+    _running: Running,
 }
 
 /// A connection on loan from the pool. Dropped before its end it closes the connection.
@@ -42,10 +45,10 @@ pub(crate) struct Lease {
 
 impl Answer {
     /// The body of `answer` to a request of `method`. An empty one gives the connection back at once.
-    pub(crate) fn new(method: &Method, answer: Response<Incoming>, lease: Option<Lease>) -> Self {
+    pub(crate) fn new(method: &Method, answer: Response<Incoming>, lease: Option<Lease>, running: Running) -> Self {
         let size = size(method, &answer);
         let incoming = answer.into_body();
-        let mut body = Self { incoming, size, lease };
+        let mut body = Self { incoming, size, lease, _running: running };
         if body.incoming.is_end_stream() {
             body.end();
         }

@@ -16,7 +16,7 @@ use crate::{limits, membership::Duty};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Silence {
     /// Nothing came within the time given.
-    #[error("no answer within {0:?}")]
+    #[error("gave no answer within {0:?}; its process may be paused or overloaded")]
     Late(Duration),
     /// No connection, or it broke.
     #[error("cannot be reached: {0}")]

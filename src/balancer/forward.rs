@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     answer::{Answer, Lease},
     choice::{self, Attempt, Choice},
+    client::Running,
     headers::{self, Head},
     members::Trouble,
     pages::Refusal,
@@ -73,7 +74,7 @@ pub(crate) async fn forward(
     request: &HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, Refusal> {
-    let head = Head::read(request, &worker.rules.trusted_proxies)?;
+    let head = Head::read(request, &worker.rules.trusted_proxies, worker.rules.listen)?;
     let (body, raw) = if head.websocket() { (Payload::None, payload) } else { (payload, Payload::None) };
     let upload = Upload::new(body, content_length(request), worker.rules.retry_body_bytes);
     upload.prefetch().await?;
@@ -263,16 +264,20 @@ impl<'a> Trip<'a> {
         let body = match (answer.status().is_informational(), line) {
             (false, Line::Pooled(connection)) => {
                 let lease = Lease::new(self.worker.clone(), connection, busy, self.upload.clone());
-                BoxBody::new(Answer::new(self.head.method(), answer, Some(lease)))
+                BoxBody::new(Answer::new(self.head.method(), answer, Some(lease), self.running()))
             }
-            (false, Line::Tunnel(_)) => BoxBody::new(Answer::new(self.head.method(), answer, None)),
+            (false, Line::Tunnel(_)) => BoxBody::new(Answer::new(self.head.method(), answer, None, self.running())),
             (true, Line::Tunnel(_)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 tunnel::switch(&mut response);
-                BoxBody::new(tunnel::Tunnel::new(answer, self.raw.replace(Payload::None), busy))
+                BoxBody::new(tunnel::Tunnel::new(answer, self.raw.replace(Payload::None), busy, self.running()))
             }
             (true, _) => return Err(Refusal::BadGateway),
         };
         Ok(Tried::Answered(response.set_body(body)))
+    }
+
+    fn running(&self) -> Running {
+        Running::begin(self.head.front())
     }
 
     fn sent_away(&self, to: &str, member: &Member) -> Tried {

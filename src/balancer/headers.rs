@@ -1,7 +1,7 @@
 //! Heads on their way through the door: what is dropped, what is set, and the step between the two `http` crates
 //! (actix-web speaks 0.2, hyper speaks 1). Nothing is copied as raw text: every head is written anew from its fields.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -43,11 +43,16 @@ pub(crate) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Checks what actix-web has parsed.
+    /// Checks what actix-web has parsed. `listen` is this balancer's own address.
     ///
     /// # Errors
-    /// 400 for a `Host` that is none, 414 and 431 above the bounds of [`limits`].
-    pub(crate) fn read(request: &'a HttpRequest, trusted_proxies: &[IpNet]) -> Result<Self, Refusal> {
+    /// 400 for a `Host` or a target that is none, 414 and 431 above the bounds of [`limits`].
+    pub(crate) fn read(
+        request: &'a HttpRequest,
+        trusted_proxies: &[IpNet],
+        listen: SocketAddr,
+    ) -> Result<Self, Refusal> {
+        check_form(request)?;
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         if target.len() > limits::REQUEST_TARGET_BYTES {
             return Err(Refusal::TargetTooLong);
@@ -62,7 +67,7 @@ impl<'a> Head<'a> {
             request,
             method: request.method().as_str().parse().map_err(|_| Refusal::BadRequest)?,
             uri: target.parse().map_err(|_| Refusal::BadRequest)?,
-            host: host(request)?,
+            host: host(request, listen)?,
             peer,
             trusted: peer.is_some_and(|peer| trusted_proxies.iter().any(|net| net.contains(&peer))),
             named: named_by_connection(request),
@@ -73,6 +78,11 @@ impl<'a> Head<'a> {
     /// The request wants to become a WebSocket.
     pub(crate) fn websocket(&self) -> bool {
         self.websocket
+    }
+
+    /// As the client sent it.
+    pub(crate) fn front(&self) -> &'a HttpRequest {
+        self.request
     }
 
     /// The method.
@@ -192,15 +202,27 @@ fn asks_for_websocket(request: &HttpRequest) -> Result<bool, Refusal> {
     if good { Ok(true) } else { Err(Refusal::BadRequest) }
 }
 
+/// RFC 9112 section 3.2: a target is a path, a whole URL, or, for OPTIONS alone, an asterisk. `GET shop.example:80`, the
+/// form of CONNECT, would otherwise be `/` at a host of the client's choice.
+fn check_form(request: &HttpRequest) -> Result<(), Refusal> {
+    let good = match request.uri().scheme_str() {
+        Some(scheme) => matches!(scheme, "http" | "https"),
+        None if request.uri().authority().is_some() => false,
+        None if request.uri().path() == "*" => request.method() == front::Method::OPTIONS,
+        None => request.uri().path().starts_with('/'),
+    };
+    if good { Ok(()) } else { Err(Refusal::BadRequest) }
+}
+
 /// The host the client asked for: of an absolute target it is the target's (RFC 9112 section 3.2.2); a client of
 /// HTTP/1.0 that names none means the address it connected to.
-fn host(request: &HttpRequest) -> Result<HeaderValue, Refusal> {
+fn host(request: &HttpRequest, listen: SocketAddr) -> Result<HeaderValue, Refusal> {
     let named = request.headers().get(front_header::HOST).map(|host| host.as_bytes());
     let host = match request.uri().authority() {
         Some(authority) => HeaderValue::from_bytes(authority.as_str().as_bytes()),
         None => match named {
             Some(named) => HeaderValue::from_bytes(named),
-            None => HeaderValue::from_bytes(request.app_config().local_addr().to_string().as_bytes()),
+            None => HeaderValue::from_bytes(listen.to_string().as_bytes()),
         },
     };
     let host = host.map_err(|_| Refusal::BadRequest)?;
@@ -242,17 +264,6 @@ pub(crate) fn came_through_a_proxy(request: &HttpRequest) -> bool {
     ["x-forwarded-for", "forwarded", "via", "x-real-ip"].iter().any(|name| request.headers().contains_key(*name))
 }
 
-/// Whether `Host` is an IP literal or localhost: a name under someone else's control could be made to point here (DNS
-/// rebinding).
-pub(crate) fn host_is_local(host: &str) -> bool {
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let (name, port) = host.split_once(':').unwrap_or((host, "0"));
-    host.parse::<SocketAddr>().is_ok()
-        || host.parse::<Ipv4Addr>().is_ok()
-        || bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
-        || name.eq_ignore_ascii_case("localhost") && port.parse::<u16>().is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use actix_web::test::TestRequest;
@@ -260,10 +271,11 @@ mod tests {
     use super::*;
 
     const PEER: &str = "10.1.2.3:4444";
+    const LISTEN: &str = "10.0.0.1:12121";
 
     fn read(request: &HttpRequest, trusted: &[&str]) -> Result<HeaderMap, Refusal> {
         let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
-        Ok(Head::read(request, &trusted)?.request(Attempt::Stay, ())?.headers().clone())
+        Ok(Head::read(request, &trusted, LISTEN.parse().unwrap())?.request(Attempt::Stay, ())?.headers().clone())
     }
 
     fn from_peer() -> TestRequest {
@@ -356,6 +368,18 @@ mod tests {
     }
 
     #[test]
+    fn a_target_of_another_form_is_refused() {
+        let form = |method: front::Method, target: &str| {
+            read(&TestRequest::default().method(method).uri(target).insert_header(("host", "x")).to_http_request(), &[])
+        };
+        for target in ["other.example:80", "other", "ftp://other.example/x", "*"] {
+            assert_eq!(form(front::Method::GET, target).unwrap_err(), Refusal::BadRequest, "{target}");
+        }
+        assert!(form(front::Method::OPTIONS, "*").is_ok());
+        assert_eq!(form(front::Method::GET, "https://real.example/x").unwrap()["host"], "real.example");
+    }
+
+    #[test]
     fn heads_are_bounded() {
         let long = TestRequest::get().uri(&format!("/{}", "a".repeat(limits::REQUEST_TARGET_BYTES))).to_http_request();
         assert_eq!(read(&long, &[]).unwrap_err(), Refusal::TargetTooLong);
@@ -382,17 +406,6 @@ mod tests {
         }
         assert!(response.headers().contains_key("tasuki-node"));
         assert_eq!(response.headers().get_all("set-cookie").count(), 2);
-    }
-
-    #[test]
-    fn only_local_hosts_may_open_the_manager() {
-        for good in ["localhost", "LOCALHOST:12121", "127.0.0.1", "127.0.0.1:12121", "[::1]", "[::1]:80", "10.0.0.5:1"]
-        {
-            assert!(host_is_local(good), "{good}");
-        }
-        for bad in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "localhost:x", "[::1"] {
-            assert!(!host_is_local(bad), "{bad}");
-        }
     }
 
     #[test]

@@ -25,13 +25,11 @@ use super::{
 use crate::{
     limits,
     membership::Duty,
-    names::Route,
+    names::{Route, host_is_local},
     observe::{BalancerReport, NodeReport, NodeState, SessionCounts, StatusReport},
 };
 
 const PAGE: &str = include_str!("manager.html");
-
-const NO_MEMBER: &str = "no member has this route";
 
 /// What a POST asks of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +87,7 @@ pub(crate) async fn answer(worker: &Worker, request: &HttpRequest) -> Result<Htt
             Some(member) => {
                 relayed(&member.route, ask(member.address, hyper::Method::GET, "/.tasuki/life", None).await)
             }
-            None => failure(StatusCode::NOT_FOUND, NO_MEMBER),
+            None => no_member(worker, route),
         },
         Wish::Order(..) if request.headers().get("tasuki-control").is_none_or(|value| value != "1") => {
             failure(StatusCode::FORBIDDEN, "the header Tasuki-Control: 1 is missing")
@@ -107,7 +105,7 @@ fn may_open(worker: &Worker, request: &HttpRequest) -> bool {
     let allowed = peer.is_some_and(|peer| worker.rules.manager.allow.iter().any(|net| net.contains(&peer)));
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let named = request.uri().authority().map(|authority| authority.as_str()).or(host);
-    allowed && named.is_some_and(headers::host_is_local) && !headers::came_through_a_proxy(request)
+    allowed && named.is_some_and(host_is_local) && !headers::came_through_a_proxy(request)
 }
 
 fn wish<'a>(method: &Method, below: &'a str) -> Wish<'a> {
@@ -139,7 +137,7 @@ fn wish<'a>(method: &Method, below: &'a str) -> Wish<'a> {
 }
 
 async fn carry_out(worker: &Worker, route: &str, order: Order) -> HttpResponse {
-    let Some(member) = named(worker, route) else { return failure(StatusCode::NOT_FOUND, NO_MEMBER) };
+    let Some(member) = named(worker, route) else { return no_member(worker, route) };
     let answer = match order {
         Order::Duty(duty) => {
             let wanted = serde_json::json!({ "duty": duty }).to_string();
@@ -152,6 +150,15 @@ async fn carry_out(worker: &Worker, route: &str, order: Order) -> HttpResponse {
         worker.balancer.do_send(DutyAccepted { route: member.route.clone(), duty: order.duty() });
     }
     relayed(&member.route, answer)
+}
+
+/// 404 with the routes that there are. A route that is none is not repeated: it comes from outside.
+fn no_member(worker: &Worker, route: &str) -> HttpResponse {
+    let asked = route.parse::<Route>().map_or("this name".to_owned(), |route| route.to_string());
+    let view = worker.rules.published.view();
+    let known: Vec<&str> = view.members.iter().map(|member| member.route.as_str()).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    failure(StatusCode::NOT_FOUND, &format!("no member has the route {asked}; those there are: {known}"))
 }
 
 fn named(worker: &Worker, route: &str) -> Option<Arc<Member>> {

@@ -22,6 +22,7 @@
 mod actor;
 mod answer;
 mod choice;
+mod client;
 mod control;
 mod forward;
 mod headers;

@@ -21,7 +21,7 @@ pub(crate) enum Refusal {
     TargetTooLong,
     /// 431.
     HeadersTooLarge,
-    /// 501: CONNECT.
+    /// 501: CONNECT and methods nobody has defined.
     NotImplemented,
     /// 502: a member's answer was lost or broken; the request may have been executed.
     BadGateway,

@@ -1,7 +1,9 @@
 //! The front: binds, starts the workers, and sorts requests into those for members and those answered at the door.
 
 use std::{
-    fs, io,
+    fs,
+    future::ready,
+    io,
     io::Read,
     net::{SocketAddr, TcpListener},
     rc::Rc,
@@ -10,19 +12,23 @@ use std::{
 };
 
 use actix::{Addr, Recipient};
+use actix_http::{HttpService, Protocol};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::{
-    App, HttpRequest, HttpResponse, HttpServer,
-    dev::{Server, ServerHandle},
+    App, HttpRequest, HttpResponse,
+    dev::{AppConfig, Server, ServerHandle},
     http::{KeepAlive, Method, StatusCode},
     rt, web,
 };
 use bytes::Bytes;
 use ipnet::IpNet;
 use socket2::{Domain, Socket, Type};
+use tokio::net::TcpStream;
 
 use super::{
     actor::Balancer,
     choice::Binding,
+    client::{Client, Running},
     forward::forward,
     health, manager,
     members::Members,
@@ -144,7 +150,9 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         socket.listen(limits::ACCEPT_BACKLOG as i32)?;
         Ok(TcpListener::from(socket))
     };
-    bound().map_err(|error| named(error, format_args!("balancer.listen {address}")))
+    let what =
+        || format!("cannot listen on {address} (balancer.listen, or {})", settings::variable_of("balancer.listen"));
+    bound().map_err(|error| named(error, what()))
 }
 
 fn serve(
@@ -160,22 +168,39 @@ fn serve(
         rt::spawn(Worker::sweep(Rc::downgrade(&worker)));
         App::new().app_data(worker).default_service(web::to(answer))
     };
-    Ok(HttpServer::new(app)
+    let builder = Server::build()
         .workers(workers)
-        .tcp_nodelay(true)
         .disable_signals()
-        .client_request_timeout(limits::HEAD_TIMEOUT)
-        .client_disconnect_timeout(limits::CLIENT_LINGER)
-        // A client that closes its side has gone away, as for nginx: its request must not occupy a member.
-        .h1_allow_half_closed(false)
-        .keep_alive(KeepAlive::Timeout(limits::CLIENT_KEEP_ALIVE))
-        .max_connections(limits::CLIENT_CONNECTIONS.div_ceil(workers))
-        .shutdown_timeout(shutdown.as_secs().max(1))
-        .listen(listener)?
-        .run())
+        .max_concurrent_connections(limits::CLIENT_CONNECTIONS.div_ceil(workers))
+        .shutdown_timeout(shutdown.as_secs().max(1));
+    let (address, stopping) = (listener.local_addr()?, builder.graceful_shutdown_signal());
+    let http = move || {
+        let stopping = stopping.clone();
+        let app = app().into_factory().map_err(|error: actix_web::Error| error.error_response());
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .keep_alive(KeepAlive::Timeout(limits::CLIENT_KEEP_ALIVE))
+            .client_request_timeout(limits::HEAD_TIMEOUT)
+            .client_disconnect_timeout(limits::CLIENT_LINGER)
+            // A client that closes its side has gone away, as for nginx: its request must not occupy a member.
+            .h1_allow_half_closed(false)
+            .local_addr(address)
+            .on_connect_ext(|client: &Client, data| drop(data.insert(client.pace())))
+            .finish(map_config(app, |()| AppConfig::default()));
+        fn_service(|socket: TcpStream| {
+            let peer = socket.peer_addr().ok();
+            ready(Ok((Client::new(socket), Protocol::Http1, peer)))
+        })
+        .and_then(http)
+    };
+    Ok(builder.listen("balancer", listener, http)?.run())
 }
 
 async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    let _running = Running::begin(&request);
     let Some(worker) = request.app_data::<Rc<Worker>>() else {
         return HttpResponse::InternalServerError().finish();
     };
@@ -192,12 +217,7 @@ async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {
 
 async fn sort(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, Refusal> {
     let path = request.uri().path();
-    if *request.method() == Method::CONNECT {
-        return Err(Refusal::NotImplemented);
-    }
-    if *request.method() == Method::TRACE {
-        return Err(Refusal::MethodNotAllowed);
-    }
+    allow(request.method())?;
     if paths::is_reserved(path) {
         return Err(Refusal::NotFound);
     }
@@ -208,4 +228,16 @@ async fn sort(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload)
         return Ok(pages::sorry_page(StatusCode::OK, &worker.rules.sorry));
     }
     forward(worker, request, payload.into_inner()).await
+}
+
+/// What no member is asked: TRACE would show a page its user's cookies, CONNECT is for other proxies, and a method that
+/// nobody has defined is answered 501 (RFC 9110 section 9.1).
+fn allow(method: &Method) -> Result<(), Refusal> {
+    match *method {
+        Method::TRACE => Err(Refusal::MethodNotAllowed),
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::DELETE | Method::OPTIONS | Method::PATCH => {
+            Ok(())
+        }
+        _ => Err(Refusal::NotImplemented),
+    }
 }

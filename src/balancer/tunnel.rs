@@ -25,7 +25,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{pool, upload::Outgoing, view::Busy};
+use super::{client::Running, pool, upload::Outgoing, view::Busy};
 use crate::limits;
 
 /// Takes the one request of a connection of its own.
@@ -41,6 +41,7 @@ pub(crate) struct Tunnel {
     upload: JoinHandle<()>,
     /// The member is busy as long as the tunnel stands.
     _busy: Busy,
+    _running: Running,
 }
 
 enum Reading {
@@ -76,7 +77,7 @@ pub(crate) fn switch(response: &mut HttpResponse) {
 
 impl Tunnel {
     /// Joins the client, whose bytes come as `raw`, and the member that has answered 101.
-    pub(crate) fn new(answer: Response<Incoming>, raw: Payload, busy: Busy) -> Self {
+    pub(crate) fn new(answer: Response<Incoming>, raw: Payload, busy: Busy, running: Running) -> Self {
         let (open, coming) = oneshot::channel();
         let upload = rt::spawn(async move {
             match hyper::upgrade::on(answer).await {
@@ -89,7 +90,7 @@ impl Tunnel {
                 Err(error) => tracing::debug!(%error, "a member took its 101 back"),
             }
         });
-        Self { reading: Reading::Coming(coming), buffer: BytesMut::new(), upload, _busy: busy }
+        Self { reading: Reading::Coming(coming), buffer: BytesMut::new(), upload, _busy: busy, _running: running }
     }
 }
 

@@ -86,22 +86,25 @@ impl Upload {
     /// Reads a small body of known length whole, so that a slow client occupies no member.
     ///
     /// # Errors
-    /// 400 when the client breaks off, 408 when it stalls.
+    /// 400 when the client breaks off, 408 when it stalls or takes longer than [`limits::SMALL_BODY_TIMEOUT`] in all.
     pub(crate) async fn prefetch(&self) -> Result<(), Refusal> {
         let Some(state) = &self.0 else { return Ok(()) };
         let small = |state: &State| state.length.is_some_and(|length| length <= state.keep as u64);
         if !small(&state.borrow()) {
             return Ok(());
         }
-        loop {
-            let chunk = std::future::poll_fn(|cx| state.borrow_mut().read(cx));
-            match timeout(limits::CLIENT_STALL, chunk).await {
-                Err(_) => return Err(Refusal::ClientTimeout),
-                Ok(Some(Err(_))) => return Err(Refusal::BadRequest),
-                Ok(Some(Ok(_))) => {}
-                Ok(None) => return Ok(()),
+        let whole = async {
+            loop {
+                let chunk = std::future::poll_fn(|cx| state.borrow_mut().read(cx));
+                match timeout(limits::CLIENT_STALL, chunk).await {
+                    Err(_) => return Err(Refusal::ClientTimeout),
+                    Ok(Some(Err(_))) => return Err(Refusal::BadRequest),
+                    Ok(Some(Ok(_))) => {}
+                    Ok(None) => return Ok(()),
+                }
             }
-        }
+        };
+        timeout(limits::SMALL_BODY_TIMEOUT, whole).await.unwrap_or(Err(Refusal::ClientTimeout))
     }
 
     /// The body for the next attempt, from its beginning.

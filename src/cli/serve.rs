@@ -4,6 +4,7 @@ use std::{
     env,
     future::Future,
     io,
+    mem::ManuallyDrop,
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{self, ExitCode},
@@ -13,11 +14,14 @@ use clap::Args;
 
 use super::{Config, Failure, signals};
 use crate::{
-    observe,
+    limits, observe,
     server::{self, Exit},
     settings::Settings,
     supervisor::parent_gone,
 };
+
+/// What Rust gives each new thread as its stack, in bytes; actix lets nobody else choose it for its workers.
+const STACK: &str = "RUST_MIN_STACK";
 
 #[derive(Debug, Args)]
 pub(super) struct Node {
@@ -48,6 +52,9 @@ impl Node {
         let sources = self.process.config.sources().with_flag("--route", "node.route", self.route.clone());
         let settings = sources.load()?.settings;
         settings.node.check_folders()?;
+        if env::var_os(STACK).is_none() {
+            return Err(Failure::System("the node could not be started with a larger stack", with_a_larger_stack()?));
+        }
         self.process.run(settings, server::run_node)
     }
 }
@@ -70,7 +77,10 @@ impl Process {
         // Asked for now: after an upgrade the path leads to the new executable, and a restart runs that one.
         let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
         observe::start_log();
-        let exit = actix::System::new().block_on(async {
+        // Never dropped: an actor that was started but has not run yet would begin its life in the drop, where there is
+        // no runtime, and panic across the one line that says what is wrong. The process ends right after this.
+        let system = ManuallyDrop::new(actix::System::new());
+        let exit = system.block_on(async {
             let stop = self.stop().map_err(|error| Failure::System("signals cannot be received", error))?;
             Ok::<_, Failure>(server(settings, stop).await?)
         })?;
@@ -103,4 +113,11 @@ impl Process {
 /// The same command line again, in this process: pid, environment and the supervisor's pipe stay. Returns on failure.
 fn replace_process(program: PathBuf) -> io::Error {
     process::Command::new(program).args(env::args_os().skip(1)).exec()
+}
+
+/// The same command line again with [`limits::PAGE_STACK_BYTES`] for each worker. Returns on failure.
+fn with_a_larger_stack() -> Result<io::Error, Failure> {
+    let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
+    let mut command = process::Command::new(program);
+    Ok(command.args(env::args_os().skip(1)).env(STACK, limits::PAGE_STACK_BYTES.to_string()).exec())
 }

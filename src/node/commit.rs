@@ -44,7 +44,7 @@ impl Worker {
             done
         });
         // It is never cancelled, and our own code does not panic; a reply that cannot be proved safe is not given.
-        commit.await.unwrap_or(Err(NotDone::AskAnother))
+        commit.await.unwrap_or(Err(NotDone::Doubtful(None)))
     }
 
     async fn settle_write(&self, draft: &Draft, rules: &SessionRules, cookie_is_stale: bool) -> Result<Done, NotDone> {
@@ -108,8 +108,8 @@ impl Worker {
             return Ok(1);
         }
         let Committed { update, undo } = committed;
-        // A closed mailbox: the process is going down, and nobody may be told that the write is safe.
-        match self.replicator.send(Replicate(update)).await.map_err(|_| NotDone::AskAnother)? {
+        // A closed mailbox: the process is going down. Nobody may be told that the write is safe, nor that it was not made.
+        match self.replicator.send(Replicate(update)).await.map_err(|_| NotDone::Doubtful(None))? {
             Verdict::Held(copies) => Ok(copies),
             Verdict::Fenced(promised) => {
                 self.house.table.with(id, |slot| replica::undo(slot, undo, promised));

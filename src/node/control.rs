@@ -20,6 +20,7 @@ use super::{House, Worker, refusal};
 use crate::{
     limits,
     membership::{Duty, Role, Roster},
+    names::host_is_local,
     observe::{NodeReport, NodeState, PeerReport},
     replication::{LinkReport, Observe},
 };
@@ -189,9 +190,7 @@ fn was_forwarded(headers: &HeaderMap) -> bool {
 /// Whether the node was called by its address. A foreign page whose own name was made to lead here (DNS rebinding) may
 /// send any header, but not another `Host`.
 fn names_an_address(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    host.parse::<SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok() || name == "localhost"
+    headers.get(header::HOST).and_then(|host| host.to_str().ok()).is_some_and(host_is_local)
 }
 
 /// Whether an address is of this machine or of a live balancer.

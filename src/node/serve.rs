@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{
-        StatusCode,
+        Method, StatusCode,
         header::{self, HeaderName, HeaderValue},
     },
     web::{self, Bytes},
@@ -38,6 +38,10 @@ pub fn routes(worker: Worker) -> impl FnOnce(&mut web::ServiceConfig) {
 async fn answer(request: HttpRequest, payload: web::Payload, worker: web::Data<Worker>) -> HttpResponse {
     if let Some(asked) = control::asked(request.path()) {
         return worker.control(asked, &request, payload).await;
+    }
+    // It would hand a script the cookies that are kept from it; the balancer never sends it.
+    if request.method() == Method::TRACE {
+        return refusal::page(StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed.");
     }
     let _running = worker.house.traffic.begin();
     let attempt = attempt(&request);

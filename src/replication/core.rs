@@ -23,7 +23,7 @@ use crate::{
         claim::{Claim, Outcome},
         delta::{ClaimRequest, End, Update, Whole},
         lease::{LeaseKeeper, Renewal, Term},
-        replica::{self, Adoption, Intent, Reach, Slot, Tenure},
+        replica::{self, Adoption, Applied, Intent, Reach, Slot, Tenure},
         stamp::{Epoch, Stamp},
     },
     time::Moment,
@@ -416,15 +416,35 @@ impl<S: Slots> Core<S> {
 
     fn objected(&mut self, peer: NodeId, sequence: Sequence, objection: Objection, now: Moment, port: &mut impl Port) {
         match self.ledger.objected(peer, sequence, objection) {
-            Remedy::None | Remedy::Yield(_, _, Objection::Gap) => {}
-            Remedy::Settle(settled) => release([settled], port),
+            Remedy::None | Remedy::Yield(_, Objection::Gap) | Remedy::Retract(_, _, Objection::Gap) => {}
+            Remedy::Settle(id, settled) => {
+                release([settled], port);
+                if let Verdict::Ended(stamp) = settled.verdict {
+                    self.end_everywhere(id, stamp, now, port);
+                }
+            }
             Remedy::SendWhole(id, wait) => self.send_whole(peer, id, wait, now, port),
-            Remedy::Yield(id, _, Objection::Ended(stamp)) => {
-                self.slots.with(id, |slot| replica::bury(slot, stamp, now))
+            Remedy::Yield(id, Objection::Ended(stamp)) | Remedy::Retract(id, _, Objection::Ended(stamp)) => {
+                self.end_everywhere(id, stamp, now, port);
             }
-            Remedy::Yield(id, stamp, Objection::Fenced(epoch)) => {
-                self.slots.with(id, |slot| replica::refused(slot, stamp, epoch, peer));
+            Remedy::Retract(id, stamp, Objection::Fenced(epoch)) => {
+                self.slots.with(id, |slot| replica::retract(slot, stamp, epoch, peer));
             }
+            Remedy::Yield(id, Objection::Fenced(epoch)) => self.slots.with(id, |slot| replica::yield_to(slot, epoch)),
+        }
+    }
+
+    /// Learns that a session has ended. The end may have reached only some, because a claim was under way: it is told
+    /// again under the highest epoch that is known here, so that those who promised that one do not refuse it.
+    fn end_everywhere(&mut self, id: SessionId, stamp: Stamp, now: Moment, port: &mut impl Port) {
+        let ended = self.slots.with(id, |slot| {
+            let promised = Slot::live(slot).map(|record| record.promised());
+            let stamp = Stamp { epoch: stamp.epoch.max(promised.unwrap_or(stamp.epoch)), ..stamp };
+            let end = Update::End(End { id, stamp });
+            (replica::apply(slot, end.clone(), now) == Applied::Applied).then_some(end)
+        });
+        if let Some(end) = ended {
+            self.announce(&end, now, port);
         }
     }
 
@@ -571,7 +591,7 @@ impl<S: Slots> Core<S> {
                 return self.ask_round(ticket, asking, Some((owner, newest)), now, port);
             }
             Outcome::Ended(stamp) => {
-                self.end_everywhere(id, stamp, &asking, now, port);
+                self.end_everywhere(id, stamp, now, port);
                 ClaimEnded::Nothing
             }
             Outcome::Stay(owner) => {
@@ -596,16 +616,6 @@ impl<S: Slots> Core<S> {
             }
         };
         port.claimed(asking.errand.for_whom, ended);
-    }
-
-    /// A claim has found that its session is over. Those who have promised it their obedience would refuse that end, had
-    /// they not heard of it before, so it is told them under the claim's own epoch.
-    fn end_everywhere(&mut self, id: SessionId, stamp: Stamp, asking: &Asking, now: Moment, port: &mut impl Port) {
-        let stamp = Stamp { epoch: stamp.epoch.max(asking.intent.epoch), ..stamp };
-        self.slots.with(id, |slot| replica::bury(slot, stamp, now));
-        if asking.round == Round::Everyone {
-            self.announce(&Update::End(End { id, stamp }), now, port);
-        }
     }
 
     fn ask_again(&mut self, errand: Errand, above: Epoch, now: Moment, port: &mut impl Port) {

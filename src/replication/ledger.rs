@@ -84,10 +84,12 @@ pub enum Remedy {
     None,
     /// Send the whole session, for this reply if one still waits.
     SendWhole(SessionId, Option<WaitId>),
-    /// Tell the reply.
-    Settle(Settled),
-    /// The reply has left already: learn that this node is not the owner any more, from what became of this commit.
-    Yield(SessionId, Stamp, Objection),
+    /// Tell the reply about this session.
+    Settle(SessionId, Settled),
+    /// The reply has left already, because another peer took it: learn that this node is not the owner any more.
+    Yield(SessionId, Objection),
+    /// Nobody waited for it, so perhaps no peer took it: learn the same, and stand by nothing that was refused.
+    Retract(SessionId, Stamp, Objection),
 }
 
 #[derive(Debug)]
@@ -219,7 +221,7 @@ impl Ledger {
         let entry = self.peers.get_mut(&peer).and_then(|account| account.entry(sequence));
         let Some(entry) = entry.filter(|entry| !entry.refused) else { return Remedy::None };
         entry.refused = true;
-        let (id, stamp) = (entry.id, entry.stamp);
+        let (id, stamp, was_waited_for) = (entry.id, entry.stamp, entry.wait.is_some());
         let wait = entry.wait.filter(|wait| self.waits.contains_key(wait));
         let verdict = match objection {
             Objection::Gap => return Remedy::SendWhole(id, wait),
@@ -229,9 +231,10 @@ impl Ledger {
         match wait {
             Some(wait) => {
                 self.waits.remove(&wait);
-                Remedy::Settle(Settled { wait, verdict })
+                Remedy::Settle(id, Settled { wait, verdict })
             }
-            None => Remedy::Yield(id, stamp, objection),
+            None if was_waited_for => Remedy::Yield(id, objection),
+            None => Remedy::Retract(id, stamp, objection),
         }
     }
 
@@ -410,7 +413,7 @@ mod tests {
         ledger.acked(B, 1);
         let higher = Epoch { counter: 5, node: B };
         let fenced = Settled { wait, verdict: Verdict::Fenced(higher) };
-        assert_eq!(ledger.objected(C, 1, Objection::Fenced(higher)), Remedy::Settle(fenced));
+        assert_eq!(ledger.objected(C, 1, Objection::Fenced(higher)), Remedy::Settle(ID, fenced));
         assert_eq!(ledger.acked(C, 1), []);
     }
 
@@ -420,8 +423,16 @@ mod tests {
         commit(&mut ledger, START);
         ledger.acked(B, 1);
         let fence = Objection::Fenced(Epoch { counter: 5, node: B });
-        assert_eq!(ledger.objected(C, 1, fence), Remedy::Yield(ID, update().stamp(), fence));
+        assert_eq!(ledger.objected(C, 1, fence), Remedy::Yield(ID, fence));
         assert_eq!(ledger.objected(C, 1, fence), Remedy::None, "an objection counts once");
+    }
+
+    #[test]
+    fn what_nobody_waited_for_is_retracted() {
+        let mut ledger = ledger(Ack::One);
+        ledger.sent(B, &update(), None, START);
+        let fence = Objection::Fenced(Epoch { counter: 5, node: C });
+        assert_eq!(ledger.objected(B, 1, fence), Remedy::Retract(ID, update().stamp(), fence));
     }
 
     #[test]

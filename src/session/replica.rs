@@ -444,12 +444,13 @@ pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
     }
 }
 
-/// Learns that the update with `stamp` was refused by `peer`, which has promised a higher epoch.
+/// Learns from the refusal by `peer` of an update with `stamp`, which nobody waited for, that another node has a higher
+/// claim.
 ///
 /// An end that the later owner itself refuses is forgotten: a node that was cut off, and found sessions to be over, must
 /// not end those that have gone on elsewhere. A refusal by anybody else is only a promise to somebody who is about to ask
 /// here, and must still hear of the end; so is one of something older than the end.
-pub fn refused(slot: &mut Option<Slot>, stamp: Stamp, promised: Epoch, peer: NodeId) {
+pub fn retract(slot: &mut Option<Slot>, stamp: Stamp, promised: Epoch, peer: NodeId) {
     match slot {
         Some(Slot::Ended(tombstone)) if tombstone.stamp == stamp && promised.node == peer => *slot = None,
         _ => yield_to(slot, promised),
@@ -514,7 +515,11 @@ fn judge_whole(record: &Record, whole: &Whole) -> Applied {
 fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
     let verdict = match slot {
         None => Applied::Applied,
-        Some(Slot::Ended(_)) => Applied::Duplicate,
+        Some(Slot::Ended(tombstone)) => {
+            // The higher rank is remembered: who tells of the end later must not be refused by those who promised it.
+            tombstone.stamp = tombstone.stamp.max(end.stamp);
+            Applied::Duplicate
+        }
         // A claim that has not ended yet outranks nothing that was done: it is about to hear of this end.
         Some(Slot::Live(record)) if record.tenure == Tenure::Claiming && record.stamp < end.stamp => Applied::Applied,
         Some(Slot::Live(record)) if end.stamp.epoch < record.promised => Applied::Fenced(record.promised),
@@ -791,6 +796,16 @@ mod tests {
     }
 
     #[test]
+    fn an_end_told_again_under_a_higher_claim_is_remembered_as_such() {
+        let (mut a, _) = created(A);
+        let Update::End(first) = end(&mut a, ID, TERM, NOW).unwrap().update else { panic!("this is an end") };
+        let again = End { stamp: Stamp { epoch: first.stamp.epoch.outranked_by(B), ..first.stamp }, ..first };
+        assert_eq!(apply(&mut a, Update::End(again), NOW), Applied::Duplicate);
+        assert_eq!(apply(&mut a, Update::End(first), NOW), Applied::Duplicate);
+        assert!(matches!(a, Some(Slot::Ended(tombstone)) if tombstone.stamp == again.stamp));
+    }
+
+    #[test]
     fn an_end_is_forgotten_when_the_later_owner_refuses_it_and_not_before() {
         let (mut a, birth) = created(A);
         let mut b = None;
@@ -799,10 +814,10 @@ mod tests {
         adopt(&mut b, asked.epoch, None, Term(0), NOW);
         let late = end(&mut a, ID, TERM, NOW).unwrap().update;
         let Applied::Fenced(promised) = apply(&mut b, late.clone(), NOW) else { panic!("the session has gone on") };
-        refused(&mut a, birth.stamp(), promised, B);
-        refused(&mut a, late.stamp(), promised, NodeId(3));
+        retract(&mut a, birth.stamp(), promised, B);
+        retract(&mut a, late.stamp(), promised, NodeId(3));
         assert!(matches!(promise(&mut a.clone(), &asked, |_| true, NOW), Answer::Ended(_)));
-        refused(&mut a, late.stamp(), promised, B);
+        retract(&mut a, late.stamp(), promised, B);
         assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown, "nobody hears of that end");
     }
 

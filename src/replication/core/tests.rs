@@ -148,6 +148,24 @@ fn a_claimant_takes_what_the_owner_commits_before_it_hands_over() {
 }
 
 #[test]
+fn an_end_that_only_some_have_heard_of_is_told_to_all_under_the_claim_that_found_it() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), B);
+    let mut core = core(&table, &mut desk);
+    core.claim(wish(true), NOW, &mut desk);
+    let ticket = desk.claims[0].1;
+    core.replied(B, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
+    let stamp = Stamp { epoch: Epoch::first(B), version: 2 };
+    core.replied(C, [Reply::Answer(ticket, Answer::Ended(stamp))], NOW, &mut desk);
+    assert_eq!((&desk.claimed[..], &desk.updates[..]), (&[ClaimEnded::Nothing][..], &[(B, id(1)), (C, id(1))][..]));
+    let remembered = table.peek(id(1), |slot| match slot {
+        Some(Slot::Ended(tombstone)) => tombstone.stamp,
+        other => panic!("{other:?} has not ended"),
+    });
+    assert_eq!(remembered, Stamp { epoch: Epoch::first(B).outranked_by(ME), version: 2 }, "B has promised no less");
+}
+
+#[test]
 fn what_the_owner_handed_over_is_kept_while_the_others_are_asked() {
     let (table, mut desk) = (Table::new(ME), Desk::default());
     create(&table, id(1), B);
