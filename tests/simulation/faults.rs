@@ -18,6 +18,9 @@ const LONGEST_CALL_US: u64 = 6_000_000;
 /// Bytes by which a queue may pass its bound: the message that filled it.
 const ONE_MESSAGE: usize = 1_024;
 
+/// What was sent at the end of a slow time has arrived after so long, and what it made necessary too.
+const SLOW_ARRIVAL_US: u64 = 600_000;
+
 /// How long nothing is asked before the nodes are compared.
 const SETTLE_US: u64 = 1_500_000;
 
@@ -188,6 +191,8 @@ impl Cluster {
             Slow => {
                 let by_us = self.world.between(5_000, 150_000);
                 self.wire.slow_down(machine, now_us + long_us, by_us);
+                // Writes that nobody waited for are on their way, and perhaps a whole session for a gap in them.
+                self.plan.busy_until_us += SLOW_ARRIVAL_US;
             }
             Drain => {
                 if let Some(id) = self.machines[machine].node.as_ref().map(|node| node.id) {
