@@ -609,13 +609,26 @@ impl<S: Slots> Core<S> {
             Outcome::Take(newest) => {
                 let (epoch, term) = (asking.intent.epoch, asking.term);
                 match self.slots.with(id, |slot| replica::adopt(slot, epoch, newest, term, now)) {
-                    Adoption::Owner => ClaimEnded::Owner,
+                    Adoption::Owner => {
+                        self.tell_stragglers(id, now, port);
+                        ClaimEnded::Owner
+                    }
                     Adoption::Nothing => ClaimEnded::Nothing,
                     Adoption::Superseded(above) => return self.ask_again(asking.errand, above, now, port),
                 }
             }
         };
         port.claimed(asking.errand.for_whom, ended);
+    }
+
+    /// The last owner's latest commits may still be on their way to some, who refuse them from now on. With a single other
+    /// node there is nobody whom this node or that one does not know to hold what it holds.
+    fn tell_stragglers(&mut self, id: SessionId, now: Moment, port: &mut impl Port) {
+        if self.nodes.len() > 1
+            && let Some(update) = self.slots.with(id, |slot| whole(slot, id, now))
+        {
+            self.announce(&update, now, port);
+        }
     }
 
     fn ask_again(&mut self, errand: Errand, above: Epoch, now: Moment, port: &mut impl Port) {

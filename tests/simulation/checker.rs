@@ -123,6 +123,9 @@ impl Checker {
                 let allowed = shadow.own.entry(own).or_default();
                 if held {
                     allowed.now.clear();
+                } else if allowed.now.is_empty() {
+                    // What nobody else holds may be lost, and then it was never set.
+                    allowed.now.insert(None);
                 }
                 if seen.copies > 0 {
                     allowed.now.insert(value);
