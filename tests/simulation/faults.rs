@@ -18,8 +18,9 @@ const LONGEST_CALL_US: u64 = 6_000_000;
 /// Bytes by which a queue may pass its bound: the message that filled it.
 const ONE_MESSAGE: usize = 1_024;
 
-/// What was sent at the end of a slow time has arrived after so long, and what it made necessary too.
-const SLOW_ARRIVAL_US: u64 = 600_000;
+/// After a fault that only delays: writes that nobody waited for have arrived, and a whole session for a gap in them.
+/// Until then they are held by one node, and the next fault may be the end of that one.
+const ARRIVAL_US: u64 = 600_000;
 
 /// How long nothing is asked before the nodes are compared.
 const SETTLE_US: u64 = 1_500_000;
@@ -174,6 +175,9 @@ impl Cluster {
         self.plan.log.push(format!("{fault:?} of machine {machine} at {now_us} us for {long_us} us"));
         story::tell_all(self.plan.log.last());
         self.plan.busy_until_us = now_us + long_us;
+        if matches!(fault, Pause | Stall | Slow) {
+            self.plan.busy_until_us += ARRIVAL_US;
+        }
         self.plan.is_split = fault == Stall;
         self.plan.maintenance_since_us = (fault == Drain).then_some(now_us);
         match fault {
@@ -191,8 +195,6 @@ impl Cluster {
             Slow => {
                 let by_us = self.world.between(5_000, 150_000);
                 self.wire.slow_down(machine, now_us + long_us, by_us);
-                // Writes that nobody waited for are on their way, and perhaps a whole session for a gap in them.
-                self.plan.busy_until_us += SLOW_ARRIVAL_US;
             }
             Drain => {
                 if let Some(id) = self.machines[machine].node.as_ref().map(|node| node.id) {

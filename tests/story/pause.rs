@@ -88,7 +88,7 @@ fn place() -> Place {
 fn window(old: &Browser, node: SocketAddr, n: usize) -> Browser {
     let mut direct = Browser::new(node);
     direct.cookies = old.cookies.clone();
-    direct.header = (n % 2 == 0).then_some(("Tasuki-Attempt", "stay"));
+    direct.header = n.is_multiple_of(2).then_some(("Tasuki-Attempt", "stay"));
     direct
 }
 

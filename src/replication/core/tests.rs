@@ -9,7 +9,7 @@ use crate::{
         delta::{Answer, Delta},
         lease::Term,
         replica::{Birth, Record},
-        stamp::Stamp,
+        stamp::{Epoch, Stamp},
     },
     settings::Ack,
 };
