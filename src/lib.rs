@@ -18,6 +18,7 @@
 //! | holder | a node with a copy of a session |
 //! | epoch | the rank of an ownership: the higher one wins |
 //! | claim | a node asks the others to become the owner |
+//! | lease | the right, confirmed again and again by the peers, to act as an owner |
 //! | fence | a holder refuses an owner of a lower epoch |
 //! | delta | the changes of one commit, on their way to the holders |
 //! | in sync | of a peer: it is waited for before a reply is released |

@@ -125,6 +125,13 @@ pub const EXPORT_QUIET: Duration = Duration::from_millis(40);
 /// to that node to tell. Longer than it takes to notice a loss and to copy everything.
 pub const EXPORT_AGAIN: Duration = Duration::from_secs(60);
 
+/// A confirmation of a peer lets a node answer from its own copies for this long. A node that was paused for less is not
+/// noticed; one that ends is replaced at once, but one that only falls silent not sooner than this.
+pub const LEASE: Duration = Duration::from_millis(300);
+
+// Several renewals fit a lease.
+const _: () = assert!(REPLICATOR_TICK.as_millis() * 10 <= LEASE.as_millis());
+
 /// A claim that is refused by a higher one is tried again this often.
 pub const CLAIM_TRIES: usize = 4;
 

@@ -313,6 +313,7 @@ fn replicator_config(
             ack: settings.session.ack,
             ack_timeout: settings.session.ack_timeout,
             claim_timeout: settings.session.claim_timeout,
+            lease: limits::LEASE,
         },
         exporter,
         gone: membership.clone().recipient(),

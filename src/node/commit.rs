@@ -82,21 +82,25 @@ impl Worker {
             return Err(NotDone::Full);
         }
         let id = SessionId::draw();
-        let birth =
-            Birth { id, me: self.house.me, context: &rules.context, reach: rules.reach, timeout: rules.timeout };
+        let (me, term) = (self.house.me, table.lease().latest());
+        let birth = Birth { id, me, term, context: &rules.context, reach: rules.reach, timeout: rules.timeout };
         let committed = table.with(id, |slot| replica::create(slot, &birth, changes, Moment::now()));
         let copies = self.replicate(id, committed, rules.reach).await?;
         Ok(Done { cookie: CookieChange::Set(id), copies: Some(copies) })
     }
 
     async fn change(&self, id: SessionId, changes: &[Change], reach: Reach) -> Result<usize, NotDone> {
-        let committed = self.house.table.with(id, |slot| replica::commit(slot, id, changes, Moment::now()));
-        self.replicate(id, committed.map_err(|NotOwner| NotDone::AskAnother)?, reach).await
+        let (now, table) = (Moment::now(), &self.house.table);
+        let term = table.lease().term(now);
+        let committed = table.with(id, |slot| replica::commit(slot, id, changes, term, now));
+        self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, reach).await
     }
 
     async fn end(&self, id: SessionId, reach: Reach) -> Result<usize, NotDone> {
-        let committed = self.house.table.with(id, |slot| replica::end(slot, id, Moment::now()));
-        self.replicate(id, committed.map_err(|NotOwner| NotDone::AskAnother)?, reach).await
+        let (now, table) = (Moment::now(), &self.house.table);
+        let term = table.lease().term(now);
+        let committed = table.with(id, |slot| replica::end(slot, id, term, now));
+        self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, reach).await
     }
 
     async fn replicate(&self, id: SessionId, committed: Committed, reach: Reach) -> Result<usize, NotDone> {
@@ -116,6 +120,11 @@ impl Worker {
                 Err(NotDone::AskAnother)
             }
         }
+    }
+
+    /// It was the owner when the request came. If only its lease ran out since, it may soon be that again.
+    fn not_owner(&self) -> NotDone {
+        NotDone::AskNode(self.house.route.clone())
     }
 
     fn outranked(&self, promised: Epoch) -> NotDone {

@@ -73,7 +73,8 @@ impl Worker {
     /// The turn of a session that this node owns now; none when there is no such session.
     async fn admit(&self, id: SessionId, rules: &SessionRules, attempt: Attempt) -> Result<Option<Turn>, NotDone> {
         let turn = self.house.table.turn(id, self.house.session.turn_timeout).await.map_err(NotDone::NoTurn)?;
-        let turn = match self.house.table.peek(id, |slot| replica::standing(slot, &rules.context)) {
+        let term = self.house.table.lease().term(Moment::now());
+        let turn = match self.house.table.peek(id, |slot| replica::standing(slot, &rules.context, term)) {
             Standing::Owned => Some(turn),
             Standing::Ended | Standing::OtherWebapp => None,
             Standing::Unknown if rules.reach == Reach::Node => None,
@@ -109,7 +110,9 @@ impl Worker {
     /// Notes at the start of a request that the session is used, so that no sweep ends it under the page's hands, and
     /// tells the holders once in a while. A session whose time was over is ended: the next sweep may be seconds away.
     fn still_runs(&self, id: SessionId) -> bool {
-        match self.house.table.with(id, |slot| replica::visit(slot, id, Moment::now())) {
+        let (now, table) = (Moment::now(), &self.house.table);
+        let term = table.lease().term(now);
+        match table.with(id, |slot| replica::visit(slot, id, term, now)) {
             Visited::Fresh => true,
             Visited::Tell => {
                 self.replicator.do_send(Touch(id));

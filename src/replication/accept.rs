@@ -172,6 +172,11 @@ impl Incoming {
                 Request::Touch { id, idle } => {
                     self.doorway.table.with(id, |slot| replica::touched(slot, idle, Moment::now()));
                 }
+                Request::Renew { at } => {
+                    // Before the peer hears of it.
+                    self.doorway.table.lease().grant(self.from, Moment::now());
+                    frame::put_reply(output, &Reply::Renewed { at });
+                }
                 Request::Claim(ticket, claim) => {
                     let (doorway, answers) = (self.doorway.clone(), answers.clone());
                     rt::spawn(async move {

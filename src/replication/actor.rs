@@ -42,7 +42,7 @@ pub struct ReplicatorConfig {
     pub cluster: String,
     /// When a reply is released, and how long anything is waited for.
     pub rules: CoreConfig,
-    /// Who copies whole sessions to a peer; none: this one does.
+    /// Who copies whole sessions to a peer and keeps the node's lease; none: this one does.
     pub exporter: Option<Recipient<PeerNeeds>>,
     /// Who hears that a peer's process is gone.
     pub gone: Recipient<LinkBroken>,
@@ -123,7 +123,10 @@ struct Outside {
 impl Replicator {
     /// A replicator without links; it opens them when it hears of members.
     pub fn new(config: ReplicatorConfig) -> Self {
-        let core = Core::new(config.table.clone(), config.rules);
+        let core = match &config.exporter {
+            None => Core::keeping_lease(config.table.clone(), config.rules),
+            Some(_) => Core::new(config.table.clone(), config.rules),
+        };
         let outside = Outside {
             config,
             links: BTreeMap::new(),
@@ -235,7 +238,7 @@ impl Handler<RosterChanged> for Replicator {
         let gone: Vec<NodeId> = links.filter(|peer| roster.node(**peer).is_none()).copied().collect();
         for peer in gone {
             self.outside.links.remove(&peer);
-            self.run(|core, now, outside| core.link_down(peer, now, outside));
+            self.run(|core, _, outside| core.link_down(peer, outside));
         }
         let serves = |node: &NodeMember| if node.duty == Duty::Serving { Serves::Yes } else { Serves::No };
         let nodes = roster.nodes().map(|node| (node.id, serves(&node))).collect();
@@ -256,10 +259,14 @@ impl Handler<FromLink> for Replicator {
             return;
         }
         match event {
-            LinkEvent::Up => self.run(|core, _, outside| core.link_up(peer, outside)),
-            LinkEvent::Down => self.run(|core, now, outside| core.link_down(peer, now, outside)),
+            LinkEvent::Up => self.run(|core, now, outside| core.link_up(peer, now, outside)),
+            LinkEvent::Down => self.run(|core, _, outside| core.link_down(peer, outside)),
             LinkEvent::Replies(replies) => self.run(|core, now, outside| core.replied(peer, replies, now, outside)),
-            LinkEvent::Gone => self.outside.config.gone.do_send(LinkBroken(peer)),
+            LinkEvent::Gone => {
+                self.run(|core, now, outside| core.gone(peer, now, outside));
+                self.outside.config.gone.do_send(LinkBroken(peer));
+            }
+            LinkEvent::Absent => self.run(|core, now, outside| core.gone(peer, now, outside)),
         }
     }
 }
@@ -378,7 +385,7 @@ mod tests {
             table: Table::new(ME),
             route: "r1".parse().unwrap(),
             cluster: "tasuki".into(),
-            rules: CoreConfig { ack: Ack::One, ack_timeout: timeout, claim_timeout: timeout },
+            rules: CoreConfig { ack: Ack::One, ack_timeout: timeout, claim_timeout: timeout, lease: limits::LEASE },
             exporter: None,
             gone: Ear.start().recipient(),
         });

@@ -3,8 +3,14 @@
 //! Pure, as foca is: no clock, no socket, no randomness. The caller hands in the time, the slots and a [`Port`] through
 //! which the core acts; the actor does so with links and mailboxes, the simulator with queues.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod claims;
 
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use self::claims::{Asking, Errand, ask_unasked};
 use super::{
     export::Export,
     frame::{Reply, Request, Ticket},
@@ -15,10 +21,10 @@ use crate::{
     names::{ContextPath, NodeId, SessionId},
     session::{
         Slots,
-        claim::{Claim, Outcome},
-        delta::{ClaimRequest, End, Update, Whole},
-        replica::{self, Adoption, Applied, Intent, Reach, Slot, Tenure},
-        stamp::{Epoch, Stamp},
+        delta::{End, Update},
+        lease::{LeaseKeeper, Renewal},
+        replica::{self, Applied, Reach, Slot, Tenure},
+        stamp::Stamp,
     },
     time::Moment,
 };
@@ -33,9 +39,23 @@ pub struct Core<S> {
     claims: HashMap<Ticket, Asking>,
     next_ticket: Ticket,
     next_claim: u64,
+    /// Claims that cannot begin: the node has no lease.
+    parked: Vec<Errand>,
     exports: BTreeMap<NodeId, Export>,
     /// Peers whose queue was full since the last tick: told once for all that was dropped.
     dropped: BTreeSet<NodeId>,
+    /// Of the one replicator that keeps the node's lease.
+    keeper: Option<LeaseKeeper>,
+    /// Nodes whose process has ended, though they are still on the list.
+    gone: BTreeSet<NodeId>,
+    pace: Pace,
+}
+
+/// Whether this replicator was given the time to listen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    ticked_at: Moment,
+    was_held_up: bool,
 }
 
 /// The rules of one replicator.
@@ -44,9 +64,11 @@ pub struct CoreConfig {
     /// When a reply is released.
     pub ack: crate::settings::Ack,
     /// The longest wait for one peer.
-    pub ack_timeout: std::time::Duration,
+    pub ack_timeout: Duration,
     /// The longest wait for the answers to a claim.
-    pub claim_timeout: std::time::Duration,
+    pub claim_timeout: Duration,
+    /// How long a node may act on what a peer has confirmed: [`limits::LEASE`], the same on all nodes.
+    pub lease: Duration,
 }
 
 /// How the core acts on the world.
@@ -118,7 +140,8 @@ pub enum ClaimEnded {
     Elsewhere(NodeId),
     /// Nobody has it, or it has ended.
     Nothing,
-    /// Others claim it at the same time; the request may be tried again.
+    /// Others claim it at the same time, or a node that may still act as its owner does not answer. The request may be
+    /// tried again.
     Contended,
 }
 
@@ -130,30 +153,9 @@ pub struct PeerState {
     /// Nothing is left that it ought to be told whole.
     pub complete: bool,
     /// Age of the oldest update it has not answered.
-    pub lag: std::time::Duration,
+    pub lag: Duration,
     /// Updates under way.
     pub in_flight: usize,
-}
-
-#[derive(Debug)]
-struct Asking {
-    for_whom: ClaimId,
-    wish: Wish,
-    claim: Claim,
-    intent: Intent,
-    deadline: Moment,
-    tries: usize,
-    round: Round,
-}
-
-/// Whom a claim has asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Round {
-    /// The owner alone. Its running request commits before it hands over; were the others asked at the same time, or did
-    /// this node claim already, they would refuse that commit, and perhaps not all of them.
-    Owner(NodeId),
-    /// All other members as well.
-    Everyone,
 }
 
 impl<S: Slots> Core<S> {
@@ -167,9 +169,19 @@ impl<S: Slots> Core<S> {
             claims: HashMap::new(),
             next_ticket: 0,
             next_claim: 0,
+            parked: Vec::new(),
             exports: BTreeMap::new(),
             dropped: BTreeSet::new(),
+            keeper: None,
+            gone: BTreeSet::new(),
+            pace: Pace::default(),
         }
+    }
+
+    /// A core that also keeps the lease of its node. There is one for each node.
+    pub fn keeping_lease(slots: S, config: CoreConfig) -> Self {
+        let keeper = LeaseKeeper::new(slots.lease().clone(), config.lease, config.ack_timeout);
+        Self { keeper: Some(keeper), ..Self::new(slots, config) }
     }
 
     /// The live nodes, this one left out.
@@ -183,24 +195,48 @@ impl<S: Slots> Core<S> {
             let since = now - limits::EXPORT_AGAIN;
             self.exports.values_mut().for_each(|export| export.node_lost(since, now));
         }
+        self.gone.retain(|node| nodes.contains_key(node));
+        if let Some(keeper) = &mut self.keeper {
+            keeper.nodes(nodes.keys().copied(), now);
+        }
         self.nodes = nodes;
     }
 
-    /// A link is up; both ends count from 1.
-    pub fn link_up(&mut self, peer: NodeId, port: &mut impl Port) {
+    /// A link is up; both ends count from 1. Whoever waits for this peer asks it now.
+    pub fn link_up(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
+        self.gone.remove(&peer);
         self.ledger.link_up(peer);
         port.needs(peer);
+        if self.keeper.is_some() {
+            let _ = port.send(peer, &Request::Renew { at: now });
+        }
+        for asking in self.claims.iter_mut().collect::<BTreeMap<_, _>>() {
+            ask_unasked(asking, &self.ledger, port);
+        }
     }
 
-    /// A link is down.
-    pub fn link_down(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
+    /// A peer's process has ended, and with it all that it might have done as an owner.
+    pub fn gone(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
+        self.gone.insert(peer);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.gone(peer, now);
+        }
+        for ticket in self.tickets() {
+            let outcome = self.claims.get_mut(&ticket).and_then(|asking| asking.claim.lost(peer));
+            self.claim_ended(ticket, outcome, now, port);
+        }
+    }
+
+    /// A link is down. Its peer may be alive and act as an owner, so claims go on waiting for it.
+    pub fn link_down(&mut self, peer: NodeId, port: &mut impl Port) {
         if let Some(export) = self.exports.get_mut(&peer) {
             export.broken();
         }
         release(self.ledger.link_down(peer), port);
-        for ticket in self.tickets() {
-            let outcome = self.claims.get_mut(&ticket).and_then(|asking| asking.claim.lost(peer));
-            self.claim_ended(ticket, outcome, now, port);
+        for asking in self.claims.values_mut() {
+            if asking.claim.waiting().contains(&peer) && !asking.unasked.contains(&peer) {
+                asking.unasked.push(peer);
+            }
         }
     }
 
@@ -225,7 +261,7 @@ impl<S: Slots> Core<S> {
     pub fn touch(&mut self, id: SessionId, port: &mut impl Port) {
         for peer in self.ledger.peers() {
             // A peer whose queue is full learns of it from the next delta.
-            let _ = port.send(peer, &Request::Touch { id, idle: std::time::Duration::ZERO });
+            let _ = port.send(peer, &Request::Touch { id, idle: Duration::ZERO });
         }
     }
 
@@ -235,7 +271,10 @@ impl<S: Slots> Core<S> {
         let for_whom = ClaimId(self.next_claim);
         match self.serving_owner(wish.id).filter(|_| !wish.insist) {
             Some(owner) => port.claimed(for_whom, ClaimEnded::Elsewhere(owner)),
-            None => self.ask(for_whom, wish, 1, None, now, port),
+            None => {
+                let end = now + self.claim_patience() * 2;
+                self.ask(Errand { for_whom, wish, tries: 1, above: None, owner: None, end }, now, port);
+            }
         }
         for_whom
     }
@@ -257,6 +296,11 @@ impl<S: Slots> Core<S> {
                     let outcome = asking.and_then(|asking| asking.claim.answered(peer, answer));
                     self.claim_ended(ticket, outcome, now, port);
                 }
+                Reply::Renewed { at } => {
+                    if let Some(keeper) = &mut self.keeper {
+                        keeper.confirmed(peer, at, now);
+                    }
+                }
             }
         }
         self.pump(peer, now, port);
@@ -271,15 +315,15 @@ impl<S: Slots> Core<S> {
 
     /// Time passes.
     pub fn tick(&mut self, now: Moment, port: &mut impl Port) {
+        self.keep_lease(now, port);
+        if self.pace.is_held_up(now, self.config.lease / 2) {
+            return;
+        }
         for (peer, settled) in self.ledger.tick(now) {
             port.lagging(peer, Lagging::Silent);
             release(settled, port);
         }
-        for ticket in self.tickets() {
-            let late = self.claims.get(&ticket).filter(|asking| asking.deadline <= now);
-            let outcome = late.map(|asking| asking.claim.clone().expired());
-            self.claim_ended(ticket, outcome, now, port);
-        }
+        self.tick_claims(now, port);
         for peer in std::mem::take(&mut self.dropped) {
             port.needs(peer);
         }
@@ -299,6 +343,17 @@ impl<S: Slots> Core<S> {
         }
     }
 
+    fn keep_lease(&mut self, now: Moment, port: &mut impl Port) {
+        if let Some(keeper) = &mut self.keeper
+            && keeper.tick(now) == Renewal::Due
+        {
+            for peer in self.ledger.peers() {
+                // A peer whose queue is full is asked again soon.
+                let _ = port.send(peer, &Request::Renew { at: now });
+            }
+        }
+    }
+
     fn tickets(&self) -> Vec<Ticket> {
         let mut tickets: Vec<Ticket> = self.claims.keys().copied().collect();
         tickets.sort_unstable();
@@ -307,7 +362,7 @@ impl<S: Slots> Core<S> {
 
     fn send_update(&mut self, peer: NodeId, update: &Update, wait: Option<WaitId>, now: Moment, port: &mut impl Port) {
         match port.send_update(peer, update) {
-            Queued::Yes => self.ledger.sent(peer, update.id(), wait, now),
+            Queued::Yes => self.ledger.sent(peer, update, wait, now),
             Queued::Full => {
                 if self.ledger.is_in_sync(peer) {
                     port.lagging(peer, Lagging::Full);
@@ -320,7 +375,7 @@ impl<S: Slots> Core<S> {
 
     fn objected(&mut self, peer: NodeId, sequence: Sequence, objection: Objection, now: Moment, port: &mut impl Port) {
         match self.ledger.objected(peer, sequence, objection) {
-            Remedy::None | Remedy::Yield(_, Objection::Gap) | Remedy::Retract(_, Objection::Gap) => {}
+            Remedy::None | Remedy::Yield(_, Objection::Gap) | Remedy::Retract(_, _, Objection::Gap) => {}
             Remedy::Settle(id, settled) => {
                 release([settled], port);
                 if let Verdict::Ended(stamp) = settled.verdict {
@@ -328,10 +383,12 @@ impl<S: Slots> Core<S> {
                 }
             }
             Remedy::SendWhole(id, wait) => self.send_whole(peer, id, wait, now, port),
-            Remedy::Yield(id, Objection::Ended(stamp)) | Remedy::Retract(id, Objection::Ended(stamp)) => {
+            Remedy::Yield(id, Objection::Ended(stamp)) | Remedy::Retract(id, _, Objection::Ended(stamp)) => {
                 self.end_everywhere(id, stamp, now, port);
             }
-            Remedy::Retract(id, Objection::Fenced(epoch)) => self.slots.with(id, |slot| replica::retract(slot, epoch)),
+            Remedy::Retract(id, stamp, Objection::Fenced(epoch)) => {
+                self.slots.with(id, |slot| replica::retract(slot, stamp, epoch, peer));
+            }
             Remedy::Yield(id, Objection::Fenced(epoch)) => self.slots.with(id, |slot| replica::yield_to(slot, epoch)),
         }
     }
@@ -356,118 +413,6 @@ impl<S: Slots> Core<S> {
             // It was forgotten here meanwhile.
             None => release(wait.and_then(|wait| self.ledger.given_up(peer, wait)), port),
         }
-    }
-
-    // --- claims ---
-
-    fn ask(
-        &mut self,
-        for_whom: ClaimId,
-        wish: Wish,
-        tries: usize,
-        above: Option<Epoch>,
-        now: Moment,
-        port: &mut impl Port,
-    ) {
-        let me = self.slots.me();
-        let intent = self.slots.with(wish.id, |slot| replica::intent(slot, me, above));
-        self.next_ticket = self.next_ticket.wrapping_add(1);
-        let owner = above.or(intent.before).map(|epoch| epoch.node).filter(|owner| self.waits_for(*owner));
-        let round = match owner {
-            Some(owner) => Round::Owner(owner),
-            None => {
-                // Never refused: the epoch was made to outrank what is promised here, a moment ago.
-                let _ = self.slots.with(wish.id, |slot| replica::claim(slot, intent.epoch));
-                Round::Everyone
-            }
-        };
-        let (claim, deadline) = (Claim::new(intent.epoch, []), now);
-        let asking = Asking { for_whom, wish, claim, intent, deadline, tries, round };
-        self.ask_round(self.next_ticket, asking, None, now, port);
-    }
-
-    /// Asks whom this round is about; `newest` and `but` are what the round before has brought and whom it has asked.
-    fn ask_round(
-        &mut self,
-        ticket: Ticket,
-        mut asking: Asking,
-        before: Option<(NodeId, Option<Whole>)>,
-        now: Moment,
-        port: &mut impl Port,
-    ) {
-        let (but, newest) = before.map_or((None, None), |(but, newest)| (Some(but), newest));
-        let Wish { id, ref context, insist } = asking.wish;
-        let have = asking.intent.have.max(newest.as_ref().map(|newest| newest.stamp));
-        let request = ClaimRequest { id, epoch: asking.intent.epoch, context: context.clone(), have, insist };
-        let message = Request::Claim(ticket, request);
-        let wanted = |peer: &NodeId| match asking.round {
-            Round::Owner(owner) => *peer == owner,
-            Round::Everyone => Some(*peer) != but,
-        };
-        let asked = self.ledger.peers().filter(wanted).filter(|peer| port.send(*peer, &message) == Queued::Yes);
-        let asked = asked.filter(|peer| self.waits_for(*peer));
-        asking.claim = Claim::new(asking.intent.epoch, asked).with_copy(newest);
-        asking.deadline = now + self.config.claim_timeout;
-        let outcome = asking.claim.outcome();
-        self.claims.insert(ticket, asking);
-        self.claim_ended(ticket, outcome, now, port);
-    }
-
-    fn claim_ended(&mut self, ticket: Ticket, outcome: Option<Outcome>, now: Moment, port: &mut impl Port) {
-        let Some(outcome) = outcome else { return };
-        let Some(mut asking) = self.claims.remove(&ticket) else { return };
-        let id = asking.wish.id;
-        let ended = match outcome {
-            Outcome::Take(newest) if let Round::Owner(owner) = asking.round => {
-                if let Err(above) = self.slots.with(id, |slot| replica::claim(slot, asking.intent.epoch)) {
-                    return self.ask_again(asking, above, now, port);
-                }
-                asking.round = Round::Everyone;
-                return self.ask_round(ticket, asking, Some((owner, newest)), now, port);
-            }
-            Outcome::Ended(stamp) => {
-                self.end_everywhere(id, stamp, now, port);
-                ClaimEnded::Nothing
-            }
-            Outcome::Stay(owner) => {
-                self.slots.with(id, |slot| replica::withdraw(slot, &asking.intent));
-                ClaimEnded::Elsewhere(owner)
-            }
-            Outcome::Refused(above) => return self.ask_again(asking, above, now, port),
-            Outcome::Take(newest) => {
-                let epoch = asking.intent.epoch;
-                match self.slots.with(id, |slot| replica::adopt(slot, epoch, newest, now)) {
-                    Adoption::Owner => ClaimEnded::Owner,
-                    Adoption::Nothing => ClaimEnded::Nothing,
-                    Adoption::Superseded(above) => return self.ask_again(asking, above, now, port),
-                }
-            }
-        };
-        port.claimed(asking.for_whom, ended);
-    }
-
-    fn ask_again(&mut self, asking: Asking, above: Epoch, now: Moment, port: &mut impl Port) {
-        let Asking { for_whom, wish, tries, .. } = asking;
-        if tries >= limits::CLAIM_TRIES {
-            self.slots.with(wish.id, |slot| replica::yield_to(slot, above));
-            port.claimed(for_whom, ClaimEnded::Contended);
-        } else {
-            self.ask(for_whom, wish, tries + 1, Some(above), now, port);
-        }
-    }
-
-    /// Whether an answer of this peer is waited for. Those that lag are asked and not waited for; but when all of them
-    /// do, it may be this node that was away, and then nobody but they can tell it.
-    fn waits_for(&self, peer: NodeId) -> bool {
-        self.ledger.is_in_sync(peer)
-            || (self.ledger.in_sync().next().is_none() && self.ledger.peers().any(|known| known == peer))
-    }
-
-    /// The owner as this node knows it, if it has a link, serves, and is not this node.
-    fn serving_owner(&self, id: SessionId) -> Option<NodeId> {
-        let owner = self.slots.with(id, |slot| Slot::live(slot).map(|record| record.promised().node))?;
-        let serves = self.nodes.get(&owner) == Some(&Serves::Yes);
-        (serves && self.ledger.is_in_sync(owner)).then_some(owner)
     }
 
     // --- export ---
@@ -505,7 +450,7 @@ impl<S: Slots> Core<S> {
                 if port.send_update(peer, &update) == Queued::Full {
                     break;
                 }
-                self.ledger.sent(peer, id, None, now);
+                self.ledger.sent(peer, &update, None, now);
             }
             self.exports.entry(peer).and_modify(Export::sent);
         }
@@ -514,6 +459,16 @@ impl<S: Slots> Core<S> {
         {
             port.exported(peer, sessions);
         }
+    }
+}
+
+impl Pace {
+    /// Whether this replicator was held up: then answers may lie unread, and for one tick nobody's silence counts.
+    fn is_held_up(&mut self, now: Moment, most: Duration) -> bool {
+        let late = now.since(self.ticked_at) >= most;
+        self.ticked_at = now;
+        self.was_held_up = late && !self.was_held_up;
+        self.was_held_up
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
         stamp::{Epoch, Stamp},
         value::Value,
     },
+    time::Moment,
 };
 
 /// From the node that connected.
@@ -36,6 +37,11 @@ pub enum Request {
     },
     /// Asks for an answer under this number.
     Claim(Ticket, ClaimRequest),
+    /// Asks for the lease of the sender's node.
+    Renew {
+        /// The sender's own time, which means nothing here and is given back.
+        at: Moment,
+    },
 }
 
 /// From the node that accepted.
@@ -47,6 +53,11 @@ pub enum Reply {
     Objection(Sequence, Objection),
     /// To a claim.
     Answer(Ticket, Answer),
+    /// The lease is granted.
+    Renewed {
+        /// As it was sent.
+        at: Moment,
+    },
 }
 
 /// Numbers the claims of one link.
@@ -75,6 +86,7 @@ mod kind {
     pub(super) const END: u8 = 3;
     pub(super) const TOUCH: u8 = 4;
     pub(super) const CLAIM: u8 = 5;
+    pub(super) const RENEW: u8 = 6;
     pub(super) const ACK: u8 = 16;
     pub(super) const GAP: u8 = 17;
     pub(super) const FENCED: u8 = 18;
@@ -84,6 +96,7 @@ mod kind {
     pub(super) const ANSWER_ENDED: u8 = 22;
     pub(super) const REFUSED: u8 = 23;
     pub(super) const OWNED: u8 = 24;
+    pub(super) const RENEWED: u8 = 25;
 }
 
 // An epoch or a stamp as written: counter, node; version.
@@ -130,6 +143,7 @@ pub fn put_request(out: &mut BytesMut, request: &Request) {
                 claim.insist,
             ),
         ),
+        Request::Renew { at } => put(out, kind::RENEW, &at.0),
     }
 }
 
@@ -156,6 +170,7 @@ pub fn put_reply(out: &mut BytesMut, reply: &Reply) {
         Reply::Answer(ticket, Answer::Ended(stamp)) => put(out, kind::ANSWER_ENDED, &(ticket, wire_stamp(*stamp))),
         Reply::Answer(ticket, Answer::Refused(epoch)) => put(out, kind::REFUSED, &(ticket, wire_epoch(*epoch))),
         Reply::Answer(ticket, Answer::Owned(owner)) => put(out, kind::OWNED, &(ticket, owner.0)),
+        Reply::Renewed { at } => put(out, kind::RENEWED, &at.0),
     }
 }
 
@@ -187,6 +202,7 @@ fn read_request(kind: u8, body: &[u8], from: NodeId) -> Result<Request, BadFrame
             let (epoch, have) = (Epoch { counter, node: from }, have.map(stamp_of));
             Request::Claim(ticket, ClaimRequest { id: id_of(id), epoch, context, have, insist })
         }
+        kind::RENEW => Request::Renew { at: Moment(decode(kind, body)?) },
         _ => return Err(BadFrame::UnknownKind(kind)),
     })
 }
@@ -220,6 +236,7 @@ fn read_reply(kind: u8, body: &[u8]) -> Result<Reply, BadFrame> {
             let (ticket, owner) = decode(kind, body)?;
             Reply::Answer(ticket, Answer::Owned(NodeId(owner)))
         }
+        kind::RENEWED => Reply::Renewed { at: Moment(decode(kind, body)?) },
         _ => return Err(BadFrame::UnknownKind(kind)),
     })
 }
@@ -386,6 +403,7 @@ mod tests {
             Request::Update(Update::End(End { id: ID, stamp: stamp(4) })),
             Request::Touch { id: ID, idle: Duration::from_millis(5) },
             Request::Claim(9, claim),
+            Request::Renew { at: Moment(7_000) },
         ]
     }
 
@@ -402,7 +420,7 @@ mod tests {
         let objections = [Objection::Gap, Objection::Fenced(epoch), Objection::Ended(stamp(1))];
         let answers = answers.into_iter().map(|answer| Reply::Answer(9, answer));
         let objections = objections.into_iter().map(|objection| Reply::Objection(300, objection));
-        answers.chain(objections).chain([Reply::Ack(1)]).collect()
+        answers.chain(objections).chain([Reply::Ack(1), Reply::Renewed { at: Moment(7_000) }]).collect()
     }
 
     #[test]
@@ -419,6 +437,14 @@ mod tests {
         put_reply(&mut ack, &Reply::Ack(7));
         assert_eq!(ack[..], [0, 0, 2, 16, 7]);
         assert!(out.len() + ack.len() <= 64, "a write costs little on the wire");
+    }
+
+    #[test]
+    fn the_bytes_of_a_lease_are_pinned() {
+        let (mut out, at) = (BytesMut::new(), Moment(0x0102_0304));
+        put_request(&mut out, &Request::Renew { at });
+        put_reply(&mut out, &Reply::Renewed { at });
+        assert_eq!(out[..], [0, 0, 6, 6, 0xCE, 1, 2, 3, 4, 0, 0, 6, 25, 0xCE, 1, 2, 3, 4]);
     }
 
     #[test]
@@ -448,7 +474,7 @@ mod tests {
         };
         for _ in 0..20_000 {
             let length = random() % 60;
-            let mut input = BytesMut::from(&[0, 0, length, [1, 2, 3, 4, 5, 20][usize::from(random()) % 6]][..]);
+            let mut input = BytesMut::from(&[0, 0, length, [1, 2, 3, 4, 5, 6, 20, 25][usize::from(random()) % 8]][..]);
             input.extend((0..length).map(|_| random()));
             let _ = take_request(&mut input.clone(), SENDER);
             let _ = take_reply(&mut input);

@@ -35,6 +35,8 @@ enum Welcome {
     Come,
     /// Not with you, and why.
     Refused(String),
+    /// The life of the node that was looked for has ended.
+    Ended(String),
 }
 
 /// Why two nodes do not talk.
@@ -52,6 +54,9 @@ pub(super) enum NoGreeting {
     /// The other end refused.
     #[error("the peer refused: {0}")]
     Refused(String),
+    /// Another process is where the one that was looked for has been.
+    #[error("the peer has ended: {0}")]
+    Ended(String),
 }
 
 impl Hello {
@@ -70,21 +75,21 @@ impl Hello {
         &self.route
     }
 
-    /// What speaks against talking to the sender.
-    fn objection(&self, cluster: &str, me: NodeId) -> Option<String> {
-        if self.magic != MAGIC {
-            return Some("not a tasuki node".into());
-        }
-        if self.protocol != PROTOCOL {
-            return Some(format!(
-                "{} speaks protocol {}, this node speaks {PROTOCOL}: run the same release on both",
-                self.route, self.protocol
-            ));
-        }
-        if self.cluster != cluster {
-            return Some(format!("{} belongs to the cluster {:?}, not to {cluster:?}", self.route, self.cluster));
-        }
-        (self.to != me).then(|| format!("{} looks for a life of this node that has ended", self.route))
+    /// What the sender is to be told.
+    fn welcome(&self, cluster: &str, me: NodeId) -> Welcome {
+        let Self { route, protocol, .. } = self;
+        let stranger = if self.magic != MAGIC {
+            "not a tasuki node".into()
+        } else if *protocol != PROTOCOL {
+            format!("{route} speaks protocol {protocol}, this node speaks {PROTOCOL}: run the same release on both")
+        } else if self.cluster != cluster {
+            format!("{route} belongs to the cluster {:?}, not to {cluster:?}", self.cluster)
+        } else if self.to != me {
+            return Welcome::Ended(format!("{route} looks for a life of this node that has ended"));
+        } else {
+            return Welcome::Come;
+        };
+        Welcome::Refused(stranger)
     }
 }
 
@@ -94,6 +99,7 @@ pub(super) async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), he
     match read(stream).await? {
         Welcome::Come => Ok(()),
         Welcome::Refused(reason) => Err(NoGreeting::Refused(reason)),
+        Welcome::Ended(reason) => Err(NoGreeting::Ended(reason)),
     }
 }
 
@@ -104,12 +110,12 @@ pub(super) async fn answer(
     me: NodeId,
 ) -> Result<Hello, NoGreeting> {
     let hello: Hello = read(stream).await?;
-    if let Some(reason) = hello.objection(cluster, me) {
-        write(stream, &Welcome::Refused(reason.clone())).await?;
-        return Err(NoGreeting::Unwanted(reason));
+    let welcome = hello.welcome(cluster, me);
+    write(stream, &welcome).await?;
+    match welcome {
+        Welcome::Come => Ok(hello),
+        Welcome::Refused(reason) | Welcome::Ended(reason) => Err(NoGreeting::Unwanted(reason)),
     }
-    write(stream, &Welcome::Come).await?;
-    Ok(hello)
 }
 
 async fn write(stream: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> Result<(), NoGreeting> {
@@ -170,6 +176,14 @@ mod tests {
                 assert!(end.to_string().contains(reason), "{end} names {reason:?}");
             }
         }
+    }
+
+    #[actix_web::test]
+    async fn who_looks_for_an_earlier_life_learns_that_it_has_ended() {
+        let (there, _) = meet(&Hello { to: NodeId(3), ..hello() }).await;
+        assert!(matches!(there, Err(NoGreeting::Ended(_))));
+        let (there, _) = meet(&Hello { cluster: "other".into(), to: NodeId(3), ..hello() }).await;
+        assert!(matches!(there, Err(NoGreeting::Refused(_))), "a stranger learns nothing of lives");
     }
 
     #[actix_web::test]

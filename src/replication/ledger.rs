@@ -12,7 +12,10 @@ use smallvec::SmallVec;
 
 use crate::{
     names::{NodeId, SessionId},
-    session::stamp::{Epoch, Stamp},
+    session::{
+        delta::Update,
+        stamp::{Epoch, Stamp},
+    },
     settings::Ack,
     time::Moment,
 };
@@ -86,7 +89,7 @@ pub enum Remedy {
     /// The reply has left already, because another peer took it: learn that this node is not the owner any more.
     Yield(SessionId, Objection),
     /// Nobody waited for it, so perhaps no peer took it: learn the same, and stand by nothing that was refused.
-    Retract(SessionId, Objection),
+    Retract(SessionId, Stamp, Objection),
 }
 
 #[derive(Debug)]
@@ -103,6 +106,7 @@ struct Account {
 struct Entry {
     sequence: Sequence,
     id: SessionId,
+    stamp: Stamp,
     wait: Option<WaitId>,
     at: Moment,
     /// An objection was raised: the peer does not hold it, whatever it acknowledges.
@@ -167,10 +171,11 @@ impl Ledger {
     }
 
     /// An update was queued for a peer with a link.
-    pub fn sent(&mut self, peer: NodeId, id: SessionId, wait: Option<WaitId>, now: Moment) {
+    pub fn sent(&mut self, peer: NodeId, update: &Update, wait: Option<WaitId>, now: Moment) {
         let Some(account) = self.peers.get_mut(&peer) else { return };
         account.sent += 1;
-        account.pending.push_back(Entry { sequence: account.sent, id, wait, at: now, refused: false });
+        let (sequence, id, stamp) = (account.sent, update.id(), update.stamp());
+        account.pending.push_back(Entry { sequence, id, stamp, wait, at: now, refused: false });
         let waited_for = account.sync == Sync::InSync;
         if let Some(wait) = wait.and_then(|wait| self.waits.get_mut(&wait)).filter(|_| waited_for)
             && !wait.outstanding.contains(&peer)
@@ -216,7 +221,7 @@ impl Ledger {
         let entry = self.peers.get_mut(&peer).and_then(|account| account.entry(sequence));
         let Some(entry) = entry.filter(|entry| !entry.refused) else { return Remedy::None };
         entry.refused = true;
-        let (id, was_waited_for) = (entry.id, entry.wait.is_some());
+        let (id, stamp, was_waited_for) = (entry.id, entry.stamp, entry.wait.is_some());
         let wait = entry.wait.filter(|wait| self.waits.contains_key(wait));
         let verdict = match objection {
             Objection::Gap => return Remedy::SendWhole(id, wait),
@@ -229,7 +234,7 @@ impl Ledger {
                 Remedy::Settle(id, Settled { wait, verdict })
             }
             None if was_waited_for => Remedy::Yield(id, objection),
-            None => Remedy::Retract(id, objection),
+            None => Remedy::Retract(id, stamp, objection),
         }
     }
 
@@ -305,6 +310,7 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::delta::End;
 
     const B: NodeId = NodeId(2);
     const C: NodeId = NodeId(3);
@@ -318,10 +324,15 @@ mod tests {
         ledger
     }
 
+    fn update() -> Update {
+        let stamp = Stamp { epoch: Epoch { counter: 1, node: NodeId(1) }, version: 1 };
+        Update::End(End { id: ID, stamp })
+    }
+
     fn commit(ledger: &mut Ledger, now: Moment) -> (WaitId, Option<Settled>) {
         let wait = ledger.open();
         for peer in ledger.peers().collect::<Vec<_>>() {
-            ledger.sent(peer, ID, Some(wait), now);
+            ledger.sent(peer, &update(), Some(wait), now);
         }
         (wait, ledger.sealed(wait))
     }
@@ -419,9 +430,9 @@ mod tests {
     #[test]
     fn what_nobody_waited_for_is_retracted() {
         let mut ledger = ledger(Ack::One);
-        ledger.sent(B, ID, None, START);
+        ledger.sent(B, &update(), None, START);
         let fence = Objection::Fenced(Epoch { counter: 5, node: C });
-        assert_eq!(ledger.objected(B, 1, fence), Remedy::Retract(ID, fence));
+        assert_eq!(ledger.objected(B, 1, fence), Remedy::Retract(ID, update().stamp(), fence));
     }
 
     #[test]
@@ -430,7 +441,7 @@ mod tests {
         ledger.link_up(B);
         let (wait, _) = commit(&mut ledger, START);
         assert_eq!(ledger.objected(B, 1, Objection::Gap), Remedy::SendWhole(ID, Some(wait)));
-        ledger.sent(B, ID, Some(wait), START);
+        ledger.sent(B, &update(), Some(wait), START);
         assert_eq!(ledger.acked(B, 1), [], "a refused update is not held");
         assert_eq!(ledger.acked(B, 2), [held(wait, 2)]);
     }

@@ -55,8 +55,11 @@ pub(super) enum LinkEvent {
     Replies(Vec<Reply>),
     /// The connection broke.
     Down,
-    /// Right after it broke, the peer's address refused: the process is gone.
+    /// Right after it broke, nobody listened at the peer's address, or another process did: this life of the peer has
+    /// ended.
     Gone,
+    /// The same, of a peer that was never reached.
+    Absent,
 }
 
 /// What the link's task does with the peer.
@@ -70,8 +73,8 @@ struct Dialer {
 
 /// How a connection ended.
 enum Ended {
-    /// Never established: nobody listens there.
-    Refused,
+    /// Never established: nobody listens there, or another process does.
+    Gone,
     /// Never established.
     Failed,
     /// Was up and broke.
@@ -121,13 +124,11 @@ impl Dialer {
             match self.connection().await {
                 // At once: either the network hiccuped, or a refusal will tell that the process is gone.
                 Ended::Broken => pause = Duration::ZERO,
-                Ended::Refused if pause.is_zero() => {
-                    self.tell(LinkEvent::Gone).await;
-                    pause = limits::LINK_RETRY_FIRST;
+                Ended::Gone => {
+                    self.tell(if pause.is_zero() { LinkEvent::Gone } else { LinkEvent::Absent }).await;
+                    pause = longer(pause);
                 }
-                Ended::Refused | Ended::Failed => {
-                    pause = (pause * 2).clamp(limits::LINK_RETRY_FIRST, limits::LINK_RETRY_LAST);
-                }
+                Ended::Failed => pause = longer(pause),
             }
             sleep(pause).await;
         }
@@ -136,12 +137,13 @@ impl Dialer {
     async fn connection(&self) -> Ended {
         let mut stream = match timeout(limits::GREETING_TIMEOUT, connect(self.peer.replication)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Ended::Refused,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Ended::Gone,
             Ok(Err(_)) | Err(_) => return Ended::Failed,
         };
         match timeout(limits::GREETING_TIMEOUT, greeting::greet(&mut stream, &self.hello)).await {
             Ok(Ok(())) => {}
             Ok(Err(NoGreeting::Io(_))) | Err(_) => return Ended::Failed,
+            Ok(Err(NoGreeting::Ended(_))) => return Ended::Gone,
             Ok(Err(error)) => {
                 warn!(peer = %self.peer.route, address = %self.peer.replication, "no link: {error}");
                 return Ended::Failed;
@@ -192,6 +194,10 @@ impl Dialer {
         // A closed mailbox means that the process is going down.
         let _ = self.replicator.send(FromLink { peer: self.peer.id, link: self.number, event }).await;
     }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).clamp(limits::LINK_RETRY_FIRST, limits::LINK_RETRY_LAST)
 }
 
 fn take_all(input: &mut BytesMut) -> Result<Vec<Reply>, frame::BadFrame> {

@@ -9,7 +9,8 @@ use tracing::info;
 
 use super::{
     delta::Update,
-    replica::{self, Expiry, Slot, Tenure},
+    lease::Term,
+    replica::{self, Expiry, Slot},
     table::{Slots, Table},
 };
 use crate::{limits, names::SessionId, time::Moment};
@@ -37,7 +38,8 @@ enum Due {
     Nothing,
     /// This node owns it and its time is over: it ends everywhere.
     End,
-    /// A copy whose owner did not end it in twice its time, or a tombstone past its use: forgotten here.
+    /// A copy whose owner did not end it in twice its time, this node's own included if its lease has run out since; or a
+    /// tombstone past its use: forgotten here.
     Forget,
 }
 
@@ -48,7 +50,8 @@ impl SessionStore {
     }
 
     fn sweep(&self, now: Moment) {
-        let due = self.table.ids(|slot| due(slot, now) != Due::Nothing);
+        let term = self.table.lease().term(now);
+        let due = self.table.ids(|slot| due(slot, term, now) != Due::Nothing);
         let mut updates: Vec<Update> = due.iter().filter_map(|id| self.settle(*id, now)).collect();
         if !due.is_empty() {
             info!(ended = updates.len(), forgotten = due.len() - updates.len(), "sessions swept");
@@ -61,13 +64,14 @@ impl SessionStore {
 
     /// Looks again under the lock: a request may have come in between.
     fn settle(&self, id: SessionId, now: Moment) -> Option<Update> {
-        self.table.with(id, |slot| match slot.as_ref().map_or(Due::Nothing, |slot| due(slot, now)) {
+        let term = self.table.lease().term(now);
+        self.table.with(id, |slot| match slot.as_ref().map_or(Due::Nothing, |slot| due(slot, term, now)) {
             Due::Nothing => None,
             Due::Forget => {
                 *slot = None;
                 None
             }
-            Due::End => match replica::expire(slot, id, now) {
+            Due::End => match replica::expire(slot, id, term, now) {
                 Expiry::Over(ended) => ended,
                 Expiry::Runs => None,
             },
@@ -75,12 +79,12 @@ impl SessionStore {
     }
 }
 
-fn due(slot: &Slot, now: Moment) -> Due {
+fn due(slot: &Slot, term: Option<Term>, now: Moment) -> Due {
     match slot {
         Slot::Ended(tombstone) if tombstone.until <= now => Due::Forget,
         Slot::Ended(_) => Due::Nothing,
-        Slot::Live(record) if record.tenure() == Tenure::Owned && record.is_over(now, 1) => Due::End,
-        Slot::Live(record) if record.tenure() != Tenure::Owned && record.is_over(now, 2) => Due::Forget,
+        Slot::Live(record) if record.is_owned(term) && record.is_over(now, 1) => Due::End,
+        Slot::Live(record) if !record.is_owned(term) && record.is_over(now, 2) => Due::Forget,
         Slot::Live(_) => Due::Nothing,
     }
 }
@@ -108,7 +112,10 @@ mod tests {
     use super::*;
     use crate::{
         names::{ContextPath, NodeId},
-        session::replica::{Birth, Reach},
+        session::{
+            lease::LeaseKeeper,
+            replica::{Birth, Reach},
+        },
     };
 
     const ME: NodeId = NodeId(1);
@@ -132,10 +139,12 @@ mod tests {
         let (told, heard) = std::sync::mpsc::channel();
         let table = Table::new(ME);
         let store = SessionStore::new(table.clone(), Ear(told).start().recipient());
+        let hour = Duration::from_secs(3_600);
+        LeaseKeeper::new(table.lease().clone(), hour, hour).tick(Moment(0));
         let (context, timeout) = (ContextPath::root(), Some(Duration::from_secs(60)));
         for (n, reach) in [Reach::Cluster, Reach::Node].into_iter().enumerate() {
             let id = SessionId([n as u8; 16]);
-            let birth = Birth { id, me: ME, context: &context, reach, timeout };
+            let birth = Birth { id, me: ME, term: Term(1), context: &context, reach, timeout };
             table.with(id, |slot| replica::create(slot, &birth, &[], Moment(0)));
         }
         store.sweep(Moment(59_999));

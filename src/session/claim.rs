@@ -19,6 +19,7 @@ pub struct Claim {
     ended: Option<Stamp>,
     refused: Option<Epoch>,
     owner: Option<NodeId>,
+    hearsay: Option<NodeId>,
 }
 
 /// How a claim ended.
@@ -28,8 +29,10 @@ pub enum Outcome {
     Take(Option<Whole>),
     /// A member has promised this higher epoch.
     Refused(Epoch),
-    /// This member owns the session and serves it.
+    /// This member owns the session and serves it, as it says itself.
     Stay(NodeId),
+    /// The same, as others say: it may have handed over meanwhile.
+    Hearsay(NodeId),
     /// The session has ended.
     Ended(Stamp),
 }
@@ -38,7 +41,7 @@ impl Claim {
     /// A claim with `epoch`, sent to `asked`.
     pub fn new(epoch: Epoch, asked: impl IntoIterator<Item = NodeId>) -> Self {
         let waiting = asked.into_iter().collect();
-        Self { epoch, waiting, newest: None, ended: None, refused: None, owner: None }
+        Self { epoch, waiting, newest: None, ended: None, refused: None, owner: None, hearsay: None }
     }
 
     /// The same, with a copy that an earlier round has brought.
@@ -61,27 +64,28 @@ impl Claim {
             Answer::Unknown => {}
             Answer::Ended(stamp) => self.ended = self.ended.max(Some(stamp)),
             Answer::Refused(epoch) => self.refused = self.refused.max(Some(epoch)),
-            Answer::Owned(owner) => self.owner = Some(owner),
+            Answer::Owned(owner) if owner == from => self.owner = Some(owner),
+            Answer::Owned(owner) => self.hearsay = Some(owner),
         }
         self.outcome()
     }
 
-    /// A member cannot answer any more: its link is down.
+    /// A member is not waited for any more: it has ended, or may not act as an owner.
     pub fn lost(&mut self, member: NodeId) -> Option<Outcome> {
         self.strike_off(member);
         self.outcome()
     }
 
-    /// The waiting time is over: whoever has not answered is left out.
-    pub fn expired(mut self) -> Outcome {
-        self.waiting.clear();
-        self.decide()
+    /// Who has not answered yet.
+    pub fn waiting(&self) -> &[NodeId] {
+        &self.waiting
     }
 
     /// The claim's end, if nothing more is waited for.
     pub fn outcome(&mut self) -> Option<Outcome> {
         // An owner that serves ends the claim at once: nothing moves.
-        (self.waiting.is_empty() || self.owner.is_some()).then(|| self.decide())
+        let is_over = self.waiting.is_empty() || self.owner.or(self.hearsay).is_some();
+        is_over.then(|| self.decide())
     }
 
     fn decide(&mut self) -> Outcome {
@@ -90,6 +94,9 @@ impl Claim {
         }
         if let Some(owner) = self.owner {
             return Outcome::Stay(owner);
+        }
+        if let Some(owner) = self.hearsay {
+            return Outcome::Hearsay(owner);
         }
         match self.refused {
             Some(epoch) => Outcome::Refused(epoch),
@@ -168,11 +175,12 @@ mod tests {
         let mut refused = claim();
         let higher = Epoch { counter: 3, node: B };
         refused.answered(B, Answer::Refused(higher));
-        assert_eq!(refused.expired(), Outcome::Refused(higher));
+        assert_eq!(refused.lost(C), Some(Outcome::Refused(higher)));
     }
 
     #[test]
     fn a_serving_owner_ends_the_claim_at_once() {
         assert_eq!(claim().answered(C, Answer::Owned(C)), Some(Outcome::Stay(C)));
+        assert_eq!(claim().answered(C, Answer::Owned(B)), Some(Outcome::Hearsay(B)), "B is to be asked itself");
     }
 }

@@ -109,4 +109,13 @@ impl Update {
             Self::End(end) => end.id,
         }
     }
+
+    /// The newest commit in it.
+    pub fn stamp(&self) -> Stamp {
+        match self {
+            Self::Delta(delta) => delta.stamp,
+            Self::Whole(whole) => whole.stamp,
+            Self::End(end) => end.stamp,
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod actor;
 pub mod claim;
 pub mod delta;
 pub mod draft;
+pub mod lease;
 pub mod replica;
 pub mod stamp;
 mod table;

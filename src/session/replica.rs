@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use super::{
     delta::{Answer, Attribute, ClaimRequest, Delta, End, Update, Whole},
     draft::Change,
+    lease::Term,
     stamp::{Epoch, Stamp},
     value::Value,
 };
@@ -42,6 +43,8 @@ pub struct Record {
     stamp: Stamp,
     promised: Epoch,
     tenure: Tenure,
+    /// The term of this node's lease in which it became the owner.
+    term: Term,
     reach: Reach,
     timeout: Option<u32>,
     accessed: Moment,
@@ -83,7 +86,8 @@ pub struct Tombstone {
 pub enum Standing {
     /// It owns it.
     Owned,
-    /// It has a copy; the owner is, as far as it knows, `owner`.
+    /// It has a copy; the owner is, as far as it knows, `owner`. That may be this node itself, if its lease has run out
+    /// since: others may have claimed the session meanwhile.
     Held {
         /// The node with the highest promised epoch.
         owner: NodeId,
@@ -170,6 +174,8 @@ pub struct Birth<'a> {
     pub id: SessionId,
     /// The creator and first owner.
     pub me: NodeId,
+    /// The term of its lease. One that has run out is good enough: nobody else knows the session.
+    pub term: Term,
     /// The webapp.
     pub context: &'a ContextPath,
     /// How far it travels.
@@ -228,6 +234,12 @@ impl Record {
     /// This node's part in it.
     pub fn tenure(&self) -> Tenure {
         self.tenure
+    }
+
+    /// Whether this node may answer from it and change it: it is the owner, and its lease, of which `term` is the term
+    /// that holds now, has not run out since it became the owner. What never leaves this node needs no lease.
+    pub fn is_owned(&self, term: Option<Term>) -> bool {
+        self.tenure == Tenure::Owned && (self.reach == Reach::Node || term == Some(self.term))
     }
 
     /// How far it travels.
@@ -297,6 +309,7 @@ impl Record {
             stamp: whole.stamp,
             promised: whole.owner,
             tenure,
+            term: Term::default(),
             reach: Reach::Cluster,
             timeout: whole.timeout.map(seconds),
             accessed: now - whole.idle,
@@ -306,20 +319,20 @@ impl Record {
     }
 }
 
-/// What this node can do with the session for a request of `context`.
-pub fn standing(slot: &Option<Slot>, context: &ContextPath) -> Standing {
+/// What this node can do with the session for a request of `context`. `term` is the one that holds now.
+pub fn standing(slot: &Option<Slot>, context: &ContextPath, term: Option<Term>) -> Standing {
     match slot {
         None => Standing::Unknown,
         Some(Slot::Ended(_)) => Standing::Ended,
         Some(Slot::Live(record)) if record.context != *context => Standing::OtherWebapp,
-        Some(Slot::Live(record)) if record.tenure == Tenure::Owned => Standing::Owned,
+        Some(Slot::Live(record)) if record.is_owned(term) => Standing::Owned,
         Some(Slot::Live(record)) => Standing::Held { owner: record.promised.node },
     }
 }
 
 /// A request comes to a session that this node owns: its use is noted, unless its time was over already.
-pub fn visit(slot: &mut Option<Slot>, id: SessionId, now: Moment) -> Visited {
-    match expire(slot, id, now) {
+pub fn visit(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Moment) -> Visited {
+    match expire(slot, id, term, now) {
         Expiry::Over(ended) => Visited::Over(ended),
         Expiry::Runs if touch(slot, now) => Visited::Tell,
         Expiry::Runs => Visited::Fresh,
@@ -327,10 +340,10 @@ pub fn visit(slot: &mut Option<Slot>, id: SessionId, now: Moment) -> Visited {
 }
 
 /// Ends a session of this node if its time is over.
-pub fn expire(slot: &mut Option<Slot>, id: SessionId, now: Moment) -> Expiry {
-    let over = |record: &&Record| record.tenure == Tenure::Owned && record.is_over(now, 1);
+pub fn expire(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Moment) -> Expiry {
+    let over = |record: &&Record| record.is_owned(term) && record.is_over(now, 1);
     let Some(reach) = Slot::live(slot).filter(over).map(Record::reach) else { return Expiry::Runs };
-    let ended = end(slot, id, now).ok().map(|committed| committed.update);
+    let ended = end(slot, id, term, now).ok().map(|committed| committed.update);
     Expiry::Over(ended.filter(|_| reach == Reach::Cluster))
 }
 
@@ -362,6 +375,7 @@ pub fn create(slot: &mut Option<Slot>, birth: &Birth<'_>, changes: &[Change], no
         stamp: Stamp { epoch, version: 0 },
         promised: epoch,
         tenure: Tenure::Owned,
+        term: birth.term,
         reach: birth.reach,
         timeout: birth.timeout.map(seconds),
         accessed: now,
@@ -378,9 +392,15 @@ pub fn create(slot: &mut Option<Slot>, birth: &Birth<'_>, changes: &[Change], no
 /// Commits a request's changes on the owner.
 ///
 /// The first commit of an ownership is told whole, because the holders' copies may end at different versions.
-pub fn commit(slot: &mut Option<Slot>, id: SessionId, changes: &[Change], now: Moment) -> Result<Committed, NotOwner> {
+pub fn commit(
+    slot: &mut Option<Slot>,
+    id: SessionId,
+    changes: &[Change],
+    term: Option<Term>,
+    now: Moment,
+) -> Result<Committed, NotOwner> {
     let before = slot.clone();
-    let record = Slot::live_mut(slot).filter(|record| record.tenure == Tenure::Owned).ok_or(NotOwner)?;
+    let record = Slot::live_mut(slot).filter(|record| record.is_owned(term)).ok_or(NotOwner)?;
     let first_of_epoch = record.stamp.epoch != record.promised;
     let stamp = Stamp { epoch: record.promised, version: record.stamp.version.saturating_add(1) };
     record.apply(changes, stamp, now);
@@ -393,8 +413,8 @@ pub fn commit(slot: &mut Option<Slot>, id: SessionId, changes: &[Change], now: M
 }
 
 /// Ends a session on its owner: by logout, or because its time is over.
-pub fn end(slot: &mut Option<Slot>, id: SessionId, now: Moment) -> Result<Committed, NotOwner> {
-    let record = Slot::live(slot).filter(|record| record.tenure == Tenure::Owned).ok_or(NotOwner)?;
+pub fn end(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Moment) -> Result<Committed, NotOwner> {
+    let record = Slot::live(slot).filter(|record| record.is_owned(term)).ok_or(NotOwner)?;
     let stamp = Stamp { epoch: record.promised, version: record.stamp.version.saturating_add(1) };
     let tombstone = Tombstone { stamp, until: now + limits::TOMBSTONE };
     let before = slot.replace(Slot::Ended(tombstone));
@@ -424,13 +444,15 @@ pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
     }
 }
 
-/// Learns from the refusal of what nobody waited for that another node has a higher claim.
+/// Learns from the refusal by `peer` of an update with `stamp`, which nobody waited for, that another node has a higher
+/// claim.
 ///
-/// An end that was made under a lower one is forgotten: a node that was away and then found all its sessions to be over
-/// must not end those that have gone on elsewhere, and a claim would hear of that end from it.
-pub fn retract(slot: &mut Option<Slot>, promised: Epoch) {
+/// An end that the later owner itself refuses is forgotten: a node that was cut off, and found sessions to be over, must
+/// not end those that have gone on elsewhere. A refusal by anybody else is only a promise to somebody who is about to ask
+/// here, and must still hear of the end; so is one of something older than the end.
+pub fn retract(slot: &mut Option<Slot>, stamp: Stamp, promised: Epoch, peer: NodeId) {
     match slot {
-        Some(Slot::Ended(tombstone)) if tombstone.stamp.epoch < promised => *slot = None,
+        Some(Slot::Ended(tombstone)) if tombstone.stamp == stamp && promised.node == peer => *slot = None,
         _ => yield_to(slot, promised),
     }
 }
@@ -498,6 +520,8 @@ fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
             tombstone.stamp = tombstone.stamp.max(end.stamp);
             Applied::Duplicate
         }
+        // A claim that has not ended yet outranks nothing that was done: it is about to hear of this end.
+        Some(Slot::Live(record)) if record.tenure == Tenure::Claiming && record.stamp < end.stamp => Applied::Applied,
         Some(Slot::Live(record)) if end.stamp.epoch < record.promised => Applied::Fenced(record.promised),
         Some(Slot::Live(_)) => Applied::Applied,
     };
@@ -570,7 +594,9 @@ pub fn promise(
 ///
 /// The last owner may have let it be used without telling, so its time is counted from the latest such use: a session
 /// must not run out early because its node died.
-pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, newest: Option<Whole>, now: Moment) -> Adoption {
+///
+/// `term` is that of this node's lease when the claim began: a lease that ran out meanwhile voids the claim.
+pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, newest: Option<Whole>, term: Term, now: Moment) -> Adoption {
     match slot {
         Some(Slot::Ended(_)) => return Adoption::Nothing,
         Some(Slot::Live(record)) if record.promised > epoch => return Adoption::Superseded(record.promised),
@@ -583,6 +609,7 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, newest: Option<Whole>, now: 
     let Some(record) = Slot::live_mut(slot) else { return Adoption::Nothing };
     record.promised = epoch;
     record.tenure = Tenure::Owned;
+    record.term = term;
     record.accessed = (record.accessed + record.untold()).min(now);
     Adoption::Owner
 }

@@ -17,7 +17,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::replica::{Slot, Tenure};
+use super::{
+    lease::Lease,
+    replica::{Slot, Tenure},
+};
 use crate::{
     limits,
     names::{NodeId, SessionId},
@@ -30,6 +33,7 @@ pub struct Table(Arc<Inner>);
 
 struct Inner {
     me: NodeId,
+    lease: Lease,
     /// `None` only while a closure runs: an emptied slot is removed before its shard is unlocked.
     slots: DashMap<SessionId, Option<Slot>>,
     turns: DashMap<SessionId, Arc<Mutex<()>>>,
@@ -42,6 +46,8 @@ struct Inner {
 pub trait Slots {
     /// The node.
     fn me(&self) -> NodeId;
+    /// Its right to answer from them.
+    fn lease(&self) -> &Lease;
     /// Shows one slot to `act`, which may fill, change or empty it, and never asks for another one.
     fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R;
     /// The ids of all slots for which `wanted` holds.
@@ -82,6 +88,7 @@ impl Table {
         let turns = DashMap::with_shard_amount(limits::TABLE_SHARDS);
         Self(Arc::new(Inner {
             me,
+            lease: Lease::new(),
             slots,
             turns,
             owned: AtomicUsize::new(0),
@@ -148,6 +155,10 @@ impl Slots for Table {
         self.0.me
     }
 
+    fn lease(&self) -> &Lease {
+        &self.0.lease
+    }
+
     /// Nobody else sees the slot meanwhile, so `act` is short.
     fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R {
         match self.0.slots.entry(id) {
@@ -204,7 +215,10 @@ mod tests {
     use super::*;
     use crate::{
         names::ContextPath,
-        session::replica::{self, Birth, Reach},
+        session::{
+            lease::Term,
+            replica::{self, Birth, Reach},
+        },
         time::Moment,
     };
 
@@ -214,7 +228,7 @@ mod tests {
 
     fn create(table: &Table) {
         let context = ContextPath::root();
-        let birth = Birth { id: ID, me: ME, context: &context, reach: Reach::Cluster, timeout: None };
+        let birth = Birth { id: ID, me: ME, term: Term(0), context: &context, reach: Reach::Cluster, timeout: None };
         table.with(ID, |slot| replica::create(slot, &birth, &[], Moment(1)));
     }
 
@@ -242,7 +256,7 @@ mod tests {
     fn ended_sessions_take_room_until_they_are_forgotten() {
         let table = Table::new(ME);
         create(&table);
-        table.with(ID, |slot| replica::end(slot, ID, Moment(2))).unwrap();
+        table.with(ID, |slot| replica::end(slot, ID, Some(Term(0)), Moment(2))).unwrap();
         assert_eq!((table.counts(), table.slots()), (SessionCounts::default(), 1));
         table.with(ID, |slot| *slot = None);
         assert_eq!(table.slots(), 0);

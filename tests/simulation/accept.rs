@@ -73,6 +73,10 @@ impl Cluster {
                     replies.extend(objection.map(|objection| Reply::Objection(incoming.received, objection)));
                 }
                 Request::Touch { id, idle } => slots.with(id, |slot| replica::touched(slot, idle, now)),
+                Request::Renew { at } => {
+                    slots.lease().grant(incoming.from, now);
+                    replies.push(Reply::Renewed { at });
+                }
                 Request::Claim(ticket, request) => {
                     let delay_us = self.world.between(0, 200);
                     self.world.after(delay_us, Event::Node(id, Input::Asked(Ask { conn, ticket, request })));

@@ -100,16 +100,13 @@ impl Checker {
         }
     }
 
-    /// A request was answered. `exempt` is the known gap of a node that has just woken.
-    pub(crate) fn done(&mut self, tab: usize, number: u64, own: usize, seen: &Seen, maybe: bool, exempt: bool) {
+    /// A request was answered.
+    pub(crate) fn done(&mut self, tab: usize, number: u64, own: usize, seen: &Seen, maybe: bool) {
         let Some(issued) = self.calls.remove(&tab).filter(|issued| issued.number == number) else { return };
-        let exempt = exempt && seen.copies < 2;
         if issued.session.is_none() {
             return self.born(tab, own, &issued, seen);
         }
-        if !exempt {
-            self.judge(tab, own, &issued, seen);
-        }
+        self.judge(tab, own, &issued, seen);
         let Some(shadow) = self.sessions.get_mut(&seen.session) else { return };
         let held = seen.copies > 1;
         match issued.op {
@@ -126,6 +123,9 @@ impl Checker {
                 let allowed = shadow.own.entry(own).or_default();
                 if held {
                     allowed.now.clear();
+                } else if allowed.now.is_empty() {
+                    // What nobody else holds may be lost, and then it was never set.
+                    allowed.now.insert(None);
                 }
                 if seen.copies > 0 {
                     allowed.now.insert(value);
@@ -137,6 +137,12 @@ impl Checker {
             Op::End if held => shadow.ended = End::Sure,
             Op::End => {}
         }
+    }
+
+    /// Nodes that do not hear each other both go on, and each may answer what only the other one does not hold. What a
+    /// second node held is still promised.
+    pub(crate) fn forget_reads(&mut self) {
+        self.seen.clear();
     }
 
     /// A request ended without an answer from a page.
@@ -151,10 +157,10 @@ impl Checker {
     }
 
     /// A request was answered: there is no such session.
-    pub(crate) fn no_session(&mut self, tab: usize, number: u64, maybe: bool, exempt: bool) {
+    pub(crate) fn no_session(&mut self, tab: usize, number: u64, maybe: bool) {
         let Some(issued) = self.calls.get(&tab).filter(|issued| issued.number == number) else { return };
         let shadow = issued.session.and_then(|session| self.sessions.get(&session));
-        if shadow.is_some_and(|shadow| shadow.sure && shadow.ended == End::No) && !exempt {
+        if shadow.is_some_and(|shadow| shadow.sure && shadow.ended == End::No) {
             let session = issued.session;
             self.violate(format!("{session:?}: an answered session is not known any more: {shadow:?}"));
         }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long the balancer waits for an answer.
-const BALANCER_TIMEOUT_US: u64 = 400_000;
+const BALANCER_TIMEOUT_US: u64 = 600_000;
 
 /// Members tried for one request.
 const MAX_ATTEMPTS: usize = 8;
@@ -238,15 +238,11 @@ impl Cluster {
     fn answered(&mut self, tab: usize, from: NodeId, outcome: Outcome) {
         let machine = machine_of(from);
         match outcome {
-            Outcome::Done(seen) => {
-                let stale_may_be = self.is_waking(from);
-                self.done_for_user(tab, machine, &seen, stale_may_be);
-            }
+            Outcome::Done(seen) => self.done_for_user(tab, machine, &seen),
             Outcome::NoSession => {
-                let stale_may_be = self.is_waking(from);
                 let Some(pending) = self.tabs[tab].current.take() else { return };
                 self.forget_cookie(tab, pending.session);
-                self.checker.no_session(tab, pending.number, pending.maybe, stale_may_be);
+                self.checker.no_session(tab, pending.number, pending.maybe);
                 self.think(tab);
             }
             Outcome::Busy => self.ended(tab),
@@ -305,7 +301,7 @@ impl Cluster {
         }
     }
 
-    fn done_for_user(&mut self, tab: usize, machine: usize, seen: &Seen, stale_may_be: bool) {
+    fn done_for_user(&mut self, tab: usize, machine: usize, seen: &Seen) {
         let Some(pending) = self.tabs[tab].current.take() else { return };
         let own = self.tabs[tab].own;
         if pending.op == Op::End {
@@ -316,7 +312,10 @@ impl Cluster {
                 *user = User { session: Some(seen.session), machine };
             }
         }
-        self.checker.done(tab, pending.number, own, seen, pending.maybe, stale_may_be);
+        if self.plan.is_split {
+            self.checker.forget_reads();
+        }
+        self.checker.done(tab, pending.number, own, seen, pending.maybe);
         self.think(tab);
     }
 

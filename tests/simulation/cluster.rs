@@ -1,6 +1,6 @@
 //! Everything of one run: machines, the wire between them, the users, the faults, and the checker.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use tasuki::{membership::Duty, names::NodeId, replication::core::CoreConfig, session::Slots, settings::Ack};
 
@@ -9,7 +9,7 @@ use crate::{
     checker::Checker,
     client::{Heard, Tab, User},
     faults::{Fault, Plan, Step},
-    node::{ACK_TIMEOUT, CLAIM_TIMEOUT, Input, Node},
+    node::{ACK_TIMEOUT, CLAIM_TIMEOUT, Input, LEASE, Node},
     wire::{ConnId, End, Wire},
     world::{Event, World},
 };
@@ -17,15 +17,13 @@ use crate::{
 /// The duty of a node that leaves on purpose.
 pub(crate) const DRAIN: Duty = Duty::Draining;
 
-/// For so long after a pause a node may answer reads from an old copy, and writes that no other node holds: nothing
-/// has told it yet that it was away. The lease of issue 3 closes this gap; then this goes to zero.
-const WAKE_WINDOW_US: u64 = 1_000_000;
-
 /// One machine: at most one process.
 #[derive(Default)]
 pub(crate) struct Machine {
     pub(crate) node: Option<Node>,
     paused: bool,
+    /// Until a process starts again nobody answers for it.
+    has_no_power: bool,
     deferred: Vec<Input>,
     /// After a pause: when what a connection had brought is read. What it brings later stays behind that.
     unread_until: BTreeMap<Lane, u64>,
@@ -155,11 +153,13 @@ impl Cluster {
         !machine.paused && machine.node.as_ref().is_some_and(|node| node.id == id)
     }
 
-    /// Whether a node may not know yet that it was away.
-    pub(crate) fn is_waking(&self, id: NodeId) -> bool {
-        let node = self.machines[machine_of(id)].node.as_ref().filter(|node| node.id == id);
-        let woke_us = node.and_then(|node| node.woke_us);
-        woke_us.is_some_and(|at| self.world.now_us() < at + WAKE_WINDOW_US)
+    /// Whether a connection to this life would be refused now: the machine runs, and on it no process or another one.
+    pub(crate) fn is_refused(&self, id: NodeId) -> bool {
+        let machine = &self.machines[machine_of(id)];
+        match &machine.node {
+            Some(node) => node.id != id && !machine.paused,
+            None => !machine.has_no_power,
+        }
     }
 
     /// A node changes its duty and says so.
@@ -177,7 +177,9 @@ impl Cluster {
     pub(crate) fn start(&mut self, machine: usize) {
         let drawn = self.world.between(1, u64::MAX >> 8);
         let id = NodeId(drawn << 8 | machine as u64);
-        let config = CoreConfig { ack: self.rules.ack, ack_timeout: ACK_TIMEOUT, claim_timeout: CLAIM_TIMEOUT };
+        let lease = if self.canary == Some(Canary::NoLease) { Duration::from_secs(3_600) } else { LEASE };
+        let (ack, ack_timeout, claim_timeout) = (self.rules.ack, ACK_TIMEOUT, CLAIM_TIMEOUT);
+        let config = CoreConfig { ack, ack_timeout, claim_timeout, lease };
         let node = Node::new(id, self.rules.workers, config, self.world.now_us());
         self.machines[machine] = Machine { node: Some(node), ..Machine::default() };
         for core in 0..=self.rules.workers {
@@ -206,6 +208,7 @@ impl Cluster {
             let from_it = |heard: &Heard| matches!(heard, Heard::Answer { from, .. } if *from == id);
             self.world.retain(|event| !matches!(event, Event::Tab(_, heard) if from_it(heard)));
         }
+        self.machines[machine].has_no_power = how == Fault::PowerCut;
         self.break_connections(machine);
         self.announce(id, None, 600_000);
     }
@@ -226,7 +229,6 @@ impl Cluster {
         self.machines[machine].paused = false;
         let deferred = std::mem::take(&mut self.machines[machine].deferred);
         let Some(node) = self.machines[machine].node.as_mut() else { return };
-        node.woke_us = Some(now_us);
         let (id, duty) = (node.id, node.duty);
         let mut lanes = BTreeMap::new();
         for input in deferred {

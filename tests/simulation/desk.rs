@@ -7,10 +7,10 @@ use tasuki::{
     names::NodeId,
     replication::{
         core::{ClaimEnded, ClaimId, Core, Lagging, Port, Queued},
-        frame::{self, Request, Ticket},
+        frame::{self, Reply, Request, Ticket},
         ledger::{Verdict, WaitId},
     },
-    session::delta::Update,
+    session::delta::{Answer, Update},
     time::Moment,
 };
 
@@ -32,6 +32,8 @@ pub(crate) struct Desk {
     needs: Vec<NodeId>,
     canary: Option<Canary>,
     asked: BTreeMap<Ticket, NodeId>,
+    /// Who is taken to have nothing to say, without being asked.
+    not_asked: Vec<(NodeId, Ticket)>,
 }
 
 /// What a core decided before its caller could begin to wait.
@@ -48,7 +50,8 @@ impl Port for Desk {
             && one_peer_only
             && *self.asked.entry(*ticket).or_insert(peer) != peer
         {
-            return Queued::Full;
+            self.not_asked.push((peer, *ticket));
+            return Queued::Yes;
         }
         self.queue(peer, |out| frame::put_request(out, request))
     }
@@ -110,8 +113,12 @@ impl Cluster {
             needs: Vec::new(),
             canary,
             asked: std::mem::take(&mut node.asked[core]),
+            not_asked: Vec::new(),
         };
         let result = act(&mut node.cores[core], now, &mut desk);
+        while let Some((peer, ticket)) = desk.not_asked.pop() {
+            node.cores[core].replied(peer, [Reply::Answer(ticket, Answer::Unknown)], now, &mut desk);
+        }
         node.asked[core] = std::mem::take(&mut desk.asked);
         for (peer, bytes) in &desk.out {
             self.wire.write(conns[peer], End::Acceptor, bytes, &mut self.world);

@@ -18,6 +18,10 @@ const LONGEST_CALL_US: u64 = 6_000_000;
 /// Bytes by which a queue may pass its bound: the message that filled it.
 const ONE_MESSAGE: usize = 1_024;
 
+/// After a fault that only delays: writes that nobody waited for have arrived, and a whole session for a gap in them.
+/// Until then they are held by one node, and the next fault may be the end of that one.
+const ARRIVAL_US: u64 = 600_000;
+
 /// How long nothing is asked before the nodes are compared.
 const SETTLE_US: u64 = 1_500_000;
 
@@ -64,6 +68,8 @@ pub(crate) struct Plan {
     calm: usize,
     /// Since when the last fault is maintenance, which nobody may notice.
     pub(crate) maintenance_since_us: Option<u64>,
+    /// The last fault kept two nodes from hearing each other, though the balancer reaches both, and it is not healed.
+    pub(crate) is_split: bool,
     /// What happened, for the report of a violation.
     pub(crate) log: Vec<String>,
 }
@@ -77,6 +83,7 @@ impl Plan {
             healed_us: now_us,
             calm: 0,
             maintenance_since_us: None,
+            is_split: false,
             log: Vec::new(),
         }
     }
@@ -117,6 +124,7 @@ impl Cluster {
         }
         if self.plan.calm >= 2 {
             self.plan.healed_us = now_us;
+            self.plan.is_split = false;
             if self.plan.left == 0 {
                 return self.close();
             }
@@ -167,6 +175,10 @@ impl Cluster {
         self.plan.log.push(format!("{fault:?} of machine {machine} at {now_us} us for {long_us} us"));
         story::tell_all(self.plan.log.last());
         self.plan.busy_until_us = now_us + long_us;
+        if matches!(fault, Pause | Stall | Slow) {
+            self.plan.busy_until_us += ARRIVAL_US;
+        }
+        self.plan.is_split = fault == Stall;
         self.plan.maintenance_since_us = (fault == Drain).then_some(now_us);
         match fault {
             Kill | PowerCut => {

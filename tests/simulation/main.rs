@@ -8,9 +8,8 @@
 //! delays of their own; duplication is a session told whole again on another link.
 //!
 //! Faults come one at a time, and the next one waits until the cluster has caught up: that is what the product promises.
-//! Two gaps are known and left out: for a moment after a pause a node may answer from an old copy
-//! (`cluster::WAKE_WINDOW_US`, until there are leases), and a commit that was fenced counts as perhaps done, because one
-//! holder may have taken it before it heard of the claim.
+//! One gap is known and left out: a commit that was fenced counts as perhaps done, because one holder may have taken it
+//! before it heard of the claim.
 //!
 //! A violation names the seed and the step. `TASUKI_SEED=123 cargo test --test simulation` replays one seed,
 //! `TASUKI_SEEDS=100000 cargo test --test simulation` runs more of them than the default.
@@ -56,6 +55,8 @@ enum Canary {
     TombstoneDropped,
     /// The next request of a session begins before the last one's commit is held.
     TurnEndsAtCommit,
+    /// A node answers from its own copies however long it was away.
+    NoLease,
 }
 
 fn simulate(seed: u64, canary: Option<Canary>) -> Result<Report, String> {
@@ -144,4 +145,9 @@ fn a_forgotten_end_is_noticed() {
 #[test]
 fn a_turn_that_ends_too_early_is_noticed() {
     is_caught(Canary::TurnEndsAtCommit);
+}
+
+#[test]
+fn a_node_without_a_lease_is_noticed() {
+    is_caught(Canary::NoLease);
 }

@@ -35,11 +35,15 @@ use crate::{
     world::Event,
 };
 
-/// The longest wait for one peer, a tenth of production's so that a run of faults is short.
-pub(crate) const ACK_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long a confirmation holds, shorter than production's so that a run of faults is short, and long enough for links
+/// on which a round trip takes 90 ms.
+pub(crate) const LEASE: Duration = Duration::from_millis(180);
+
+/// The longest wait for one peer.
+pub(crate) const ACK_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The longest wait for the answers to a claim.
-pub(crate) const CLAIM_TIMEOUT: Duration = Duration::from_millis(100);
+pub(crate) const CLAIM_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A starting node serves after this long even when a link is not up.
 const DISCOVERY_TIMEOUT_US: u64 = 1_000_000;
@@ -106,8 +110,6 @@ pub(crate) struct Node {
     pub(crate) cores: Vec<Core<SimSlots>>,
     /// What the exporter has been asked for and has not yet heard.
     pub(crate) needs_under_way: usize,
-    /// When it last woke from a pause.
-    pub(crate) woke_us: Option<u64>,
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) next_job: JobId,
     pub(crate) turns: BTreeMap<SessionId, TurnQueue>,
@@ -144,10 +146,11 @@ impl Node {
             id,
             duty: Duty::Starting,
             view: BTreeMap::new(),
-            cores: (0..=workers).map(|_| Core::new(slots.clone(), config)).collect(),
+            cores: std::iter::once(Core::keeping_lease(slots.clone(), config))
+                .chain((0..workers).map(|_| Core::new(slots.clone(), config)))
+                .collect(),
             slots,
             needs_under_way: 0,
-            woke_us: None,
             jobs: BTreeMap::new(),
             next_job: 0,
             turns: BTreeMap::new(),
@@ -280,7 +283,7 @@ impl Cluster {
             if let Some((conn, _)) = link.and_then(|link| link.up) {
                 self.wire.hang_up(conn, id, &mut self.world);
             }
-            self.with_core(id, core, |core, now, port| core.link_down(peer, now, port));
+            self.with_core(id, core, |core, _, port| core.link_down(peer, port));
         }
         self.with_core(id, core, |core, now, _| core.nodes(nodes.clone(), now));
         for peer in nodes.keys().copied() {
@@ -298,6 +301,9 @@ impl Cluster {
             return;
         }
         let stalled = self.wire.stalled_until(id, peer) > self.world.now_us();
+        if !stalled && self.is_refused(peer) {
+            self.with_core(id, core, |core, now, port| core.gone(peer, now, port));
+        }
         if stalled || !self.is_awake(peer) {
             let pause_us = self.world.between(20_000, 100_000);
             self.world.after(pause_us, Event::Node(id, Input::Dial { core, peer }));
@@ -319,7 +325,7 @@ impl Cluster {
             None => return self.wire.hang_up(conn, id, &mut self.world),
         }
         story::tell_all((id, core, "link up to", peer));
-        self.with_core(id, core, |core, _, port| core.link_up(peer, port));
+        self.with_core(id, core, |core, now, port| core.link_up(peer, now, port));
     }
 
     fn replies(&mut self, id: NodeId, conn: ConnId, bytes: &[u8]) {
@@ -347,7 +353,7 @@ impl Cluster {
         let Some(link) = link.filter(|link| link.up.as_ref().is_some_and(|(up, _)| *up == conn)) else { return };
         link.up = None;
         story::tell_all((id, core, "link down to", peer));
-        self.with_core(id, core, |core, now, port| core.link_down(peer, now, port));
+        self.with_core(id, core, |core, _, port| core.link_down(peer, port));
         let pause_us = self.world.between(0, 2_000);
         self.world.after(pause_us, Event::Node(id, Input::Dial { core, peer }));
     }

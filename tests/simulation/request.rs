@@ -12,6 +12,7 @@ use tasuki::{
     session::{
         Slots,
         draft::{Change, Draft},
+        lease::Term,
         replica::{self, Birth, Committed, NotOwner, Reach, Record, Slot, Standing, Undo},
         stamp::Stamp,
     },
@@ -133,10 +134,12 @@ impl Cluster {
     // --- ownership ---
 
     fn examine(&mut self, id: NodeId, job: JobId) {
+        let now = self.world.moment();
         let Some(node) = self.node_mut(id) else { return };
         let Some(Job { session, worker, call, .. }) = node.jobs.get(&job) else { return };
         let (session, worker, insist) = (*session, *worker, call.insist);
-        match node.slots.with(session, |slot| replica::standing(slot, &ContextPath::root())) {
+        let term = node.slots.lease().term(now);
+        match node.slots.with(session, |slot| replica::standing(slot, &ContextPath::root(), term)) {
             Standing::Owned => self.render(id, job),
             Standing::Ended => self.answer(id, job, Outcome::NoSession),
             Standing::Held { .. } | Standing::Unknown | Standing::OtherWebapp => {
@@ -188,15 +191,18 @@ impl Cluster {
         let Some(node) = self.node_mut(id) else { return };
         let slots = node.slots.clone();
         let Some(Job { call, session, changes, worker, .. }) = node.jobs.get_mut(&job) else { return };
-        let (session, worker) = (*session, *worker);
+        let (session, worker, lease) = (*session, *worker, slots.lease());
+        let term = lease.term(now);
         let committed = slots.with(session, |slot| match call.op {
-            Op::End => replica::end(slot, session, now).map(Some),
-            _ if call.session.is_none() => Ok(Some(replica::create(slot, &birth(id, session), changes, now))),
+            Op::End => replica::end(slot, session, term, now).map(Some),
+            _ if call.session.is_none() => {
+                Ok(Some(replica::create(slot, &birth(id, session, lease.latest()), changes, now)))
+            }
             _ if changes.is_empty() => Ok(None),
-            _ => replica::commit(slot, session, changes, now).map(Some),
+            _ => replica::commit(slot, session, changes, term, now).map(Some),
         });
         match committed {
-            Err(NotOwner) => self.answer(id, job, Outcome::RetryAny),
+            Err(NotOwner) => self.answer(id, job, Outcome::Retry(machine_of(id))),
             Ok(None) => {
                 if slots.with(session, |slot| replica::touch(slot, now)) {
                     self.with_core(id, worker, |core, _, port| core.touch(session, port));
@@ -292,7 +298,7 @@ impl Node {
     }
 }
 
-fn birth(me: NodeId, id: SessionId) -> Birth<'static> {
+fn birth(me: NodeId, id: SessionId, term: Term) -> Birth<'static> {
     static ROOT: std::sync::LazyLock<ContextPath> = std::sync::LazyLock::new(ContextPath::root);
-    Birth { id, me, context: &ROOT, reach: Reach::Cluster, timeout: Some(Duration::from_secs(1_800)) }
+    Birth { id, me, term, context: &ROOT, reach: Reach::Cluster, timeout: Some(Duration::from_secs(1_800)) }
 }

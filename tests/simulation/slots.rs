@@ -6,6 +6,7 @@ use tasuki::{
     names::{NodeId, SessionId},
     session::{
         Slots,
+        lease::Lease,
         replica::{Slot, Tenure},
         stamp::{Epoch, Stamp},
     },
@@ -17,6 +18,7 @@ use crate::story;
 #[derive(Clone)]
 pub(crate) struct SimSlots {
     me: NodeId,
+    lease: Lease,
     map: Rc<RefCell<BTreeMap<SessionId, Option<Slot>>>>,
     stepped_back: Rc<RefCell<Option<String>>>,
 }
@@ -32,7 +34,7 @@ enum Rank {
 impl SimSlots {
     /// No slots yet.
     pub(crate) fn new(me: NodeId) -> Self {
-        Self { me, map: Rc::default(), stepped_back: Rc::default() }
+        Self { me, lease: Lease::new(), map: Rc::default(), stepped_back: Rc::default() }
     }
 
     /// What went back in time since the last call.
@@ -64,6 +66,10 @@ impl SimSlots {
 impl Slots for SimSlots {
     fn me(&self) -> NodeId {
         self.me
+    }
+
+    fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R {

@@ -6,6 +6,7 @@ mod counter;
 mod failover;
 mod joining;
 mod pages;
+mod pause;
 mod restart;
 mod sorry;
 mod stopping;

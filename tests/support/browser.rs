@@ -19,6 +19,8 @@ pub struct Browser {
     address: SocketAddr,
     connection: Option<SendRequest<Full<Bytes>>>,
     pub cookies: BTreeMap<String, String>,
+    /// Sent with every request.
+    pub header: Option<(&'static str, &'static str)>,
 }
 
 /// An answer.
@@ -35,7 +37,7 @@ pub struct NoAnswer(pub String);
 
 impl Browser {
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, connection: None, cookies: BTreeMap::new() }
+        Self { address, connection: None, cookies: BTreeMap::new(), header: None }
     }
 
     /// Closes the connection; the cookies stay.
@@ -45,7 +47,7 @@ impl Browser {
 
     /// A second window of the same user.
     pub fn window(&self) -> Self {
-        Self { address: self.address, connection: None, cookies: self.cookies.clone() }
+        Self { address: self.address, connection: None, cookies: self.cookies.clone(), header: self.header }
     }
 
     pub async fn get(&mut self, path: &str) -> Result<Answer, NoAnswer> {
@@ -77,6 +79,9 @@ impl Browser {
         if !self.cookies.is_empty() {
             let pairs: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
             request = request.header(header::COOKIE, pairs.join("; "));
+        }
+        if let Some((name, value)) = self.header {
+            request = request.header(name, value);
         }
         if form.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");

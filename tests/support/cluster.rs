@@ -209,6 +209,17 @@ pub fn send(pid: u32, signal: Signal) {
     }
 }
 
+/// SIGSTOP, and waits until every thread has stopped: on a busy machine some run on for a moment.
+pub async fn stop(pid: u32) {
+    send(pid, Signal::STOP);
+    let has_stopped = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+    let all_have = || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok()).all(has_stopped)
+    };
+    wait_for("the process stops", || std::future::ready(all_have().then_some(()))).await;
+}
+
 pub fn is_running(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
 }

@@ -7,8 +7,9 @@ use crate::{
     session::{
         Table,
         delta::{Answer, Delta},
+        lease::Term,
         replica::{Birth, Record},
-        stamp::Stamp,
+        stamp::{Epoch, Stamp},
     },
     settings::Ack,
 };
@@ -18,6 +19,7 @@ const B: NodeId = NodeId(2);
 const C: NodeId = NodeId(3);
 const NOW: Moment = Moment(1_000_000);
 const TIMEOUT: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_millis(300);
 
 /// Records what the core does; a peer takes only so many messages.
 #[derive(Default)]
@@ -28,12 +30,15 @@ struct Desk {
     exported: Vec<usize>,
     needs: Vec<NodeId>,
     room: Option<usize>,
+    stopped: Vec<NodeId>,
+    insisted: usize,
 }
 
 impl Port for Desk {
     fn send(&mut self, peer: NodeId, request: &Request) -> Queued {
-        if let Request::Claim(ticket, _) = request {
+        if let Request::Claim(ticket, claim) = request {
             self.claims.push((peer, *ticket));
+            self.insisted += usize::from(claim.insist);
         }
         Queued::Yes
     }
@@ -71,7 +76,8 @@ fn id(n: u8) -> SessionId {
 
 fn create(table: &Table, session: SessionId, owner: NodeId) {
     let context = ContextPath::root();
-    let birth = Birth { id: session, me: owner, context: &context, reach: Reach::Cluster, timeout: None };
+    let birth =
+        Birth { id: session, me: owner, term: Term(1), context: &context, reach: Reach::Cluster, timeout: None };
     let mut slot = None;
     let born = replica::create(&mut slot, &birth, &[], NOW);
     table.with(session, |held| match owner {
@@ -81,12 +87,28 @@ fn create(table: &Table, session: SessionId, owner: NodeId) {
 }
 
 fn core(table: &Table, desk: &mut Desk) -> Core<Table> {
-    let config = CoreConfig { ack: Ack::One, ack_timeout: TIMEOUT, claim_timeout: TIMEOUT };
-    let mut core = Core::new(table.clone(), config);
+    let config = CoreConfig { ack: Ack::One, ack_timeout: TIMEOUT, claim_timeout: TIMEOUT, lease: LEASE };
+    let mut core = Core::keeping_lease(table.clone(), config);
     core.nodes([(B, Serves::Yes), (C, Serves::Yes)].into(), NOW);
-    core.link_up(B, desk);
-    core.link_up(C, desk);
+    core.link_up(B, NOW, desk);
+    core.link_up(C, NOW, desk);
+    pass(&mut core, desk, 0, 0);
     core
+}
+
+fn after(ms: u64) -> Moment {
+    NOW + Duration::from_millis(ms)
+}
+
+/// Time passes from one tick to another; peers that are not stopped confirm the lease at once.
+fn pass(core: &mut Core<Table>, desk: &mut Desk, from: u64, to: u64) {
+    for ms in (from..=to).step_by(20) {
+        core.tick(after(ms), desk);
+        let stopped = desk.stopped.clone();
+        for peer in [B, C].into_iter().filter(|peer| !stopped.contains(peer)) {
+            core.replied(peer, [Reply::Renewed { at: after(ms) }], after(ms), desk);
+        }
+    }
 }
 
 fn wish(insist: bool) -> Wish {
@@ -158,15 +180,108 @@ fn what_the_owner_handed_over_is_kept_while_the_others_are_asked() {
 }
 
 #[test]
-fn an_owner_that_does_not_answer_holds_up_a_claim_no_longer_than_its_time() {
+fn a_stopped_owner_holds_up_a_claim_no_longer_than_its_time() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), B);
+    let mut core = core(&table, &mut desk);
+    desk.stopped = vec![B];
+    core.claim(wish(true), NOW, &mut desk);
+    pass(&mut core, &mut desk, 20, 980);
+    assert_eq!(desk.claims.iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [B]);
+    pass(&mut core, &mut desk, 1_000, 1_000);
+    let [_, (B, _), (C, ticket)] = desk.claims[..] else { panic!("then all are, not {:?}", desk.claims) };
+    core.replied(C, [Reply::Answer(ticket, Answer::Promised(None))], after(1_000), &mut desk);
+    assert_eq!(desk.claimed, [ClaimEnded::Owner]);
+}
+
+#[test]
+fn a_claim_begins_anew_when_the_lease_has_run_out_meanwhile() {
     let (table, mut desk) = (Table::new(ME), Desk::default());
     create(&table, id(1), B);
     let mut core = core(&table, &mut desk);
     core.claim(wish(true), NOW, &mut desk);
-    core.tick(NOW + TIMEOUT, &mut desk);
-    assert_eq!(desk.claims.iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [B, C]);
-    core.tick(NOW + TIMEOUT * 2, &mut desk);
+    let first = desk.claims[0].1;
+    pass(&mut core, &mut desk, 700, 700);
+    core.replied(B, [Reply::Answer(first, Answer::Promised(None))], after(701), &mut desk);
+    let (peer, second) = desk.claims[1];
+    assert!(peer == B && second != first, "what was answered before the pause counts for nothing");
+}
+
+#[test]
+fn an_owner_that_holds_a_lease_from_here_is_never_left_out() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), B);
+    let mut core = core(&table, &mut desk);
+    core.claim(wish(true), NOW, &mut desk);
+    core.link_down(B, &mut desk);
+    for ms in (20..=2_020).step_by(20) {
+        table.lease().grant(B, after(ms));
+        pass(&mut core, &mut desk, ms, ms);
+    }
+    assert_eq!(desk.claimed, [ClaimEnded::Contended]);
+    assert_eq!(tenure(&table), Some(Tenure::Held));
+}
+
+#[test]
+fn an_owner_whose_process_has_ended_is_not_waited_for() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), B);
+    let mut core = core(&table, &mut desk);
+    table.lease().grant(B, NOW);
+    core.claim(wish(true), NOW, &mut desk);
+    core.link_down(B, &mut desk);
+    core.gone(B, NOW, &mut desk);
+    let &[_, (C, ticket)] = &desk.claims[..] else { panic!("the others are asked, not {:?}", desk.claims) };
+    core.replied(C, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
     assert_eq!(desk.claimed, [ClaimEnded::Owner]);
+}
+
+#[test]
+fn a_member_without_a_link_is_asked_when_it_has_one() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), B);
+    let mut core = core(&table, &mut desk);
+    core.link_down(B, &mut desk);
+    core.claim(wish(true), NOW, &mut desk);
+    pass(&mut core, &mut desk, 20, 100);
+    assert_eq!((&desk.claims[..], &desk.claimed[..]), (&[][..], &[][..]), "who has no link is not passed over");
+    core.link_up(B, after(100), &mut desk);
+    assert_eq!(desk.claims.iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [B]);
+}
+
+#[test]
+fn an_owner_that_others_name_is_asked_itself_and_believed_when_it_has_handed_over() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = core(&table, &mut desk);
+    core.claim(wish(false), NOW, &mut desk);
+    let ticket = desk.claims[0].1;
+    core.replied(B, [Reply::Answer(ticket, Answer::Owned(C))], NOW, &mut desk);
+    let (peer, ticket) = desk.claims[2];
+    assert_eq!((peer, desk.claims.len(), desk.insisted), (C, 3, 0));
+    core.replied(C, [Reply::Answer(ticket, Answer::Unknown)], NOW, &mut desk);
+    assert_eq!((desk.claims[3..].to_vec(), desk.insisted), (vec![(B, ticket)], 1));
+}
+
+#[test]
+fn a_node_that_was_paused_asks_before_it_answers() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), ME);
+    let mut core = core(&table, &mut desk);
+    let root = ContextPath::root();
+    let standing = |now| table.peek(id(1), |slot| replica::standing(slot, &root, table.lease().term(now)));
+    assert_eq!(standing(NOW), replica::Standing::Owned);
+    let woken = after(700);
+    assert_eq!(standing(woken), replica::Standing::Held { owner: ME });
+    core.claim(wish(false), woken, &mut desk);
+    assert_eq!((desk.claims.len(), desk.claimed.len()), (0, 0), "it has no lease");
+    pass(&mut core, &mut desk, 700, 740);
+    let ticket = desk.claims[0].1;
+    let above = Epoch::first(ME).outranked_by(C);
+    core.replied(B, [Reply::Answer(ticket, Answer::Promised(None))], after(741), &mut desk);
+    core.replied(C, [Reply::Answer(ticket, Answer::Owned(C))], after(741), &mut desk);
+    assert_eq!(desk.claimed, [ClaimEnded::Elsewhere(C)]);
+    table.with(id(1), |slot| replica::yield_to(slot, above));
+    assert_eq!(standing(after(741)), replica::Standing::Held { owner: C });
 }
 
 #[test]
@@ -176,8 +291,8 @@ fn a_node_for_which_all_others_lag_asks_them_before_it_takes_a_session() {
     let mut core = core(&table, &mut desk);
     let stamp = Stamp { epoch: Epoch::first(ME), version: 1 };
     core.announce(&Update::Delta(Delta { id: id(9), stamp, changes: Vec::new() }), NOW, &mut desk);
-    let later = NOW + TIMEOUT;
-    core.tick(later, &mut desk);
+    pass(&mut core, &mut desk, 20, 1_000);
+    let later = after(1_000);
     assert!(!core.peer(B, later).in_sync && !core.peer(C, later).in_sync);
     core.claim(wish(false), later, &mut desk);
     assert_eq!((tenure(&table), &desk.claimed[..]), (Some(Tenure::Held), &[][..]));

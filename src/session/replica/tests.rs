@@ -6,6 +6,7 @@ const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
 const ID: SessionId = SessionId([7; 16]);
 const NOW: Moment = Moment(1_000_000);
+const TERM: Option<Term> = Some(Term(0));
 
 fn set(name: &str, value: i64) -> Vec<Change> {
     vec![Change::Set(name.into(), Value::encode(&value).unwrap())]
@@ -18,13 +19,13 @@ fn value(slot: &Option<Slot>, name: &str) -> Option<i64> {
 fn created(me: NodeId) -> (Option<Slot>, Update) {
     let (mut slot, context) = (None, ContextPath::root());
     let timeout = Some(Duration::from_secs(1_800));
-    let birth = Birth { id: ID, me, context: &context, reach: Reach::Cluster, timeout };
+    let birth = Birth { id: ID, me, term: Term(0), context: &context, reach: Reach::Cluster, timeout };
     let committed = create(&mut slot, &birth, &set("n", 1), NOW);
     (slot, committed.update)
 }
 
 fn committed(slot: &mut Option<Slot>, n: i64) -> Update {
-    commit(slot, ID, &set("n", n), NOW).unwrap().update
+    commit(slot, ID, &set("n", n), TERM, NOW).unwrap().update
 }
 
 fn request(slot: &mut Option<Slot>, me: NodeId, insist: bool) -> ClaimRequest {
@@ -45,7 +46,7 @@ fn a_holder_follows_its_owner_step_by_step() {
     assert_eq!(apply(&mut b, second, NOW), Applied::Applied);
     assert_eq!(apply(&mut b, third, NOW), Applied::Applied);
     assert_eq!(value(&b, "n"), Some(3));
-    assert_eq!(standing(&b, &ContextPath::root()), Standing::Held { owner: A });
+    assert_eq!(standing(&b, &ContextPath::root(), TERM), Standing::Held { owner: A });
 }
 
 #[test]
@@ -56,9 +57,9 @@ fn a_claim_takes_the_newest_copy_and_fences_the_old_owner() {
     let unseen = committed(&mut a, 2);
     let asked = request(&mut b, B, true);
     let Answer::Promised(Some(copy)) = promise(&mut a, &asked, |_| true, NOW) else { panic!("a hands over") };
-    assert_eq!(adopt(&mut b, asked.epoch, Some(copy), NOW), Adoption::Owner);
+    assert_eq!(adopt(&mut b, asked.epoch, Some(copy), Term(0), NOW), Adoption::Owner);
     assert_eq!(value(&b, "n"), Some(2));
-    assert_eq!(commit(&mut a, ID, &set("n", 9), NOW), Err(NotOwner));
+    assert_eq!(commit(&mut a, ID, &set("n", 9), TERM, NOW), Err(NotOwner));
     assert_eq!(apply(&mut b, unseen, NOW), Applied::Fenced(asked.epoch));
     assert!(matches!(committed(&mut b, 3), Update::Whole(_)), "an ownership begins with the whole session");
     assert!(matches!(committed(&mut b, 4), Update::Delta(_)));
@@ -98,8 +99,8 @@ fn of_two_claims_the_lower_one_is_refused_or_superseded() {
     assert_eq!(promise(&mut holder, &of_c, |_| true, NOW), Answer::Promised(None));
     assert_eq!(promise(&mut holder, &of_b, |_| true, NOW), Answer::Refused(of_c.epoch));
     assert_eq!(promise(&mut b, &of_c, |_| true, NOW), Answer::Promised(None));
-    assert_eq!(adopt(&mut b, of_b.epoch, None, NOW), Adoption::Superseded(of_c.epoch));
-    assert_eq!(adopt(&mut c, of_c.epoch, None, NOW), Adoption::Owner);
+    assert_eq!(adopt(&mut b, of_b.epoch, None, Term(0), NOW), Adoption::Superseded(of_c.epoch));
+    assert_eq!(adopt(&mut c, of_c.epoch, None, Term(0), NOW), Adoption::Owner);
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn a_claim_is_promised_by_a_member_that_knows_of_it_from_a_fence() {
     let mut b = None;
     apply(&mut b, birth, NOW);
     let asked = request(&mut b, B, true);
-    let late = commit(&mut a, ID, &set("n", 5), NOW).unwrap();
+    let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
     undo(&mut a, late.undo, asked.epoch);
     assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Promised(None));
 }
@@ -119,12 +120,12 @@ fn a_refused_commit_is_taken_back() {
     let mut b = None;
     apply(&mut b, birth, NOW);
     let asked = request(&mut b, B, true);
-    adopt(&mut b, asked.epoch, None, NOW);
-    let late = commit(&mut a, ID, &set("n", 5), NOW).unwrap();
+    adopt(&mut b, asked.epoch, None, Term(0), NOW);
+    let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
     let Applied::Fenced(promised) = apply(&mut b, late.update, NOW) else { panic!("the old owner is fenced") };
     undo(&mut a, late.undo, promised);
     assert_eq!(value(&a, "n"), Some(1));
-    assert_eq!(standing(&a, &ContextPath::root()), Standing::Held { owner: B });
+    assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Held { owner: B });
 }
 
 #[test]
@@ -132,9 +133,9 @@ fn taking_back_never_overwrites_something_newer() {
     let (mut a, birth) = created(A);
     let mut b = None;
     apply(&mut b, birth, NOW);
-    let late = commit(&mut a, ID, &set("n", 5), NOW).unwrap();
+    let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
     let asked = request(&mut b, B, true);
-    adopt(&mut b, asked.epoch, None, NOW);
+    adopt(&mut b, asked.epoch, None, Term(0), NOW);
     let newer = committed(&mut b, 6);
     assert_eq!(apply(&mut a, newer, NOW), Applied::Applied);
     undo(&mut a, late.undo, asked.epoch);
@@ -148,7 +149,7 @@ fn an_ended_session_stays_ended() {
     apply(&mut b, birth.clone(), NOW);
     apply(&mut c, birth.clone(), NOW);
     let late = committed(&mut a, 2);
-    let over = end(&mut a, ID, NOW).unwrap().update;
+    let over = end(&mut a, ID, TERM, NOW).unwrap().update;
     assert_eq!(apply(&mut b, over.clone(), NOW), Applied::Applied);
     assert_eq!(apply(&mut b, over, NOW), Applied::Duplicate);
     assert!(matches!(apply(&mut b, late, NOW), Applied::Ended(_)));
@@ -160,7 +161,7 @@ fn an_ended_session_stays_ended() {
 #[test]
 fn an_end_told_again_under_a_higher_claim_is_remembered_as_such() {
     let (mut a, _) = created(A);
-    let Update::End(first) = end(&mut a, ID, NOW).unwrap().update else { panic!("this is an end") };
+    let Update::End(first) = end(&mut a, ID, TERM, NOW).unwrap().update else { panic!("this is an end") };
     let again = End { stamp: Stamp { epoch: first.stamp.epoch.outranked_by(B), ..first.stamp }, ..first };
     assert_eq!(apply(&mut a, Update::End(again), NOW), Applied::Duplicate);
     assert_eq!(apply(&mut a, Update::End(first), NOW), Applied::Duplicate);
@@ -168,16 +169,30 @@ fn an_end_told_again_under_a_higher_claim_is_remembered_as_such() {
 }
 
 #[test]
-fn an_end_that_was_refused_is_forgotten() {
+fn an_end_is_forgotten_when_the_later_owner_refuses_it_and_not_before() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth.clone(), NOW);
+    let asked = request(&mut b, B, true);
+    adopt(&mut b, asked.epoch, None, Term(0), NOW);
+    let late = end(&mut a, ID, TERM, NOW).unwrap().update;
+    let Applied::Fenced(promised) = apply(&mut b, late.clone(), NOW) else { panic!("the session has gone on") };
+    retract(&mut a, birth.stamp(), promised, B);
+    retract(&mut a, late.stamp(), promised, NodeId(3));
+    assert!(matches!(promise(&mut a.clone(), &asked, |_| true, NOW), Answer::Ended(_)));
+    retract(&mut a, late.stamp(), promised, B);
+    assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown, "nobody hears of that end");
+}
+
+#[test]
+fn a_claimant_takes_the_end_of_the_session_it_asks_for() {
     let (mut a, birth) = created(A);
     let mut b = None;
     apply(&mut b, birth, NOW);
     let asked = request(&mut b, B, true);
-    adopt(&mut b, asked.epoch, None, NOW);
-    let late = end(&mut a, ID, NOW).unwrap().update;
-    let Applied::Fenced(promised) = apply(&mut b, late, NOW) else { panic!("the session has gone on") };
-    retract(&mut a, promised);
-    assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown, "nobody hears of that end");
+    let over = end(&mut a, ID, TERM, NOW).unwrap().update;
+    assert_eq!(apply(&mut b, over, NOW), Applied::Applied, "refused, it would be forgotten by the one who tells");
+    assert_eq!(adopt(&mut b, asked.epoch, None, Term(0), NOW), Adoption::Nothing);
 }
 
 #[test]
@@ -191,7 +206,7 @@ fn a_session_of_another_webapp_is_not_given_away() {
         insist: true,
     };
     assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown);
-    assert_eq!(standing(&a, &asked.context), Standing::OtherWebapp);
+    assert_eq!(standing(&a, &asked.context, TERM), Standing::OtherWebapp);
 }
 
 #[test]
@@ -208,17 +223,20 @@ fn reading_is_told_once_in_a_tenth_of_the_timeout() {
 fn a_session_whose_time_is_over_is_not_answered_any_more() {
     let (mut a, _) = created(A);
     let almost = NOW + Duration::from_millis(1_799_999);
-    assert_eq!(visit(&mut a.clone(), ID, almost), Visited::Tell);
-    assert!(matches!(visit(&mut a, ID, NOW + Duration::from_secs(1_800)), Visited::Over(Some(Update::End(_)))));
-    assert_eq!(standing(&a, &ContextPath::root()), Standing::Ended);
+    assert_eq!(visit(&mut a.clone(), ID, TERM, almost), Visited::Tell);
+    assert!(matches!(
+        visit(&mut a, ID, TERM, NOW + Duration::from_secs(1_800)),
+        Visited::Over(Some(Update::End(_)))
+    ));
+    assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Ended);
 }
 
 #[test]
 fn a_request_that_has_begun_keeps_its_session_alive() {
     let (mut a, _) = created(A);
-    visit(&mut a, ID, NOW + Duration::from_secs(1_799));
-    assert_eq!(expire(&mut a, ID, NOW + Duration::from_secs(1_801)), Expiry::Runs);
-    assert!(commit(&mut a, ID, &set("n", 2), NOW + Duration::from_secs(1_801)).is_ok());
+    visit(&mut a, ID, TERM, NOW + Duration::from_secs(1_799));
+    assert_eq!(expire(&mut a, ID, TERM, NOW + Duration::from_secs(1_801)), Expiry::Runs);
+    assert!(commit(&mut a, ID, &set("n", 2), TERM, NOW + Duration::from_secs(1_801)).is_ok());
 }
 
 #[test]
@@ -229,6 +247,33 @@ fn a_session_does_not_run_out_early_because_its_owner_died() {
     // The owner answered readers for almost a tenth of the timeout and had no reason to tell.
     let now = NOW + Duration::from_secs(1_900);
     let asked = request(&mut b, B, true);
-    adopt(&mut b, asked.epoch, None, now);
-    assert_eq!(visit(&mut b, ID, now), Visited::Tell);
+    adopt(&mut b, asked.epoch, None, Term(0), now);
+    assert_eq!(visit(&mut b, ID, TERM, now), Visited::Tell);
+}
+
+#[test]
+fn an_owner_whose_lease_has_run_out_claims_before_it_answers_or_changes_anything() {
+    let (mut a, _) = created(A);
+    let root = ContextPath::root();
+    let later = NOW + Duration::from_secs(9_000);
+    for term in [None, Some(Term(1))] {
+        assert_eq!(standing(&a, &root, term), Standing::Held { owner: A });
+        assert_eq!(commit(&mut a, ID, &set("n", 2), term, NOW), Err(NotOwner));
+        assert_eq!(end(&mut a, ID, term, NOW), Err(NotOwner));
+        assert_eq!(expire(&mut a, ID, term, later), Expiry::Runs);
+    }
+    let Intent { epoch, .. } = intent(&a, A, None);
+    claim(&mut a, epoch).unwrap();
+    adopt(&mut a, epoch, None, Term(1), NOW);
+    assert_eq!((standing(&a, &root, Some(Term(1))), value(&a, "n")), (Standing::Owned, Some(1)));
+    assert_eq!(standing(&a, &root, TERM), Standing::Held { owner: A });
+}
+
+#[test]
+fn a_session_that_stays_on_its_node_needs_no_lease() {
+    let (mut slot, context) = (None, ContextPath::root());
+    let birth = Birth { id: ID, me: A, term: Term(0), context: &context, reach: Reach::Node, timeout: None };
+    create(&mut slot, &birth, &[], NOW);
+    assert_eq!(standing(&slot, &context, None), Standing::Owned);
+    assert!(commit(&mut slot, ID, &set("n", 2), None, NOW).is_ok());
 }

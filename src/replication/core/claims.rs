@@ -1,0 +1,270 @@
+//! Claims on their way: who is asked, who is waited for, and what becomes of the answers.
+//!
+//! ```text
+//!   no lease: parked ─► owner asked ─► everyone asked ─► adopted
+//!                          │                │
+//!                          └─ serves: elsewhere    outranked, lease ran out, another owner named: once more
+//! ```
+//!
+//! A member that gives no answer is left out only when it cannot act as the owner any more. All tries of a claim
+//! together end in bounded time.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::{ClaimEnded, ClaimId, Core, Port, Queued, Serves, Wish, whole};
+use crate::{
+    limits,
+    names::{NodeId, SessionId},
+    replication::{
+        frame::{Request, Ticket},
+        ledger::Ledger,
+    },
+    session::{
+        Slots,
+        claim::{Claim, Outcome},
+        delta::{ClaimRequest, Whole},
+        lease::Term,
+        replica::{self, Adoption, Intent, Slot},
+        stamp::{Epoch, Stamp},
+    },
+    time::Moment,
+};
+
+/// A claim on its way, however often it is tried.
+#[derive(Debug)]
+pub(super) struct Errand {
+    pub(super) for_whom: ClaimId,
+    pub(super) wish: Wish,
+    pub(super) tries: usize,
+    /// An epoch that refused an earlier try.
+    pub(super) above: Option<Epoch>,
+    /// Who is the owner, as others said.
+    pub(super) owner: Option<NodeId>,
+    /// When it has failed.
+    pub(super) end: Moment,
+}
+
+/// One try of a claim.
+#[derive(Debug)]
+pub(super) struct Asking {
+    errand: Errand,
+    pub(super) claim: Claim,
+    intent: Intent,
+    /// In which it began.
+    term: Term,
+    round: Round,
+    /// The newest commit that was held here or came with an earlier round.
+    have: Option<Stamp>,
+    /// Who is waited for and could not be asked yet: no link, or no room.
+    pub(super) unasked: SmallVec<[NodeId; 4]>,
+    /// Until when those are waited for who might answer.
+    deadline: Moment,
+}
+
+/// Whom a claim has asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    /// The owner alone. Its running request commits before it hands over; were the others asked at the same time, or did
+    /// this node claim already, they would refuse that commit, and perhaps not all of them.
+    Owner(NodeId),
+    /// All other members as well.
+    Everyone,
+}
+
+impl<S: Slots> Core<S> {
+    /// How long an answer is waited for: a member that does not give one in that time is not awake, or has no lease.
+    pub(super) fn claim_patience(&self) -> Duration {
+        self.config.claim_timeout.max(self.grant_span())
+    }
+
+    /// How long a member may act on a lease, with a margin for clocks that do not run alike.
+    fn grant_span(&self) -> Duration {
+        self.config.lease * 13 / 12
+    }
+
+    pub(super) fn ask(&mut self, errand: Errand, now: Moment, port: &mut impl Port) {
+        if errand.end <= now || errand.tries > limits::CLAIM_TRIES {
+            return port.claimed(errand.for_whom, ClaimEnded::Contended);
+        }
+        // Read before anybody is asked: what they say counts only as long as this term holds.
+        let Some(term) = self.slots.lease().term(now) else {
+            return self.parked.push(errand);
+        };
+        let (me, id, above) = (self.slots.me(), errand.wish.id, errand.above);
+        let intent = self.slots.with(id, |slot| replica::intent(slot, me, above));
+        self.next_ticket = self.next_ticket.wrapping_add(1);
+        let owner = errand.owner.or(above.or(intent.before).map(|epoch| epoch.node));
+        let owner = owner.filter(|owner| self.may_answer(*owner, now));
+        let round = match owner {
+            Some(owner) => Round::Owner(owner),
+            None => {
+                // Never refused: the epoch was made to outrank what is promised here, a moment ago.
+                let _ = self.slots.with(id, |slot| replica::claim(slot, intent.epoch));
+                Round::Everyone
+            }
+        };
+        let (claim, have, unasked, deadline) = (Claim::new(intent.epoch, []), intent.have, SmallVec::new(), now);
+        let asking = Asking { errand, claim, intent, term, round, have, unasked, deadline };
+        self.ask_round(self.next_ticket, asking, None, now, port);
+    }
+
+    /// Asks whom this round is about; `before` is whom the round before has asked, and what that brought.
+    fn ask_round(
+        &mut self,
+        ticket: Ticket,
+        mut asking: Asking,
+        before: Option<(NodeId, Option<Whole>)>,
+        now: Moment,
+        port: &mut impl Port,
+    ) {
+        let (but, newest) = before.map_or((None, None), |(but, newest)| (Some(but), newest));
+        asking.have = asking.have.max(newest.as_ref().map(|newest| newest.stamp));
+        let wanted = |peer: &NodeId| match asking.round {
+            Round::Owner(owner) => *peer == owner,
+            Round::Everyone => Some(*peer) != but,
+        };
+        let (silent, waited_for): (Vec<NodeId>, Vec<NodeId>) =
+            self.nodes.keys().copied().filter(wanted).partition(|peer| self.leaves_out(*peer, None, now));
+        asking.claim = Claim::new(asking.intent.epoch, waited_for.iter().copied()).with_copy(newest);
+        asking.deadline = now + self.claim_patience();
+        // Those who are not waited for are told all the same, that they refuse an owner whom this claim outranks.
+        asking.unasked = silent.into_iter().chain(waited_for).collect();
+        ask_unasked((&ticket, &mut asking), &self.ledger, port);
+        let outcome = asking.claim.outcome();
+        self.claims.insert(ticket, asking);
+        self.claim_ended(ticket, outcome, now, port);
+    }
+
+    fn may_answer(&self, member: NodeId, now: Moment) -> bool {
+        self.nodes.contains_key(&member) && !self.leaves_out(member, None, now)
+    }
+
+    /// Whether a claim does without a member's answer: its process has ended; or it may not act as an owner, because no
+    /// lease that was granted here holds, and it is known to be silent, not a member any more, or late.
+    fn leaves_out(&self, member: NodeId, deadline: Option<Moment>, now: Moment) -> bool {
+        let lease = self.slots.lease();
+        let is_late = || deadline.is_some_and(|deadline| deadline <= now);
+        self.gone.contains(&member)
+            || !lease.is_granted(member, self.grant_span(), now)
+                && (lease.is_silent(member) || !self.nodes.contains_key(&member) || is_late())
+    }
+
+    pub(super) fn tick_claims(&mut self, now: Moment, port: &mut impl Port) {
+        for errand in std::mem::take(&mut self.parked) {
+            self.ask(errand, now, port);
+        }
+        for ticket in self.tickets() {
+            self.tick_claim(ticket, now, port);
+        }
+    }
+
+    fn tick_claim(&mut self, ticket: Ticket, now: Moment, port: &mut impl Port) {
+        let Some(asking) = self.claims.get(&ticket) else { return };
+        let left_out = asking.claim.waiting().iter().copied();
+        let left_out: Vec<NodeId> =
+            left_out.filter(|member| self.leaves_out(*member, Some(asking.deadline), now)).collect();
+        let Some(asking) = self.claims.get_mut(&ticket) else { return };
+        let outcome = left_out.into_iter().fold(None, |ended, member| ended.or(asking.claim.lost(member)));
+        match outcome {
+            None if asking.errand.end <= now => self.give_up(ticket, port),
+            None => ask_unasked((&ticket, asking), &self.ledger, port),
+            ended => self.claim_ended(ticket, ended, now, port),
+        }
+    }
+
+    /// Somebody who may act as the owner does not answer.
+    fn give_up(&mut self, ticket: Ticket, port: &mut impl Port) {
+        let Some(Asking { errand, intent, .. }) = self.claims.remove(&ticket) else { return };
+        self.slots.with(errand.wish.id, |slot| replica::withdraw(slot, &intent));
+        port.claimed(errand.for_whom, ClaimEnded::Contended);
+    }
+
+    pub(super) fn claim_ended(&mut self, ticket: Ticket, outcome: Option<Outcome>, now: Moment, port: &mut impl Port) {
+        let Some(outcome) = outcome else { return };
+        let Some(mut asking) = self.claims.remove(&ticket) else { return };
+        let id = asking.errand.wish.id;
+        let ended = match outcome {
+            Outcome::Take(_) if self.slots.lease().term(now) != Some(asking.term) => {
+                let tries = asking.errand.tries + 1;
+                return self.ask(Errand { tries, above: None, ..asking.errand }, now, port);
+            }
+            Outcome::Take(newest) if let Round::Owner(owner) = asking.round => {
+                if let Err(above) = self.slots.with(id, |slot| replica::claim(slot, asking.intent.epoch)) {
+                    return self.ask_again(asking.errand, above, now, port);
+                }
+                asking.round = Round::Everyone;
+                // It has handed over, or is not there any more, whatever the others believe.
+                asking.errand.wish.insist = true;
+                return self.ask_round(ticket, asking, Some((owner, newest)), now, port);
+            }
+            Outcome::Ended(stamp) => {
+                self.end_everywhere(id, stamp, now, port);
+                ClaimEnded::Nothing
+            }
+            Outcome::Stay(owner) => {
+                self.slots.with(id, |slot| replica::withdraw(slot, &asking.intent));
+                ClaimEnded::Elsewhere(owner)
+            }
+            Outcome::Hearsay(owner) => {
+                self.slots.with(id, |slot| replica::withdraw(slot, &asking.intent));
+                let Errand { mut wish, tries, .. } = asking.errand;
+                wish.insist |= !self.may_answer(owner, now);
+                let errand = Errand { wish, tries: tries + 1, above: None, owner: Some(owner), ..asking.errand };
+                return self.ask(errand, now, port);
+            }
+            Outcome::Refused(above) => return self.ask_again(asking.errand, above, now, port),
+            Outcome::Take(newest) => {
+                let (epoch, term) = (asking.intent.epoch, asking.term);
+                match self.slots.with(id, |slot| replica::adopt(slot, epoch, newest, term, now)) {
+                    Adoption::Owner => {
+                        self.tell_stragglers(id, now, port);
+                        ClaimEnded::Owner
+                    }
+                    Adoption::Nothing => ClaimEnded::Nothing,
+                    Adoption::Superseded(above) => return self.ask_again(asking.errand, above, now, port),
+                }
+            }
+        };
+        port.claimed(asking.errand.for_whom, ended);
+    }
+
+    /// The last owner's latest commits may still be on their way to some, who refuse them from now on. With a single other
+    /// node there is nobody whom this node or that one does not know to hold what it holds.
+    fn tell_stragglers(&mut self, id: SessionId, now: Moment, port: &mut impl Port) {
+        if self.nodes.len() > 1
+            && let Some(update) = self.slots.with(id, |slot| whole(slot, id, now))
+        {
+            self.announce(&update, now, port);
+        }
+    }
+
+    fn ask_again(&mut self, errand: Errand, above: Epoch, now: Moment, port: &mut impl Port) {
+        if errand.tries >= limits::CLAIM_TRIES || errand.end <= now {
+            self.slots.with(errand.wish.id, |slot| replica::yield_to(slot, above));
+            port.claimed(errand.for_whom, ClaimEnded::Contended);
+        } else {
+            self.ask(Errand { tries: errand.tries + 1, above: Some(above), ..errand }, now, port);
+        }
+    }
+
+    /// The owner as this node knows it, if it has a link, serves, and is not this node.
+    pub(super) fn serving_owner(&self, id: SessionId) -> Option<NodeId> {
+        let owner = self.slots.with(id, |slot| Slot::live(slot).map(|record| record.promised().node))?;
+        let serves = self.nodes.get(&owner) == Some(&Serves::Yes);
+        (serves && self.ledger.is_in_sync(owner)).then_some(owner)
+    }
+}
+
+/// Asks those who could not be asked before and now have a link and room.
+pub(super) fn ask_unasked((ticket, asking): (&Ticket, &mut Asking), ledger: &Ledger, port: &mut impl Port) {
+    if asking.unasked.is_empty() {
+        return;
+    }
+    let Wish { id, ref context, insist } = asking.errand.wish;
+    let request = ClaimRequest { id, epoch: asking.intent.epoch, context: context.clone(), have: asking.have, insist };
+    let message = Request::Claim(*ticket, request);
+    let is_linked = |peer| ledger.peers().any(|linked| linked == peer);
+    asking.unasked.retain(|peer| !(is_linked(*peer) && port.send(*peer, &message) == Queued::Yes));
+}
