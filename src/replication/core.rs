@@ -269,13 +269,8 @@ impl<S: Slots> Core<S> {
     pub fn claim(&mut self, wish: Wish, now: Moment, port: &mut impl Port) -> ClaimId {
         self.next_claim += 1;
         let for_whom = ClaimId(self.next_claim);
-        match self.serving_owner(wish.id).filter(|_| !wish.insist) {
-            Some(owner) => port.claimed(for_whom, ClaimEnded::Elsewhere(owner)),
-            None => {
-                let end = now + self.claim_patience() * 2;
-                self.ask(Errand { for_whom, wish, tries: 1, above: None, owner: None, end }, now, port);
-            }
-        }
+        let end = now + self.claim_patience() * 2;
+        self.ask(Errand { for_whom, wish, tries: 1, above: None, owner: None, end }, now, port);
         for_whom
     }
 

@@ -40,8 +40,10 @@ pub type Sequence = u64;
 /// Whether a peer is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
-    /// It is.
+    /// It is, and has been for all that it owes.
     InSync,
+    /// It is again, and still owes some of what left without it.
+    CatchingUp,
     /// It did not answer in time and is not waited for until it has caught up, as Kafka treats replicas.
     Lagging,
 }
@@ -96,9 +98,10 @@ pub enum Remedy {
 struct Account {
     sync: Sync,
     sent: Sequence,
-    /// A lagging peer has caught up when it holds this: all that had been sent when it fell back. Were it everything
-    /// ever sent, a peer would not come back as long as there is any load.
-    caught_up_at: Sequence,
+    /// The next step of catching up is done when nothing up to this number is owed: all that had been sent when the peer
+    /// fell back; then all that was sent until it was waited for again. Were it one step with all that is ever sent, a
+    /// peer would not come back as long as there is any load.
+    owes_up_to: Sequence,
     pending: VecDeque<Entry>,
 }
 
@@ -127,7 +130,7 @@ impl Ledger {
 
     /// A link is up: numbers start anew.
     pub fn link_up(&mut self, peer: NodeId) {
-        self.peers.insert(peer, Account { sync: Sync::InSync, sent: 0, caught_up_at: 0, pending: VecDeque::new() });
+        self.peers.insert(peer, Account { sync: Sync::InSync, sent: 0, owes_up_to: 0, pending: VecDeque::new() });
     }
 
     /// A link is down: nobody waits for that peer any more.
@@ -141,12 +144,7 @@ impl Ledger {
         self.peers.keys().copied()
     }
 
-    /// The peers that are waited for.
-    pub fn in_sync(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.peers.iter().filter(|(_, account)| account.sync == Sync::InSync).map(|(peer, _)| *peer)
-    }
-
-    /// Whether a peer has a link and is waited for.
+    /// Whether a peer has a link and holds all that was answered without it.
     pub fn is_in_sync(&self, peer: NodeId) -> bool {
         self.peers.get(&peer).is_some_and(|account| account.sync == Sync::InSync)
     }
@@ -176,7 +174,7 @@ impl Ledger {
         account.sent += 1;
         let (sequence, id, stamp) = (account.sent, update.id(), update.stamp());
         account.pending.push_back(Entry { sequence, id, stamp, wait, at: now, refused: false });
-        let waited_for = account.sync == Sync::InSync;
+        let waited_for = account.sync != Sync::Lagging;
         if let Some(wait) = wait.and_then(|wait| self.waits.get_mut(&wait)).filter(|_| waited_for)
             && !wait.outstanding.contains(&peer)
         {
@@ -210,21 +208,25 @@ impl Ledger {
         while account.pending.front().is_some_and(|entry| entry.sequence <= sequence) {
             held.extend(account.pending.pop_front().filter(|entry| !entry.refused).and_then(|entry| entry.wait));
         }
-        if account.pending.front().is_none_or(|entry| entry.sequence > account.caught_up_at) {
-            account.sync = Sync::InSync;
-        }
+        account.catch_up();
         held.into_iter().filter_map(|wait| self.held(wait, peer)).collect()
     }
 
     /// A peer could not take one update. It says so before it acknowledges that number.
     pub fn objected(&mut self, peer: NodeId, sequence: Sequence, objection: Objection) -> Remedy {
-        let entry = self.peers.get_mut(&peer).and_then(|account| account.entry(sequence));
-        let Some(entry) = entry.filter(|entry| !entry.refused) else { return Remedy::None };
+        let Some(account) = self.peers.get_mut(&peer) else { return Remedy::None };
+        let whole_will_be = account.sent + 1;
+        let Some(entry) = account.entry(sequence).filter(|entry| !entry.refused) else { return Remedy::None };
         entry.refused = true;
         let (id, stamp, was_waited_for) = (entry.id, entry.stamp, entry.wait.is_some());
         let wait = entry.wait.filter(|wait| self.waits.contains_key(wait));
         let verdict = match objection {
-            Objection::Gap => return Remedy::SendWhole(id, wait),
+            Objection::Gap => {
+                if sequence <= account.owes_up_to {
+                    account.owes_up_to = whole_will_be;
+                }
+                return Remedy::SendWhole(id, wait);
+            }
             Objection::Fenced(epoch) => Verdict::Fenced(epoch),
             Objection::Ended(stamp) => Verdict::Ended(stamp),
         };
@@ -245,7 +247,7 @@ impl Ledger {
         let lagging: Vec<NodeId> = self
             .peers
             .iter_mut()
-            .filter(|(_, account)| account.sync == Sync::InSync && late(account))
+            .filter(|(_, account)| account.sync != Sync::Lagging && late(account))
             .map(|(peer, account)| {
                 account.fall_back();
                 *peer
@@ -303,7 +305,18 @@ impl Account {
 
     fn fall_back(&mut self) {
         self.sync = Sync::Lagging;
-        self.caught_up_at = self.sent;
+        self.owes_up_to = self.sent;
+    }
+
+    fn catch_up(&mut self) {
+        let holds = |account: &Self| account.pending.front().is_none_or(|entry| entry.sequence > account.owes_up_to);
+        if self.sync == Sync::Lagging && holds(self) {
+            self.sync = Sync::CatchingUp;
+            self.owes_up_to = self.sent;
+        }
+        if self.sync == Sync::CatchingUp && holds(self) {
+            self.sync = Sync::InSync;
+        }
     }
 }
 
@@ -401,9 +414,38 @@ mod tests {
         assert_eq!(ledger.acked(B, 2), [held(second, 2)], "nobody waits for a lagging peer");
         assert_eq!(ledger.acked(C, 0), []);
         assert!(!ledger.is_in_sync(C), "it still owes what it fell back with");
-        ledger.acked(C, 1);
+        assert_eq!(ledger.acked(C, 1), []);
+        assert!(!ledger.is_in_sync(C), "it lacks what was answered without it");
+        let (third, _) = commit(&mut ledger, START + Duration::from_secs(1));
+        assert_eq!(ledger.acked(B, 3), [], "but from now on it is waited for");
+        assert_eq!(ledger.acked(C, 2), []);
         assert!(ledger.is_in_sync(C) && ledger.in_flight(C) == 1, "under load there is always something under way");
-        assert_eq!(ledger.tick(START + Duration::from_secs(2)), [(C, vec![])], "it is as slow as before");
+        assert_eq!(ledger.tick(START + Duration::from_secs(2)), [(C, vec![held(third, 2)])], "it is as slow as before");
+    }
+
+    #[test]
+    fn a_lagging_peer_is_not_in_sync_before_its_gaps_are_mended() {
+        let mut ledger = Ledger::new(Ack::One, Duration::from_secs(1));
+        ledger.link_up(B);
+        commit(&mut ledger, START);
+        ledger.tick(START + Duration::from_secs(1));
+        assert_eq!(ledger.objected(B, 1, Objection::Gap), Remedy::SendWhole(ID, None));
+        ledger.sent(B, &update(), None, START + Duration::from_secs(1));
+        ledger.acked(B, 1);
+        assert!(!ledger.is_in_sync(B), "what it refused it does not hold");
+        ledger.acked(B, 2);
+        assert!(ledger.is_in_sync(B));
+    }
+
+    #[test]
+    fn a_gap_of_a_forgotten_session_keeps_no_peer_out_of_sync() {
+        let mut ledger = Ledger::new(Ack::One, Duration::from_secs(1));
+        ledger.link_up(B);
+        commit(&mut ledger, START);
+        ledger.tick(START + Duration::from_secs(1));
+        assert_eq!(ledger.objected(B, 1, Objection::Gap), Remedy::SendWhole(ID, None));
+        ledger.acked(B, 1);
+        assert!(ledger.is_in_sync(B), "there is nothing to tell of it");
     }
 
     #[test]

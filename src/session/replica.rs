@@ -430,10 +430,12 @@ pub fn undo(slot: &mut Option<Slot>, undo: Undo, promised: Epoch) {
         Some(Slot::Ended(tombstone)) => Some(tombstone.stamp),
         None => None,
     };
+    // What was promised since then stays promised.
+    let since = Slot::live(slot).map(|record| record.promised);
     if current == Some(undo.stamp) {
         *slot = undo.before;
     }
-    yield_to(slot, promised);
+    yield_to(slot, since.map_or(promised, |since| since.max(promised)));
 }
 
 /// Learns that another node has a higher claim.
@@ -520,8 +522,6 @@ fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
             tombstone.stamp = tombstone.stamp.max(end.stamp);
             Applied::Duplicate
         }
-        // A claim that has not ended yet outranks nothing that was done: it is about to hear of this end.
-        Some(Slot::Live(record)) if record.tenure == Tenure::Claiming && record.stamp < end.stamp => Applied::Applied,
         Some(Slot::Live(record)) if end.stamp.epoch < record.promised => Applied::Fenced(record.promised),
         Some(Slot::Live(_)) => Applied::Applied,
     };
@@ -544,7 +544,8 @@ pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
     Intent { epoch, have: Some(record.stamp), before: Some(before) }
 }
 
-/// Begins a claim: nobody of a lower epoch is listened to from here on.
+/// Begins a claim. Until it is adopted it outranks nobody here: an owner that keeps its session must not have been
+/// refused meanwhile, and what this node takes from it in that time goes with the session.
 ///
 /// # Errors
 /// A higher epoch that was promised to another node since the claim was intended.
@@ -553,7 +554,6 @@ pub fn claim(slot: &mut Option<Slot>, epoch: Epoch) -> Result<(), Epoch> {
     if record.promised > epoch {
         return Err(record.promised);
     }
-    record.promised = epoch;
     record.tenure = Tenure::Claiming;
     Ok(())
 }
@@ -615,10 +615,8 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, newest: Option<Whole>, term:
 }
 
 /// Takes a claim back because the owner serves: this node follows it as before.
-pub fn withdraw(slot: &mut Option<Slot>, intent: &Intent) {
-    let claimed = Slot::live_mut(slot).filter(|record| record.promised == intent.epoch);
-    if let (Some(record), Some(before)) = (claimed, intent.before) {
-        record.promised = before;
+pub fn withdraw(slot: &mut Option<Slot>) {
+    if let Some(record) = Slot::live_mut(slot).filter(|record| record.tenure == Tenure::Claiming) {
         record.tenure = Tenure::Held;
     }
 }

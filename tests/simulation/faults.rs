@@ -18,10 +18,6 @@ const LONGEST_CALL_US: u64 = 6_000_000;
 /// Bytes by which a queue may pass its bound: the message that filled it.
 const ONE_MESSAGE: usize = 1_024;
 
-/// After a fault that only delays: writes that nobody waited for have arrived, and a whole session for a gap in them.
-/// Until then they are held by one node, and the next fault may be the end of that one.
-const ARRIVAL_US: u64 = 600_000;
-
 /// How long nothing is asked before the nodes are compared.
 const SETTLE_US: u64 = 1_500_000;
 
@@ -175,9 +171,6 @@ impl Cluster {
         self.plan.log.push(format!("{fault:?} of machine {machine} at {now_us} us for {long_us} us"));
         story::tell_all(self.plan.log.last());
         self.plan.busy_until_us = now_us + long_us;
-        if matches!(fault, Pause | Stall | Slow) {
-            self.plan.busy_until_us += ARRIVAL_US;
-        }
         self.plan.is_split = fault == Stall;
         self.plan.maintenance_since_us = (fault == Drain).then_some(now_us);
         match fault {

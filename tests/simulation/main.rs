@@ -28,12 +28,24 @@ mod story;
 mod wire;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use cluster::{Cluster, Report};
 
 /// Seeds of a run that nobody asked for more of: about 20 s in a development build on one core.
 const DEFAULT_SEEDS: u64 = 250;
+
+/// A run ends after so many violations: the first ones tell enough.
+const MOST_VIOLATIONS: usize = 20;
+
+/// A long run says how far it is each time it has come so many seeds further.
+const PROGRESS_SEEDS: u64 = 10_000;
 
 /// A deliberate fault is noticed within so many seeds, or the checker is blind to it.
 const CANARY_SEEDS: u64 = 600;
@@ -83,6 +95,73 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
 
+/// A run over many seeds, by several threads.
+#[derive(Clone)]
+struct Run {
+    next: Arc<AtomicU64>,
+    last: u64,
+    threads: usize,
+    tally: Arc<Mutex<Tally>>,
+}
+
+/// What a run has come to.
+#[derive(Clone, Default)]
+struct Tally {
+    seeds: u64,
+    steps: u64,
+    protected: usize,
+    violations: Vec<String>,
+}
+
+impl Run {
+    fn of_settings() -> Self {
+        let (first, last) = match setting("TASUKI_SEED") {
+            Some(seed) => (seed, seed),
+            None => {
+                let first = setting("TASUKI_FIRST").unwrap_or(1);
+                (first, first - 1 + setting("TASUKI_SEEDS").unwrap_or(DEFAULT_SEEDS))
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+        Self { next: Arc::new(first.into()), last, threads, tally: Arc::default() }
+    }
+
+    /// Takes seed after seed, until none is left or enough violations were found.
+    fn work(&self) {
+        loop {
+            let seed = self.next.fetch_add(1, Ordering::Relaxed);
+            if seed > self.last {
+                return;
+            }
+            let result = simulate(seed, None);
+            let mut tally = self.tally.lock().expect("nobody panics while holding it");
+            tally.note(result);
+            if tally.violations.len() >= MOST_VIOLATIONS {
+                return;
+            }
+        }
+    }
+}
+
+impl Tally {
+    fn note(&mut self, result: Result<Report, String>) {
+        self.seeds += 1;
+        match result {
+            Ok(report) => {
+                self.steps += report.steps;
+                self.protected += report.protected;
+            }
+            Err(what) => {
+                println!("{what}");
+                self.violations.push(what);
+            }
+        }
+        if self.seeds.is_multiple_of(PROGRESS_SEEDS) {
+            println!("{} seeds, {} violations", self.seeds, self.violations.len());
+        }
+    }
+}
+
 fn is_caught(canary: Canary) {
     let violation = (1..=CANARY_SEEDS).find_map(|seed| simulate(seed, Some(canary)).err());
     let what = violation.unwrap_or_else(|| panic!("{canary:?} was not noticed in {CANARY_SEEDS} seeds"));
@@ -91,17 +170,17 @@ fn is_caught(canary: Canary) {
 
 #[test]
 fn no_promise_is_broken_under_any_seed() {
-    let (first, last) = match setting("TASUKI_SEED") {
-        Some(seed) => (seed, seed),
-        None => (1, setting("TASUKI_SEEDS").unwrap_or(DEFAULT_SEEDS)),
-    };
-    let (mut steps, mut protected) = (0, 0);
-    for seed in first..=last {
-        let report = simulate(seed, None).unwrap_or_else(|what| panic!("{what}"));
-        steps += report.steps;
-        protected += report.protected;
+    let run = Run::of_settings();
+    let began = std::time::Instant::now();
+    let threads: Vec<_> =
+        (0..run.threads).map(|_| run.clone()).map(|run| std::thread::spawn(move || run.work())).collect();
+    for thread in threads {
+        thread.join().expect("a violation is a value, not a panic");
     }
-    println!("{} seeds, {steps} steps, {protected} protected writes", last - first + 1);
+    let Tally { seeds, steps, protected, violations } = run.tally.lock().expect("nobody panics").clone();
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{seeds} seeds, {steps} steps, {protected} protected writes, {:.0} seeds/s", seeds as f64 / seconds);
+    assert!(violations.is_empty(), "{} violations, the first: {}", violations.len(), violations[0]);
     assert!(protected > 0, "a run without a protected write proves nothing");
 }
 

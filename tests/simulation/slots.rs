@@ -7,7 +7,7 @@ use tasuki::{
     session::{
         Slots,
         lease::Lease,
-        replica::{Slot, Tenure},
+        replica::Slot,
         stamp::{Epoch, Stamp},
     },
 };
@@ -23,11 +23,11 @@ pub(crate) struct SimSlots {
     stepped_back: Rc<RefCell<Option<String>>>,
 }
 
-/// How far a slot has come. Versions and promises only grow, but for a claim that is withdrawn; an end is final.
+/// How far a slot has come. Versions and promises only grow; an end is final.
 #[derive(Clone, Copy, Debug)]
 enum Rank {
     Nothing,
-    Live(Stamp, Epoch, Tenure),
+    Live(Stamp, Epoch),
     Ended,
 }
 
@@ -96,7 +96,7 @@ impl Rank {
     fn of(slot: &Option<Slot>) -> Self {
         match slot {
             None => Self::Nothing,
-            Some(Slot::Live(record)) => Self::Live(record.stamp(), record.promised(), record.tenure()),
+            Some(Slot::Live(record)) => Self::Live(record.stamp(), record.promised()),
             Some(Slot::Ended(_)) => Self::Ended,
         }
     }
@@ -104,9 +104,8 @@ impl Rank {
     fn is_behind(self, next: Self) -> bool {
         match (self, next) {
             (Self::Nothing, _) | (Self::Live(..), Self::Ended) | (Self::Ended, Self::Ended) => true,
-            (Self::Live(stamp, promised, tenure), Self::Live(next_stamp, next_promised, _)) => {
-                let withdrawn = tenure == Tenure::Claiming;
-                stamp <= next_stamp && (promised <= next_promised || withdrawn)
+            (Self::Live(stamp, promised), Self::Live(next_stamp, next_promised)) => {
+                stamp <= next_stamp && promised <= next_promised
             }
             // A refused end is forgotten.
             (Self::Ended, Self::Nothing) => true,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{ClaimEnded, ClaimId, Core, Port, Queued, Serves, Wish, whole};
+use super::{ClaimEnded, ClaimId, Core, Port, Queued, Wish, whole};
 use crate::{
     limits,
     names::{NodeId, SessionId},
@@ -26,7 +26,7 @@ use crate::{
         claim::{Claim, Outcome},
         delta::{ClaimRequest, Whole},
         lease::Term,
-        replica::{self, Adoption, Intent, Slot},
+        replica::{self, Adoption, Intent},
         stamp::{Epoch, Stamp},
     },
     time::Moment,
@@ -176,8 +176,8 @@ impl<S: Slots> Core<S> {
 
     /// Somebody who may act as the owner does not answer.
     fn give_up(&mut self, ticket: Ticket, port: &mut impl Port) {
-        let Some(Asking { errand, intent, .. }) = self.claims.remove(&ticket) else { return };
-        self.slots.with(errand.wish.id, |slot| replica::withdraw(slot, &intent));
+        let Some(Asking { errand, .. }) = self.claims.remove(&ticket) else { return };
+        self.slots.with(errand.wish.id, replica::withdraw);
         port.claimed(errand.for_whom, ClaimEnded::Contended);
     }
 
@@ -200,15 +200,17 @@ impl<S: Slots> Core<S> {
                 return self.ask_round(ticket, asking, Some((owner, newest)), now, port);
             }
             Outcome::Ended(stamp) => {
-                self.end_everywhere(id, stamp, now, port);
+                // Those who were asked before have promised this claim.
+                let epoch = stamp.epoch.max(asking.intent.epoch);
+                self.end_everywhere(id, Stamp { epoch, ..stamp }, now, port);
                 ClaimEnded::Nothing
             }
             Outcome::Stay(owner) => {
-                self.slots.with(id, |slot| replica::withdraw(slot, &asking.intent));
+                self.slots.with(id, replica::withdraw);
                 ClaimEnded::Elsewhere(owner)
             }
             Outcome::Hearsay(owner) => {
-                self.slots.with(id, |slot| replica::withdraw(slot, &asking.intent));
+                self.slots.with(id, replica::withdraw);
                 let Errand { mut wish, tries, .. } = asking.errand;
                 wish.insist |= !self.may_answer(owner, now);
                 let errand = Errand { wish, tries: tries + 1, above: None, owner: Some(owner), ..asking.errand };
@@ -247,13 +249,6 @@ impl<S: Slots> Core<S> {
         } else {
             self.ask(Errand { tries: errand.tries + 1, above: Some(above), ..errand }, now, port);
         }
-    }
-
-    /// The owner as this node knows it, if it has a link, serves, and is not this node.
-    pub(super) fn serving_owner(&self, id: SessionId) -> Option<NodeId> {
-        let owner = self.slots.with(id, |slot| Slot::live(slot).map(|record| record.promised().node))?;
-        let serves = self.nodes.get(&owner) == Some(&Serves::Yes);
-        (serves && self.ledger.is_in_sync(owner)).then_some(owner)
     }
 }
 

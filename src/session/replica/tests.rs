@@ -76,14 +76,32 @@ fn a_serving_owner_keeps_the_session_unless_the_claimant_insists() {
 }
 
 #[test]
-fn a_claim_taken_back_leaves_the_owner_in_its_right() {
+fn a_claim_leaves_the_owner_in_its_right_until_it_is_adopted() {
     let (mut a, birth) = created(A);
     let mut b = None;
     apply(&mut b, birth, NOW);
-    let intent = intent(&b, B, None);
-    claim(&mut b, intent.epoch).unwrap();
-    withdraw(&mut b, &intent);
-    assert_eq!(apply(&mut b, committed(&mut a, 2), NOW), Applied::Applied);
+    let asked = request(&mut b, B, false);
+    assert_eq!(apply(&mut b, committed(&mut a, 2), NOW), Applied::Applied, "it may be withdrawn");
+    withdraw(&mut b);
+    assert_eq!(apply(&mut b, committed(&mut a, 3), NOW), Applied::Applied);
+    assert_eq!(standing(&b, &ContextPath::root(), TERM), Standing::Held { owner: A });
+    claim(&mut b, asked.epoch).unwrap();
+    assert_eq!(adopt(&mut b, asked.epoch, None, Term(0), NOW), Adoption::Owner);
+    assert_eq!(value(&b, "n"), Some(3), "what it took while it claimed goes with the session");
+    assert_eq!(apply(&mut b, committed(&mut a, 4), NOW), Applied::Fenced(asked.epoch));
+}
+
+#[test]
+fn taking_back_a_commit_takes_back_no_promise() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
+    let (lower, higher) = (Epoch::first(A).outranked_by(B), Epoch::first(A).outranked_by(NodeId(3)));
+    let asked = ClaimRequest { id: ID, epoch: higher, context: ContextPath::root(), have: None, insist: true };
+    assert!(matches!(promise(&mut a, &asked, |_| true, NOW), Answer::Promised(Some(_))));
+    undo(&mut a, late.undo, lower);
+    assert_eq!(Slot::live(&a).map(Record::promised), Some(higher));
 }
 
 #[test]
@@ -224,10 +242,7 @@ fn a_session_whose_time_is_over_is_not_answered_any_more() {
     let (mut a, _) = created(A);
     let almost = NOW + Duration::from_millis(1_799_999);
     assert_eq!(visit(&mut a.clone(), ID, TERM, almost), Visited::Tell);
-    assert!(matches!(
-        visit(&mut a, ID, TERM, NOW + Duration::from_secs(1_800)),
-        Visited::Over(Some(Update::End(_)))
-    ));
+    assert!(matches!(visit(&mut a, ID, TERM, NOW + Duration::from_secs(1_800)), Visited::Over(Some(Update::End(_)))));
     assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Ended);
 }
 
