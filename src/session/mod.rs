@@ -13,6 +13,7 @@ mod actor;
 mod attributes;
 pub mod claim;
 pub mod delta;
+pub mod digest;
 pub mod draft;
 pub mod lease;
 pub mod merge;
