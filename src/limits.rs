@@ -42,6 +42,10 @@ const _: () = assert!(POOL_IDLE.as_secs() * 2 <= NODE_KEEP_ALIVE.as_secs());
 /// Attributes of one session.
 pub const SESSION_ATTRIBUTES: usize = 1_024;
 
+/// Removed attributes of one session that are remembered. One that was dropped may come back from the other side of a
+/// split; whoever has seen it removed knows better all the same.
+pub const REMOVED_ATTRIBUTES: usize = 32;
+
 /// Bytes of an attribute name.
 pub const ATTRIBUTE_NAME_BYTES: usize = 255;
 
@@ -94,7 +98,9 @@ pub const LINK_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 pub const EXPORT_WINDOW: usize = 1_024;
 
 // The largest session fits a frame with its names and head, and a queue holds several frames.
-const _: () = assert!(SESSION_BYTES + SESSION_ATTRIBUTES * (ATTRIBUTE_NAME_BYTES + 32) + 1_024 <= FRAME_BYTES);
+const _: () = assert!(
+    SESSION_BYTES + (SESSION_ATTRIBUTES + REMOVED_ATTRIBUTES) * (ATTRIBUTE_NAME_BYTES + 32) + 1_024 <= FRAME_BYTES
+);
 const _: () = assert!(FRAME_BYTES * 4 <= LINK_QUEUE_BYTES);
 
 /// Ports tried for membership and replication where none is configured: Tomcat's receiver port with its autoBind of 100.
@@ -124,6 +130,10 @@ pub const EXPORT_QUIET: Duration = Duration::from_millis(40);
 /// A peer that was told everything less than this before a node was lost is told again: what the lost node owned was left
 /// to that node to tell. Longer than it takes to notice a loss and to copy everything.
 pub const EXPORT_AGAIN: Duration = Duration::from_secs(60);
+
+/// Copies from one link that wait for the turns of their sessions. A turn comes within the time of a request, so a repair
+/// is not held up by them.
+pub const MERGES_WAITING: usize = 256;
 
 /// A confirmation of a peer lets a node answer from its own copies for this long. A node that was paused for less is not
 /// noticed; one that ends is replaced at once, but one that only falls silent not sooner than this.

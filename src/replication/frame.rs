@@ -87,6 +87,7 @@ mod kind {
     pub(super) const TOUCH: u8 = 4;
     pub(super) const CLAIM: u8 = 5;
     pub(super) const RENEW: u8 = 6;
+    pub(super) const COPY: u8 = 7;
     pub(super) const ACK: u8 = 16;
     pub(super) const GAP: u8 = 17;
     pub(super) const FENCED: u8 = 18;
@@ -110,7 +111,7 @@ struct WireChange<'a>(&'a str, #[serde(borrow)] Option<&'a Bytes>);
 struct WireDelta<'a>(ByteArray<16>, u32, u32, #[serde(borrow)] Vec<WireChange<'a>>);
 
 #[derive(Serialize, Deserialize)]
-struct WireAttribute<'a>(&'a str, #[serde(borrow)] &'a Bytes, WireStamp);
+struct WireAttribute<'a>(&'a str, #[serde(borrow)] Option<&'a Bytes>, WireStamp);
 
 #[derive(Serialize, Deserialize)]
 struct WireWhole<'a>(
@@ -152,6 +153,7 @@ pub fn put_update(out: &mut BytesMut, update: &Update) {
     match update {
         Update::Delta(delta) => put_delta(out, delta),
         Update::Whole(whole) => put(out, kind::WHOLE, &wire_whole(whole)),
+        Update::Copy(whole) => put(out, kind::COPY, &wire_whole(whole)),
         Update::End(end) => put(out, kind::END, &(wire_id(end.id), wire_stamp(end.stamp))),
     }
 }
@@ -188,6 +190,7 @@ fn read_request(kind: u8, body: &[u8], from: NodeId) -> Result<Request, BadFrame
     Ok(match kind {
         kind::DELTA => Request::Update(Update::Delta(delta_of(decode(kind, body)?, from))),
         kind::WHOLE => Request::Update(Update::Whole(whole_of(kind, decode(kind, body)?)?)),
+        kind::COPY => Request::Update(Update::Copy(whole_of(kind, decode(kind, body)?)?)),
         kind::END => {
             let (id, stamp): (ByteArray<16>, WireStamp) = decode(kind, body)?;
             Request::Update(Update::End(End { id: id_of(id), stamp: stamp_of(stamp) }))
@@ -285,8 +288,9 @@ fn decode<'a, T: Deserialize<'a>>(kind: u8, body: &'a [u8]) -> Result<T, BadFram
 
 fn wire_whole(whole: &Whole) -> WireWhole<'_> {
     let attributes = whole.attributes.iter();
-    let attributes = attributes
-        .map(|Attribute { name, value, stamp }| WireAttribute(name, Bytes::new(value.as_bytes()), wire_stamp(*stamp)));
+    let attributes = attributes.map(|Attribute { name, value, stamp }| {
+        WireAttribute(name, value.as_ref().map(|value| Bytes::new(value.as_bytes())), wire_stamp(*stamp))
+    });
     WireWhole(
         wire_id(whole.id),
         whole.context.as_str(),
@@ -302,7 +306,7 @@ fn whole_of(kind: u8, wire: WireWhole<'_>) -> Result<Whole, BadFrame> {
     let WireWhole(id, context, owner, stamp, timeout, idle, attributes) = wire;
     let attributes = attributes.into_iter().map(|WireAttribute(name, value, stamp)| Attribute {
         name: name.into(),
-        value: Value::from_bytes(value),
+        value: value.map(|value| Value::from_bytes(value)),
         stamp: stamp_of(stamp),
     });
     Ok(Whole {
@@ -377,7 +381,8 @@ mod tests {
     }
 
     fn whole() -> Whole {
-        let attribute = Attribute { name: "count".into(), value: Value::encode(&7).unwrap(), stamp: stamp(2) };
+        let attribute = Attribute { name: "count".into(), value: Value::encode(&7).ok(), stamp: stamp(2) };
+        let removed = Attribute { name: "old".into(), value: None, stamp: stamp(1) };
         Whole {
             id: ID,
             context: "/shop".parse().unwrap(),
@@ -385,7 +390,7 @@ mod tests {
             stamp: stamp(2),
             timeout: Some(Duration::from_secs(1_800)),
             idle: Duration::from_millis(20),
-            attributes: vec![attribute],
+            attributes: vec![attribute, removed],
         }
     }
 
@@ -400,6 +405,7 @@ mod tests {
                 changes: vec![Change::Remove("a".into())],
             })),
             Request::Update(Update::Whole(whole())),
+            Request::Update(Update::Copy(whole())),
             Request::Update(Update::End(End { id: ID, stamp: stamp(4) })),
             Request::Touch { id: ID, idle: Duration::from_millis(5) },
             Request::Claim(9, claim),
@@ -448,6 +454,18 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_copy_are_pinned() {
+        let mut out = BytesMut::new();
+        put_update(&mut out, &Update::Copy(Whole { timeout: None, ..whole() }));
+        let node = [0xCF, 1, 2, 3, 4, 5, 6, 7, 8];
+        let stamp = |version| [&[0x93, 1][..], &node, &[version]].concat();
+        let mut body = [&[7, 0x97, 0xC4, 16][..], &[0xAA; 16], &[0xA5], b"/shop", &[0x92, 3], &node].concat();
+        body.extend([&stamp(2)[..], &[0xC0, 20, 0x92, 0x93, 0xA5], b"count", &[0xC4, 1, 7], &stamp(2)].concat());
+        body.extend([&[0x93, 0xA3][..], b"old", &[0xC0], &stamp(1)].concat());
+        assert_eq!(out[..], [&[0, 0, body.len() as u8][..], &body].concat());
+    }
+
+    #[test]
     fn everything_comes_back_as_it_was_sent_however_it_is_cut() {
         let mut stream = BytesMut::new();
         requests().iter().for_each(|request| put_request(&mut stream, request));
@@ -474,7 +492,8 @@ mod tests {
         };
         for _ in 0..20_000 {
             let length = random() % 60;
-            let mut input = BytesMut::from(&[0, 0, length, [1, 2, 3, 4, 5, 6, 20, 25][usize::from(random()) % 8]][..]);
+            let mut input =
+                BytesMut::from(&[0, 0, length, [1, 2, 3, 4, 5, 6, 7, 20, 25][usize::from(random()) % 9]][..]);
             input.extend((0..length).map(|_| random()));
             let _ = take_request(&mut input.clone(), SENDER);
             let _ = take_reply(&mut input);

@@ -90,6 +90,12 @@ impl Slots for SimSlots {
         let map = self.map.borrow();
         map.iter().filter(|(_, slot)| slot.as_ref().is_some_and(&wanted)).map(|(id, _)| *id).collect()
     }
+
+    fn visit_all(&self, mut look: impl FnMut(SessionId, &Slot)) {
+        for (id, slot) in self.map.borrow().iter() {
+            slot.iter().for_each(|slot| look(*id, slot));
+        }
+    }
 }
 
 impl Rank {
