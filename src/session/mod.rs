@@ -15,6 +15,7 @@ pub mod delta;
 pub mod draft;
 pub mod lease;
 pub mod replica;
+pub mod snapshot;
 pub mod stamp;
 mod table;
 pub mod value;
