@@ -68,6 +68,21 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Ended sessions told in one message to the replicator.
 pub const SWEEP_BATCH: usize = 1_024;
 
+/// Bytes of a snapshot's block, from which on it is written.
+pub const SNAPSHOT_BLOCK_BYTES: usize = 64 * 1024;
+
+/// Bytes of the longest block of a snapshot: one that was almost full, and the largest session.
+pub const SNAPSHOT_BLOCK_MOST: usize = SNAPSHOT_BLOCK_BYTES + SNAPSHOT_ENTRY_BYTES;
+
+/// Bytes of one session in a snapshot: as much as fits a frame.
+pub const SNAPSHOT_ENTRY_BYTES: usize = FRAME_BYTES;
+
+/// A snapshot that is older is not loaded: nobody waits for its sessions, or a clock is wrong.
+pub const SNAPSHOT_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// Snapshots of one node that were set aside because they are damaged, and as many because they are out of date.
+pub const SNAPSHOTS_ASIDE: usize = 8;
+
 /// How long an ended session is remembered. Longer than any delta can be under way: a link that is silent for
 /// [`LINK_SILENCE`] is closed.
 pub const TOMBSTONE: Duration = Duration::from_secs(600);

@@ -1,5 +1,7 @@
 //! Builds, connects, watches and drains a node or a balancer. The only file that knows every actor.
 
+mod snapshot;
+
 use std::{
     future::Future,
     io,
@@ -23,6 +25,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use self::snapshot::Snapshots;
 use crate::{
     balancer::{self, Balancer},
     limits,
@@ -34,7 +37,7 @@ use crate::{
         accept::{Doorway, accept},
         core::CoreConfig,
     },
-    session::{SessionStore, Table},
+    session::{SessionStore, Table, snapshot::Part},
     settings::{Listening, Settings, variable_of},
     time::Moment,
     webapp::{Deployer, NodeInfo},
@@ -62,6 +65,9 @@ struct Node {
     exporter: Addr<Replicator>,
     store: Addr<SessionStore>,
     deployer: Addr<Deployer>,
+    snapshots: Snapshots,
+    /// Where the peers' links wait until this node has loaded its snapshot; none when they are accepted.
+    door: Option<(TcpListener, Doorway)>,
     workers: usize,
     shutdown_timeout: Duration,
 }
@@ -73,22 +79,18 @@ struct Node {
 /// and a new process is safer than a crippled one.
 pub async fn run_node(settings: Settings, stop: impl Future<Output = ()>) -> Result<Exit, Failure> {
     let listener = listen(settings.node.http, "node.http")?;
-    let (node, mut orders) = Node::build(&settings, &listener)?;
+    let (mut node, mut orders) = Node::build(&settings, &listener)?;
     let server = node.open(&settings, listener).map_err(|error| Failure(format!("cannot serve HTTP: {error}")))?;
     let handle = server.handle();
-    let mut server = pin!(server);
+    let mut server = rt::spawn(server);
     let mut stop = pin!(stop);
     let exit = tokio::select! {
         () = &mut stop => Ok(Exit::Stopped),
-        ended = &mut server => Err(server_ended(ended)),
+        ended = &mut server => Err(server_ended(ended.unwrap_or(Ok(())))),
         exit = node.live(&mut orders, settings.cluster.discovery_timeout) => exit,
     };
     if exit.is_ok() {
-        let farewell = node.farewell(&handle);
-        tokio::select! {
-            () = farewell => {}
-            _ = &mut server => {}
-        }
+        node.farewell(&handle).await;
     }
     exit
 }
@@ -170,11 +172,17 @@ impl Node {
         membership.do_send(Subscribe(exporter.clone().recipient()));
         let (claim_timeout, merged) = (settings.session.claim_timeout, exporter.clone().recipient());
         let cluster = settings.cluster.name.clone();
-        accept_links(links, Doorway { table, cluster, duty, roster, claim_timeout, merged })?;
+        let doorway = Doorway { table, cluster, duty, roster, claim_timeout, merged };
         info!(route = %house.route, %http, replication = %address, life = %me, "node starting");
         let (workers, shutdown_timeout) = (settings.node.workers.get(), settings.node.shutdown_timeout);
-        let deployer = deployer.start();
-        Ok((Self { house, membership, notice, exporter, store, deployer, workers, shutdown_timeout }, taken))
+        let (deployer, snapshots) = (deployer.start(), Snapshots::new(settings));
+        let door = Some((links, doorway));
+        let mut node =
+            Self { house, membership, notice, exporter, store, deployer, snapshots, door, workers, shutdown_timeout };
+        if !node.snapshots.is_there() {
+            node.open_door()?;
+        }
+        Ok((node, taken))
     }
 
     /// Opens the HTTP door. Each worker starts its own replicator on its own arbiter.
@@ -201,8 +209,8 @@ impl Node {
     }
 
     /// From the first look around to the order to go.
-    async fn live(&self, orders: &mut mpsc::Receiver<Order>, patience: Duration) -> Result<Exit, Failure> {
-        self.get_ready(patience).await;
+    async fn live(&mut self, orders: &mut mpsc::Receiver<Order>, patience: Duration) -> Result<Exit, Failure> {
+        self.get_ready(patience).await?;
         self.announce(Duty::Serving);
         info!(route = %self.house.route, http = %self.house.http, "node ready");
         loop {
@@ -217,15 +225,33 @@ impl Node {
 
     /// Waits until this node knows its peers and every worker has a link to each of them, so that it never takes an
     /// existing session for an unknown one. A peer that cannot be linked is waited for only as long as for discovery.
-    async fn get_ready(&self, patience: Duration) {
+    async fn get_ready(&mut self, patience: Duration) -> Result<(), Failure> {
         let deadline = Moment::now() + patience + patience;
         while Moment::now() < deadline {
             let roster = self.house.roster.load_full();
-            if roster.discovered && self.is_linked(&roster).await {
-                return;
+            if roster.discovered {
+                self.load_snapshot().await?;
+                if self.is_linked(&roster).await {
+                    return Ok(());
+                }
             }
             sleep(limits::READY_POLL).await;
         }
+        self.load_snapshot().await
+    }
+
+    /// Before a peer's link is accepted: until then nobody has asked here for a session, or told of one.
+    async fn load_snapshot(&mut self) -> Result<(), Failure> {
+        if self.door.is_some() {
+            let (_, serving) = snapshot::nodes(&self.membership).await;
+            self.snapshots.load(&self.house.table, serving).await;
+            self.open_door()?;
+        }
+        Ok(())
+    }
+
+    fn open_door(&mut self) -> Result<(), Failure> {
+        self.door.take().map_or(Ok(()), |(links, doorway)| accept_links(links, doorway))
     }
 
     async fn is_linked(&self, roster: &Roster) -> bool {
@@ -245,20 +271,31 @@ impl Node {
         info!(route = %self.house.route, ?duty, "duty");
     }
 
-    /// The graceful end: requests move away, what is owned is held by others, the others know.
+    /// The graceful end: requests move away, what is owned is held by others or on the disk, the others know.
     async fn farewell(&self, server: &ServerHandle) {
         self.announce(Duty::Draining);
         let began = Moment::now();
         while self.has_reason_to_stay(began).await {
             sleep(limits::READY_POLL).await;
         }
+        let part = if self.is_relieved().await { Part::Local } else { Part::Everything };
+        let (nodes, _) = snapshot::nodes(&self.membership).await;
         let _ = timeout(limits::LEAVE_TIMEOUT, self.membership.send(Leave)).await;
         let left = self.shutdown_timeout.saturating_sub(Moment::now().since(began)).max(limits::LAST_REPLIES);
         if timeout(left, server.stop(true)).await.is_err() {
             let running = self.house.traffic.running();
             warn!(route = %self.house.route, running, "connections were cut at the end of the graceful stop");
         }
+        self.snapshots.save(&self.house.table, part, nodes).await;
         info!(route = %self.house.route, "node stopped");
+    }
+
+    /// Another node serves, and those that do hold everything.
+    async fn is_relieved(&self) -> bool {
+        let roster = self.house.roster.load_full();
+        let serves = |id| roster.node(id).is_some_and(|node| node.duty == Duty::Serving);
+        let links: Vec<_> = self.house.links().await.into_iter().filter(|link| serves(link.peer)).collect();
+        !links.is_empty() && links.iter().all(|link| link.complete && link.in_flight == 0)
     }
 
     async fn has_reason_to_stay(&self, began: Moment) -> bool {

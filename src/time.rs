@@ -14,11 +14,20 @@ use rustix::time::{ClockId, clock_gettime};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Moment(pub u64);
 
+/// The clock shows this many milliseconds, about ten years, when the machine starts: a session that comes from elsewhere
+/// may have been idle for longer than this machine runs.
+const AT_BOOT: u64 = 1 << 38;
+
 impl Moment {
     /// Asks the operating system. Only shells call this.
     pub fn now() -> Self {
         let time = clock_gettime(ClockId::Boottime);
-        Self(time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000)
+        Self(AT_BOOT + time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000)
+    }
+
+    /// For how long the machine has been running.
+    pub fn since_boot(self) -> Duration {
+        self.since(Self(AT_BOOT))
     }
 
     /// How long ago `earlier` was; zero when it lies ahead.
@@ -54,5 +63,12 @@ mod tests {
         assert!(Moment::now() >= earlier);
         assert_eq!(earlier.since(earlier + Duration::from_secs(1)), Duration::ZERO);
         assert_eq!(Moment(5) - Duration::from_secs(1), Moment(0));
+    }
+
+    #[test]
+    fn a_moment_before_the_machine_started_can_be_told() {
+        let (now, month) = (Moment::now(), Duration::from_secs(30 * 24 * 3_600));
+        assert!(now.since_boot() < month * 100, "this machine has not run for eight years");
+        assert_eq!(now.since(now - month * 100), month * 100);
     }
 }

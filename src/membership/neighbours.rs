@@ -177,6 +177,7 @@ impl Neighbours {
     pub(super) fn report(&self) -> Report {
         let report = |member: &foca::Member<Identity>| MemberReport {
             member: member.id().member.clone(),
+            started_unix_ms: member.id().started,
             state: match member.state() {
                 State::Alive => MemberState::Alive,
                 State::Suspect => MemberState::Suspect,

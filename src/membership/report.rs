@@ -20,6 +20,9 @@ pub struct Report {
 pub struct MemberReport {
     /// What it announced last.
     pub member: Member,
+    /// When its process started, in milliseconds since 1970 by its own clock. Later than it did if another process of its
+    /// address seemed to have started after it.
+    pub started_unix_ms: u64,
     /// Whether it is live.
     pub state: MemberState,
     /// How it was found; unknown for one that was never seen live.

@@ -18,6 +18,7 @@ pub mod draft;
 pub mod lease;
 pub mod merge;
 pub mod replica;
+pub mod snapshot;
 pub mod stamp;
 mod table;
 pub mod value;

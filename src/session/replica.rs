@@ -214,7 +214,7 @@ pub struct Intent {
 }
 
 /// Holders hear of a session's use when this part of its timeout has passed since they last did.
-const TOLD_SHARE: u32 = 10;
+pub const TOLD_SHARE: u32 = 10;
 
 impl Slot {
     /// The session, if it is live.
@@ -417,6 +417,16 @@ pub fn create(slot: &mut Option<Slot>, birth: &Birth<'_>, changes: &[Change], no
     let update = Update::Whole(record.whole(birth.id, now));
     *slot = Some(Slot::Live(record));
     Committed { update, undo: Undo { stamp, before: Earlier::Nothing } }
+}
+
+/// Takes back a session that never left this node, as an earlier life of it has saved it. Nothing happens when the id is
+/// known already.
+pub fn take_back(slot: &mut Option<Slot>, whole: Whole, me: NodeId, now: Moment) {
+    if slot.is_none() {
+        let promised = whole.owner.outranked_by(me);
+        let record = Record { reach: Reach::Node, promised, ..Record::of_whole(whole, Tenure::Owned, now) };
+        *slot = Some(Slot::Live(record));
+    }
 }
 
 /// Commits a request's changes on the owner.

@@ -63,6 +63,7 @@ fn node(raw: raw::Node) -> Result<Node, Wrong> {
     set(&mut it.replication, "node.replication", raw.replication, replication)?;
     set(&mut it.webapps, "node.webapps", raw.webapps, path)?;
     set(&mut it.run, "node.run", raw.run, path)?;
+    set(&mut it.snapshot, "node.snapshot", raw.snapshot, switch)?;
     set(&mut it.workers, "node.workers", raw.workers, workers)?;
     set(&mut it.response_headers, "node.response_headers", raw.response_headers, switch)?;
     let stop = Duration::from_millis(100)..=MINUTE * 10;

@@ -95,6 +95,8 @@ pub struct Node {
     pub webapps: PathBuf,
     /// The folder for what must outlive the process.
     pub run: PathBuf,
+    /// The last node to stop writes its sessions into `run`, and the next start loads them.
+    pub snapshot: bool,
     /// HTTP workers.
     pub workers: NonZero<usize>,
     /// `Tasuki-Node` and `Tasuki-Copies` on every reply.

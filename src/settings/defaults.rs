@@ -72,6 +72,7 @@ impl Default for Node {
             replication: None,
             webapps: PathBuf::from("webapps"),
             run: PathBuf::from("run"),
+            snapshot: true, // Tomcat's StandardManager does so too
             workers: available_workers(),
             response_headers: true,
             shutdown_timeout: Duration::from_secs(10),

@@ -53,6 +53,7 @@ pub(super) struct Node {
     pub(super) replication: Option<Scalar>,
     pub(super) webapps: Option<Scalar>,
     pub(super) run: Option<Scalar>,
+    pub(super) snapshot: Option<Scalar>,
     pub(super) workers: Option<Scalar>,
     pub(super) response_headers: Option<Scalar>,
     pub(super) shutdown_timeout: Option<Scalar>,

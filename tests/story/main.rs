@@ -8,6 +8,7 @@ mod joining;
 mod pages;
 mod pause;
 mod restart;
+mod snapshot;
 mod sorry;
 mod stopping;
 #[path = "../support/mod.rs"]

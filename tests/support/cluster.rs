@@ -73,8 +73,13 @@ impl Place {
 
     /// Starts it and keeps what it says in a file.
     pub fn start(&self, arguments: &[&str]) -> Process {
+        self.spawn(self.tasuki(arguments))
+    }
+
+    /// The same, of a command that was made from [`Place::tasuki`].
+    pub fn spawn(&self, mut command: Command) -> Process {
         let log = || fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let child = self.tasuki(arguments).stdout(log()).stderr(log()).spawn().unwrap();
+        let child = command.stdout(log()).stderr(log()).spawn().unwrap();
         Process { child, place: self.clone() }
     }
 

@@ -1,0 +1,266 @@
+//! Takes a node's sessions from the disk when it starts, and puts them there when it stops and nobody else holds them.
+//!
+//! Neither may keep a node from starting or stopping: what goes wrong is said in one line, with what is lost by it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use actix::Addr;
+use actix_web::rt;
+use tracing::{error, info, warn};
+
+use crate::{
+    membership::{self, Duty, MemberState, Membership, Role},
+    names::{NodeId, SessionId},
+    session::{
+        Slots, Table,
+        snapshot::{
+            self, Clock, Header, Part, Restored,
+            codec::{Counts, Put, Unreadable},
+            file::{Aside, SnapshotFile},
+            verdict::{self, Neighbour, Stale},
+        },
+    },
+    settings::Settings,
+    time::Moment,
+};
+
+/// The snapshots of one node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshots {
+    file: SnapshotFile,
+    route: Arc<str>,
+    cluster: Arc<str>,
+    wanted: bool,
+    max_sessions: usize,
+    /// Locked while files are read or written, so that a stop waits until a load is over.
+    stage: Arc<Mutex<Stage>>,
+}
+
+/// Whether the file is still that of the last stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It may be: nothing replaces it.
+    Unread,
+    /// It was taken or set aside, or there was none.
+    Read,
+}
+
+/// What came of a load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Loaded {
+    back: usize,
+    over: usize,
+    left_out: usize,
+}
+
+/// Why a snapshot is not loaded.
+#[derive(Debug, thiserror::Error)]
+enum NotLoaded {
+    #[error("{0}")]
+    Unreadable(#[from] Unreadable),
+    #[error("{0}")]
+    Stale(Stale),
+    #[error("it cannot be taken away, and would be loaded again later: {0}")]
+    Stays(io::Error),
+}
+
+impl Snapshots {
+    /// As the settings say.
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            file: SnapshotFile::of(&settings.node.run, &settings.node.route),
+            route: settings.node.route.as_str().into(),
+            cluster: settings.cluster.name.as_str().into(),
+            wanted: settings.node.snapshot,
+            max_sessions: settings.session.max_sessions.get(),
+            stage: Arc::new(Mutex::new(Stage::Unread)),
+        }
+    }
+
+    /// Whether there is something to load. What an earlier stop has left half is removed.
+    pub(super) fn is_there(&self) -> bool {
+        if let Err(error) = self.file.remove_unfinished() {
+            warn!("an unfinished snapshot in {} stays: {error}", self.shown().display());
+        }
+        // A file that cannot be looked at is looked at again when it is opened.
+        let is_there = self.file.exists().unwrap_or(true);
+        if !is_there {
+            *self.stage() = Stage::Read;
+        }
+        is_there
+    }
+
+    /// Loads the snapshot into an empty table that nobody else uses yet, beside these nodes that serve already.
+    ///
+    /// It is gone afterwards, before the first request: a file that was there after a crash would take sessions back in
+    /// time.
+    pub(super) async fn load(&self, table: &Table, serving: Vec<Neighbour>) {
+        let (this, table) = (self.clone(), table.clone());
+        // It reads and writes files, so it has a thread of its own; what went wrong has been said.
+        let _ = rt::task::spawn_blocking(move || this.load_now(&table, &serving)).await;
+    }
+
+    /// Writes this part of the table, which does not change any more. A file that was not read yet stays as it is: this
+    /// node has taken no request.
+    pub(super) async fn save(&self, table: &Table, part: Part, nodes: Vec<NodeId>) {
+        let (this, table) = (self.clone(), table.clone());
+        let _ = rt::task::spawn_blocking(move || this.save_now(&table, part, nodes)).await;
+    }
+
+    fn load_now(&self, table: &Table, serving: &[Neighbour]) {
+        let mut stage = self.stage();
+        *stage = Stage::Read;
+        let shown = self.shown();
+        if !self.wanted {
+            return self.set_aside(Aside::Stale, "node.snapshot is false");
+        }
+        match self.try_load(table, serving) {
+            Ok(None) => {}
+            Ok(Some((loaded, down))) => {
+                let Loaded { back, over, left_out } = loaded;
+                info!(sessions = back, over, left_out, down_s = down.as_secs(), "loaded {}", shown.display());
+            }
+            Err(why) => {
+                let aside = if matches!(why, NotLoaded::Stale(_)) { Aside::Stale } else { Aside::Damaged };
+                self.set_aside(aside, &why.to_string());
+            }
+        }
+    }
+
+    fn try_load(&self, table: &Table, serving: &[Neighbour]) -> Result<Option<(Loaded, Duration)>, NotLoaded> {
+        // All of it is read before the first session is taken: half a snapshot is none.
+        let Some(mut check) = self.file.open()? else { return Ok(None) };
+        while check.entry()?.is_some() {}
+        let (header, now) = (check.header().clone(), Clock::now());
+        let down = verdict::between(&header.written, &now);
+        let (part, stale) = match verdict::judge(&header, &self.cluster, serving, &now) {
+            Ok(part) => (part, None),
+            Err(stale @ Stale::LivedOn(_)) => (Part::Local, Some(stale)),
+            Err(stale) => return Err(NotLoaded::Stale(stale)),
+        };
+        let loaded = self.pour(table, part, down)?;
+        if let Some(stale) = stale {
+            info!(sessions = loaded.back, "sessions of this node alone loaded from {}", self.shown().display());
+            return Err(NotLoaded::Stale(stale));
+        }
+        if let Err(error) = self.file.remove() {
+            forget_all(table);
+            return Err(NotLoaded::Stays(error));
+        }
+        Ok(Some((loaded, down)))
+    }
+
+    fn pour(&self, table: &Table, part: Part, down: Duration) -> Result<Loaded, Unreadable> {
+        let mut loaded = Loaded::default();
+        let Some(mut reader) = self.file.open()? else { return Ok(loaded) };
+        while let Some(saved) = reader.entry().inspect_err(|_| forget_all(table))? {
+            if table.slots() >= self.max_sessions {
+                loaded.left_out += 1;
+                continue;
+            }
+            match snapshot::restore(table, saved, part, down, Moment::now()) {
+                Restored::Back => loaded.back += 1,
+                Restored::Over => loaded.over += 1,
+                Restored::Ended | Restored::LeftOut => {}
+            }
+        }
+        Ok(loaded)
+    }
+
+    fn set_aside(&self, aside: Aside, why: &str) {
+        let shown = self.shown();
+        match self.file.set_aside(aside) {
+            Ok(place) => warn!("the sessions of {} are not loaded: {why}; kept as {}", shown.display(), name(&place)),
+            Err(error) => {
+                error!("the sessions of {} are not loaded: {why}; it cannot be set aside: {error}", shown.display());
+            }
+        }
+    }
+
+    fn save_now(&self, table: &Table, part: Part, nodes: Vec<NodeId>) {
+        if *self.stage() == Stage::Unread {
+            return;
+        }
+        let ids = table.ids(|slot| snapshot::is_kept(slot, part));
+        if ids.is_empty() || !self.wanted {
+            return self.end_without(&ids);
+        }
+        let header = Header {
+            route: self.route.to_string(),
+            cluster: self.cluster.to_string(),
+            part,
+            written: Clock::now(),
+            nodes,
+            by: concat!("tasuki ", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        let (now, mut too_large) = (Moment::now(), 0);
+        let written = self.file.write(&header, |writer| {
+            for id in &ids {
+                if let Some(saved) = table.peek(*id, |slot| snapshot::saved(slot, *id, part, now)) {
+                    too_large += usize::from(writer.put(&saved)? == Put::TooLarge);
+                }
+            }
+            Ok(())
+        });
+        let shown = self.shown();
+        match written {
+            Ok(Counts { sessions, ended }) => {
+                info!(sessions, ended, too_large, "saved for the next start in {}", shown.display());
+            }
+            Err(error) => {
+                let sessions = ids.len();
+                error!(sessions, "sessions are lost: {} (node.run) cannot be written: {error}", shown.display());
+            }
+        }
+    }
+
+    /// A file of an earlier stop must not be taken for this one's.
+    fn end_without(&self, lost: &[SessionId]) {
+        if !lost.is_empty() {
+            info!(sessions = lost.len(), "sessions end with this node: node.snapshot is false");
+        }
+        if let Err(error) = self.file.remove() {
+            warn!("{} is out of date and cannot be removed: {error}", self.shown().display());
+        }
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shown(&self) -> PathBuf {
+        let path = self.file.path();
+        std::path::absolute(&path).unwrap_or(path)
+    }
+}
+
+/// The other nodes that membership remembers, and those of them that serve.
+pub(super) async fn nodes(membership: &Addr<Membership>) -> (Vec<NodeId>, Vec<Neighbour>) {
+    // Membership has died: then nobody is known.
+    let Ok(report) = membership.send(membership::Observe).await else { return Default::default() };
+    let is_node = |report: &&membership::MemberReport| matches!(report.member.role, Role::Node { .. });
+    let serves = |report: &&membership::MemberReport| {
+        let duty = matches!(report.member.role, Role::Node { duty: Duty::Serving | Duty::Draining, .. });
+        duty && report.state != MemberState::Down
+    };
+    let nodes = report.members.iter().filter(is_node);
+    let neighbour =
+        |report: &membership::MemberReport| Neighbour { id: report.member.id, started_unix_ms: report.started_unix_ms };
+    (nodes.clone().map(|report| report.member.id).collect(), nodes.filter(serves).map(neighbour).collect())
+}
+
+/// Takes back what was loaded, while nobody has seen it.
+fn forget_all(table: &Table) {
+    for id in table.ids(|_| true) {
+        table.with(id, |slot| *slot = None);
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
