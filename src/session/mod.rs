@@ -14,10 +14,11 @@ pub mod claim;
 pub mod delta;
 pub mod draft;
 pub mod lease;
+pub mod placement;
 pub mod replica;
 pub mod stamp;
 mod table;
 pub mod value;
 
 pub use actor::{SessionStore, Swept};
-pub use table::{NoTurn, Slots, Table, Turn};
+pub use table::{NoTurn, Placed, Slots, Table, Turn};

@@ -253,6 +253,7 @@ impl Cluster {
                 }
                 self.done(id, job, copies);
             }
+            Verdict::TooFew(copies) => unreachable!("{copies} copies are enough in the simulated clusters"),
             Verdict::Fenced(epoch) => {
                 if let Some(undo) = undo {
                     node.slots.unwatched(session, |slot| replica::undo(slot, undo, epoch));
