@@ -95,6 +95,16 @@ pub const LINK_PROBE: Duration = Duration::from_secs(3);
 
 const _: () = assert!(TOMBSTONE.as_secs() > 10 * LINK_SILENCE.as_secs());
 
+/// The most copies of a session that can be asked for. Each is a message for every write.
+pub const COPIES: usize = 16;
+
+/// Time between two lines in the log about writes that are refused for want of copies; all of them are counted.
+pub const SHORTAGE_TOLD: Duration = Duration::from_secs(10);
+
+/// A copy on a node that is no holder any more is dropped when it has not been told of for this long, and the live nodes
+/// have been the same for this long: whoever holds the session now has been told by then.
+pub const STRAY_COPY: Duration = Duration::from_secs(600);
+
 // --- Replication ---
 
 /// Bytes of one frame on a link, its length prefix left out.

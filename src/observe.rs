@@ -42,6 +42,9 @@ pub struct NodeReport {
     pub sessions: SessionCounts,
     /// Its view of the other nodes.
     pub peers: Vec<PeerReport>,
+    /// Writes that were refused or taken back because too few nodes could hold them (`cluster.min_copies`).
+    #[serde(default)]
+    pub writes_refused: u64,
 }
 
 /// Whether a node can be used.
@@ -76,6 +79,30 @@ pub struct PeerReport {
     pub in_sync: bool,
     /// Age of the oldest write it has not acknowledged.
     pub lag_ms: u64,
+    /// Writes on their way to it that it has not acknowledged.
+    #[serde(default)]
+    pub queued: usize,
+    /// Bytes that have not been written to it yet.
+    #[serde(default)]
+    pub queued_bytes: usize,
+    /// Bytes written to it since it joined.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// Bytes of its acknowledgements and answers.
+    #[serde(default)]
+    pub received_bytes: u64,
+}
+
+impl PeerReport {
+    /// The same peer through another link: it is as far as the one that is furthest behind.
+    pub fn add(&mut self, link: &Self) {
+        self.in_sync &= link.in_sync;
+        self.lag_ms = self.lag_ms.max(link.lag_ms);
+        self.queued += link.queued;
+        self.queued_bytes += link.queued_bytes;
+        self.sent_bytes += link.sent_bytes;
+        self.received_bytes += link.received_bytes;
+    }
 }
 
 /// What is told without `RUST_LOG`. Libraries speak only of trouble, and not at all of what any client can cause: a line

@@ -31,14 +31,14 @@ use crate::{
     limits,
     membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
     names::NodeId,
-    node::{self, House, NewDuty, Notice, Order, Traffic, Worker},
+    node::{self, House, NewDuty, Notice, Order, Shortage, Traffic, Worker},
     replication::{
         Replicator, ReplicatorConfig,
         accept::{Doorway, accept},
         core::CoreConfig,
     },
-    session::{SessionStore, Table, snapshot::Part},
-    settings::{Listening, Settings, variable_of},
+    session::{SessionStore, Table, placement::Spread, snapshot::Part},
+    settings::{Listening, SessionManager, Settings, variable_of},
     time::Moment,
     webapp::{Deployer, NodeInfo},
 };
@@ -101,8 +101,8 @@ pub async fn run_node(settings: Settings, stop: impl Future<Output = ()>) -> Res
 /// [`Failure`] when the port cannot be bound, or an actor has died.
 pub async fn run_balancer(settings: Settings, stop: impl Future<Output = ()>) -> Result<Exit, Failure> {
     let patience = settings.node.shutdown_timeout;
-    let mut door = balancer::start(&settings.balancer, &settings.session.cookie, patience)
-        .map_err(|error| Failure(error.to_string()))?;
+    let mut door =
+        balancer::start(&settings.balancer, &settings.session, patience).map_err(|error| Failure(error.to_string()))?;
     // Any port but those of 4000 to 4099, which belong to nodes that may still be starting.
     let (gossip, _) = membership::bind(settings.cluster.bind, Some(0)).map_err(|error| Failure(error.to_string()))?;
     let me = Member { id: NodeId::draw(), address: local_addr(gossip.local_addr())?, role: Role::Balancer };
@@ -161,11 +161,13 @@ impl Node {
             duty: duty.clone(),
             roster: roster.clone(),
             session: settings.session.clone(),
+            min_copies: settings.cluster.min_copies.get(),
             response_headers: settings.node.response_headers,
             trusted_proxies: settings.balancer.trusted_proxies.clone(),
             orders,
             replicators: vec![exporter.clone()].into(),
             traffic: Traffic::default(),
+            shortage: Shortage::default(),
         });
         let notice = Notice::new(house.clone()).start();
         membership.do_send(Subscribe(notice.clone().recipient()));
@@ -353,6 +355,11 @@ fn replicator_config(
             claim_timeout: settings.session.claim_timeout,
             lease: limits::LEASE,
         },
+        spread: match settings.session.manager {
+            SessionManager::Delta | SessionManager::Full => Spread::Everywhere,
+            SessionManager::Backup => Spread::Chosen(settings.session.copies.get()),
+        },
+        min_copies: settings.cluster.min_copies.get(),
         exporter,
         gone: membership.clone().recipient(),
     }

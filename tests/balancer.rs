@@ -175,7 +175,7 @@ async fn open(members: Vec<StaticMember>) -> Door {
 
 async fn open_with(settings: settings::Balancer) -> Door {
     let count = settings.members.len();
-    let door = balancer::start(&settings, "JSESSIONID", Duration::from_secs(1)).unwrap();
+    let door = balancer::start(&settings, &settings::Session::default(), Duration::from_secs(1)).unwrap();
     wait_for(&door, |members| members.len() == count && members.iter().all(|m| m.standing != Standing::Coming)).await;
     door
 }
@@ -716,11 +716,16 @@ async fn a_manager_that_nobody_may_open_is_closed() {
 async fn an_address_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap();
-    let error = balancer::start(&settings::Balancer { listen, ..settings(vec![]) }, "JSESSIONID", DEADLINE);
+    let error =
+        balancer::start(&settings::Balancer { listen, ..settings(vec![]) }, &settings::Session::default(), DEADLINE);
     let text = error.err().unwrap().to_string();
     assert!(text.contains(&listen.to_string()), "{text}");
     let sorry_page = Some("/does/not/exist.html".into());
-    let error = balancer::start(&settings::Balancer { sorry_page, ..settings(vec![]) }, "JSESSIONID", DEADLINE);
+    let error = balancer::start(
+        &settings::Balancer { sorry_page, ..settings(vec![]) },
+        &settings::Session::default(),
+        DEADLINE,
+    );
     assert!(error.err().unwrap().to_string().contains("/does/not/exist.html"));
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{
-    methods::{self, Candidate, Picker},
+    methods::{self, Candidate, Picker, Shares},
     sticky::Token,
     view::{Member, Standing, View},
 };
@@ -56,6 +56,8 @@ pub(crate) struct Binding {
     pub(crate) sticky: bool,
     /// `balancer.failover`
     pub(crate) failover: bool,
+    /// How the member is chosen of a session that has lost its own.
+    pub(crate) shares: Shares,
 }
 
 type Few<'a> = SmallVec<[&'a Arc<Member>; 8]>;
@@ -104,7 +106,7 @@ pub(crate) fn first(
         }
     }
     let attempt = if token.route.is_some() { Attempt::Move } else { Attempt::Stay };
-    choose(view, &[], attempt, |few| methods::rendezvous(token.key().bytes(), few))
+    choose(view, &[], attempt, |few| methods::rendezvous(token.key().bytes(), binding.shares, few))
 }
 
 /// Chooses a member that was not `tried` yet.
@@ -118,7 +120,9 @@ pub(crate) fn another(
     match session {
         None => choose(view, tried, Attempt::Stay, |few| picker.pick(few)),
         Some(token) if token.route.is_some() && binding.sticky && !binding.failover => Chosen::Nobody,
-        Some(token) => choose(view, tried, Attempt::Move, |few| methods::rendezvous(token.key().bytes(), few)),
+        Some(token) => {
+            choose(view, tried, Attempt::Move, |few| methods::rendezvous(token.key().bytes(), binding.shares, few))
+        }
     }
 }
 
@@ -161,7 +165,7 @@ mod tests {
     use super::{super::view::tests::usable, *};
     use crate::settings::Method;
 
-    const BOUND: Binding = Binding { sticky: true, failover: true };
+    const BOUND: Binding = Binding { sticky: true, failover: true, shares: Shares::Weighted };
     const ID: &str = "00112233445566778899AABBCCDDEEFF";
 
     fn view(members: Vec<Member>) -> View {

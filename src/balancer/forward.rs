@@ -35,12 +35,31 @@ struct Trip<'a> {
     began: Moment,
     /// Members that brought no answer.
     tried: SmallVec<[u64; 4]>,
+    /// What the client is told where nobody else can do it.
+    last_word: Option<LastWord>,
+}
+
+/// A member's own words for a request that it did not do, and that others may do.
+struct LastWord {
+    response: HttpResponse,
+    doubt: Doubt,
+}
+
+/// Whether a request that a member did not complete left anything behind.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Doubt {
+    /// Nothing was changed.
+    None,
+    /// It may have been done.
+    Done,
 }
 
 /// What became of an attempt.
 enum Tried {
     Answered(HttpResponse),
     NoAnswer(Outcome),
+    /// The node did not do it and has words for the client, in case that nobody else can.
+    Declined(LastWord),
     /// The node did not execute it and names the owner, which may be a route that is no member here.
     AskInstead(String),
 }
@@ -83,7 +102,11 @@ pub(crate) async fn forward(
     let is_member = |route: &str| view.named(route).is_some();
     let session = worker.rules.sticky.find(request.uri().path(), cookies, is_member);
     let (began, raw, tried) = (Moment::now(), Cell::new(raw), SmallVec::new());
-    Trip { worker, head, session, upload, raw, began, tried }.run().await
+    let mut trip = Trip { worker, head, session, upload, raw, began, tried, last_word: None };
+    match (trip.run().await, trip.last_word.take()) {
+        (Err(Refusal::Unavailable), Some(LastWord { response, .. })) => Ok(response),
+        (answered, _) => answered,
+    }
 }
 
 fn content_length(request: &HttpRequest) -> Option<u64> {
@@ -91,7 +114,7 @@ fn content_length(request: &HttpRequest) -> Option<u64> {
 }
 
 impl<'a> Trip<'a> {
-    async fn run(mut self) -> Result<HttpResponse, Refusal> {
+    async fn run(&mut self) -> Result<HttpResponse, Refusal> {
         let binding = self.worker.rules.binding;
         let session = self.session;
         let mut choice = match self
@@ -109,6 +132,10 @@ impl<'a> Trip<'a> {
                 Tried::Answered(response) => return Ok(response),
                 Tried::NoAnswer(outcome) => (outcome, None),
                 Tried::AskInstead(route) => (Outcome::NotDoneAskNamed, Some(route)),
+                Tried::Declined(word) => {
+                    self.keep(word);
+                    (Outcome::NotDoneAskAny, None)
+                }
             };
             budget.in_time = Moment::now().since(self.began) < self.worker.rules.retry_span;
             let next = retry::next(outcome, self.nature(), budget);
@@ -124,6 +151,13 @@ impl<'a> Trip<'a> {
                 Next::Stop(stop) => return Err(stop.into()),
             };
             choice = following.ok_or(retry::stop(outcome))?;
+        }
+    }
+
+    /// The latest words count, but not against a doubt.
+    fn keep(&mut self, word: LastWord) {
+        if self.last_word.as_ref().is_none_or(|earlier| earlier.doubt <= word.doubt) {
+            self.last_word = Some(word);
         }
     }
 
@@ -258,8 +292,19 @@ impl<'a> Trip<'a> {
         if answer.status() == StatusCode::SERVICE_UNAVAILABLE
             && let Some(retry) = answer.headers().get(headers::RETRY)
         {
-            return Ok(self.sent_away(retry.to_str().unwrap_or("any"), busy.member()));
+            let doubt = match retry.as_bytes() {
+                headers::ANY_NOT_DONE => Doubt::None,
+                headers::ANY_IN_DOUBT => Doubt::Done,
+                _ => return Ok(self.sent_away(retry.to_str().unwrap_or("any"), busy.member())),
+            };
+            let response = self.answer(answer, line, busy)?;
+            return Ok(Tried::Declined(LastWord { response, doubt }));
         }
+        self.answer(answer, line, busy).map(Tried::Answered)
+    }
+
+    /// The member's answer, as the client is to have it.
+    fn answer(&self, answer: Response<Incoming>, line: Line, busy: Busy) -> Result<HttpResponse, Refusal> {
         let mut response = headers::to_client(&answer)?;
         let body = match (answer.status().is_informational(), line) {
             (false, Line::Pooled(connection)) => {
@@ -273,7 +318,7 @@ impl<'a> Trip<'a> {
             }
             (true, _) => return Err(Refusal::BadGateway),
         };
-        Ok(Tried::Answered(response.set_body(body)))
+        Ok(response.set_body(body))
     }
 
     fn running(&self) -> Running {

@@ -23,6 +23,12 @@ pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("tasuki-attempt")
 /// From nodes, with 503: the request was not executed; a route, or `any`.
 pub(crate) const RETRY: &str = "tasuki-retry";
 
+/// Any other member may do it; where there is none, the node's own answer is for the client. Nothing was changed.
+pub(crate) const ANY_NOT_DONE: &[u8] = b"any;not-done";
+
+/// The same of a request that may be done twice, and perhaps was done.
+pub(crate) const ANY_IN_DOUBT: &[u8] = b"any;in-doubt";
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

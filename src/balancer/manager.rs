@@ -231,6 +231,7 @@ fn known(member: &Member, silent: bool) -> NodeReport {
         duty: member.duty,
         sessions: SessionCounts::default(),
         peers: Vec::new(),
+        writes_refused: 0,
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a member is chosen: for a new session by turn or by load, for a session that has to move by its id.
 
-use crate::settings::Method;
+use crate::{session::placement, settings::Method};
 
 /// A member as a method sees it.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,15 @@ pub(crate) struct Candidate<'a> {
     pub(crate) weight: u8,
     /// Requests it is answering now.
     pub(crate) busy: usize,
+}
+
+/// Whether the weights of members count when a session has to move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shares {
+    /// They do: every node holds every session.
+    Weighted,
+    /// They do not: it goes where its copy is, and nodes know of no weights.
+    Equal,
 }
 
 /// The memory of one worker between two choices.
@@ -106,42 +115,39 @@ fn draw(members: &[Candidate<'_>], without: Option<usize>, number: u64) -> Optio
     None
 }
 
-/// Highest random weight (Thaler and Ravishankar 1996), weighted by -w / ln(hash): every process that sees the same
-/// members chooses the same one for a session, and a member that leaves moves only its own sessions.
-pub(crate) fn rendezvous(key: &[u8], members: &[Candidate<'_>]) -> Option<usize> {
+/// The member where a session goes on that has lost its own: the first choice of [`placement`], so every process that sees
+/// the same members chooses the same one, and where only some nodes hold a session, one that does.
+///
+/// By [`Shares::Weighted`] the weights count too, by -w / ln(hash); with equal weights the choice is the same.
+pub(crate) fn rendezvous(key: &[u8], shares: Shares, members: &[Candidate<'_>]) -> Option<usize> {
+    let key = placement::key(key);
     let score = |member: &Candidate<'_>| {
-        let hash = mixed(fnv1a(fnv1a(FNV_START, key), member.route.as_bytes()));
+        let hash = placement::weight(key, member.route);
         let unit = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        -f64::from(member.weight) / unit.ln()
+        let share = match shares {
+            Shares::Weighted => member.weight,
+            Shares::Equal => 1,
+        };
+        (-f64::from(share) / unit.ln(), hash)
     };
     let scored = members.iter().enumerate().map(|(index, member)| (index, score(member)));
-    scored.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index)
-}
-
-const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// FNV-1a: the same in every process and every version, which std's hasher does not promise.
-fn fnv1a(start: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
-}
-
-/// The finish of splitmix64: FNV alone leaves the upper bits of short texts alike.
-fn mixed(mut hash: u64) -> u64 {
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
+    scored.max_by(|(_, a), (_, b)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map(|(index, _)| index)
 }
 
 impl Draws {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mixed(self.0)
+        placement::mixed(self.0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        names::{NodeId, SessionId},
+        session::placement::{Fitness, Place, Placement, Spread},
+    };
 
     const ROUTES: [&str; 3] = ["r1", "r2", "r3"];
 
@@ -189,14 +195,20 @@ mod tests {
     fn no_member_means_no_choice() {
         assert_eq!(RoundRobin::default().pick(&[]), None);
         assert_eq!(less_busy(&[], 1, 2), None);
-        assert_eq!(rendezvous(b"id", &[]), None);
+        assert_eq!(rendezvous(b"id", Shares::Weighted, &[]), None);
         assert_eq!(less_busy(&members(&[1]), 1, 2), Some(0));
     }
 
     #[test]
     fn a_rendezvous_is_the_same_in_every_process() {
-        let at = |id: u8| ROUTES[rendezvous(&[id; 16], &members(&[50, 50, 50])).unwrap()];
-        assert_eq!((0..12).map(at).collect::<Vec<_>>(), PINNED, "changing it moves the sessions of a rolling upgrade");
+        for shares in [Shares::Weighted, Shares::Equal] {
+            let at = |id: u8| ROUTES[rendezvous(&[id; 16], shares, &members(&[50, 50, 50])).unwrap()];
+            assert_eq!(
+                (0..12).map(at).collect::<Vec<_>>(),
+                PINNED,
+                "changing it moves the sessions of a rolling upgrade"
+            );
+        }
     }
 
     /// What version 0.1 chooses.
@@ -208,19 +220,39 @@ mod tests {
         let mut counts = [0; 3];
         for id in 0..3_000u32 {
             let key = id.to_be_bytes();
-            let before = rendezvous(&key, &all).unwrap();
+            let before = rendezvous(&key, Shares::Weighted, &all).unwrap();
             counts[before] += 1;
-            let after = rendezvous(&key, &all[..2]).unwrap();
+            let after = rendezvous(&key, Shares::Weighted, &all[..2]).unwrap();
             assert!(before == 2 || before == after, "session {id} moved without need");
         }
         assert!(counts.iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
     }
 
     #[test]
-    fn a_rendezvous_follows_the_weights() {
+    fn a_session_goes_where_its_copy_is() {
+        let place =
+            |index: usize| Place { node: NodeId(index as u64), route: ROUTES[index].parse().unwrap(), serves: true };
+        let placement = Placement::new(Spread::Chosen(1), (0..3).map(place));
+        for n in 0..1_000u32 {
+            let mut id = SessionId([0; 16]);
+            id.0[..4].copy_from_slice(&n.to_be_bytes());
+            for owner in 0..3usize {
+                let holder = placement.told(id, NodeId(owner as u64), |_| Fitness::InSync).unwrap()[0];
+                let mut left = members(&[10, 90, 1]);
+                left.remove(owner);
+                let chosen = left[rendezvous(&id.0, Shares::Equal, &left).unwrap()].serial;
+                assert_eq!(holder, NodeId(chosen));
+            }
+        }
+    }
+
+    #[test]
+    fn a_rendezvous_follows_the_weights_where_all_hold_all() {
         let all = members(&[10, 30]);
-        let heavy = (0..4_000u32).filter(|id| rendezvous(&id.to_be_bytes(), &all) == Some(1)).count();
-        assert!((2_850..3_150).contains(&heavy), "{heavy} of 4000");
+        let heavy = |shares| (0..4_000u32).filter(|id| rendezvous(&id.to_be_bytes(), shares, &all) == Some(1)).count();
+        let (weighted, equal) = (heavy(Shares::Weighted), heavy(Shares::Equal));
+        assert!((2_850..3_150).contains(&weighted), "{weighted} of 4000");
+        assert!((1_850..2_150).contains(&equal), "{equal} of 4000");
     }
 
     #[test]

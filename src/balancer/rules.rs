@@ -5,8 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use super::{choice::Binding, sticky::Sticky, view::Published};
-use crate::{limits, settings};
+use super::{choice::Binding, methods::Shares, sticky::Sticky, view::Published};
+use crate::{
+    limits,
+    settings::{self, SessionManager},
+};
 
 /// What every worker reads and nobody changes, apart from the view inside.
 pub(crate) struct Rules {
@@ -26,12 +29,21 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// From the settings, the name of the session cookie, the sorry page as it is sent, and the bound address.
-    pub(crate) fn new(settings: &settings::Balancer, session_cookie: &str, sorry: Bytes, listen: SocketAddr) -> Self {
+    /// From the settings, the sorry page as it is sent, and the bound address.
+    pub(crate) fn new(
+        settings: &settings::Balancer,
+        session: &settings::Session,
+        sorry: Bytes,
+        listen: SocketAddr,
+    ) -> Self {
+        let shares = match session.manager {
+            SessionManager::Backup => Shares::Equal,
+            SessionManager::Delta | SessionManager::Full => Shares::Weighted,
+        };
         Self {
             published: Published::default(),
-            sticky: Sticky::new(session_cookie),
-            binding: Binding { sticky: settings.sticky, failover: settings.failover },
+            sticky: Sticky::new(&session.cookie),
+            binding: Binding { sticky: settings.sticky, failover: settings.failover, shares },
             method: settings.method,
             timeout: settings.timeout,
             retry_span: settings.timeout * limits::RETRY_TIMEOUTS,

@@ -56,16 +56,16 @@ const SORRY_PATH: &str = "/sorry.html";
 
 /// Starts the balancer inside the running actix system.
 ///
-/// `session_cookie` is the name of the session cookie; `shutdown` the longest graceful stop, in whole seconds.
+/// `session` says how sessions are named and who holds them; `shutdown` is the longest graceful stop, in whole seconds.
 /// Members come from the settings and from [`Door::roster`]. Must be called on a thread with an actix runtime.
 ///
 /// # Errors
 /// The address cannot be bound, or the sorry page cannot be read; the text names it.
-pub fn start(settings: &settings::Balancer, session_cookie: &str, shutdown: Duration) -> io::Result<Door> {
+pub fn start(settings: &settings::Balancer, session: &settings::Session, shutdown: Duration) -> io::Result<Door> {
     let sorry = sorry(settings)?;
     let listener = bind(settings.listen)?;
     let address = listener.local_addr()?;
-    let rules = Arc::new(Rules::new(settings, session_cookie, sorry, address));
+    let rules = Arc::new(Rules::new(settings, session, sorry, address));
     let members = Members::new(health::Rules::from(settings), &settings.members, Moment::now());
     let balancer = Balancer::start_with(members, rules.clone(), settings.timeout);
     let server = serve(listener, rules, balancer.clone(), settings.workers.get(), shutdown)?;

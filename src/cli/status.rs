@@ -65,12 +65,15 @@ fn row(node: &NodeReport) -> [String; 8] {
     ]
 }
 
-fn peer(peer: &PeerReport) -> String {
-    match peer {
-        PeerReport { route, in_sync: true, .. } => format!("{route} in sync"),
-        PeerReport { route, lag_ms: 0, .. } => format!("{route} not in sync"),
-        PeerReport { route, lag_ms, .. } => format!("{route} not in sync, {lag_ms} ms behind"),
+fn peer(PeerReport { route, in_sync, lag_ms, queued, .. }: &PeerReport) -> String {
+    let mut text = format!("{route} {}in sync", if *in_sync { "" } else { "not " });
+    if !in_sync && *lag_ms > 0 {
+        text += &format!(", {lag_ms} ms behind");
     }
+    if !in_sync && *queued > 0 {
+        text += &format!(", {queued} queued");
+    }
+    text
 }
 
 fn aligned(row: &[String; 8], widths: &[usize; 8]) -> String {
@@ -117,8 +120,13 @@ pub(super) mod tests {
                     route: other.parse().unwrap(),
                     in_sync: in_sync.contains(other),
                     lag_ms: 0,
+                    queued: 0,
+                    queued_bytes: 0,
+                    sent_bytes: 0,
+                    received_bytes: 0,
                 })
                 .collect(),
+            writes_refused: 0,
         };
         StatusReport {
             balancer: BalancerReport { listen: "127.0.0.1:12121".parse().unwrap(), pid: 4710 },
@@ -130,6 +138,7 @@ pub(super) mod tests {
     fn the_table_is_aligned_and_names_every_node() {
         let mut report = report(&[("r1", NodeState::Ready, &["node-2"]), ("node-2", NodeState::Failed, &[])]);
         report.nodes[1].peers[0].lag_ms = 1_200;
+        report.nodes[1].peers[0].queued = 7;
         assert_eq!(
             table(&report),
             "\
@@ -137,7 +146,7 @@ balancer 127.0.0.1:12121  pid 4710
 
 ROUTE   STATE   DUTY     HTTP             PID   OWNED  HELD  PEERS
 r1      ready   serving  127.0.0.1:18080  4711  12     3     node-2 in sync
-node-2  failed  serving  127.0.0.1:18080  -     12     3     r1 not in sync, 1200 ms behind"
+node-2  failed  serving  127.0.0.1:18080  -     12     3     r1 not in sync, 1200 ms behind, 7 queued"
         );
     }
 

@@ -319,6 +319,7 @@ mod tests {
             multicast: "228.0.0.4:45564".parse().unwrap(),
             peers: peers.iter().map(ToString::to_string).collect(),
             discovery_timeout: DEADLINE * 2,
+            min_copies: std::num::NonZero::<usize>::MIN,
         }
     }
 

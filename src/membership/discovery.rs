@@ -296,6 +296,7 @@ mod tests {
             multicast: "228.0.0.4:45564".parse().unwrap(),
             peers: peers.iter().map(|peer| (*peer).to_owned()).collect(),
             discovery_timeout: Duration::from_secs(3),
+            min_copies: std::num::NonZero::<usize>::MIN,
         };
         Discovery::new(&settings, multicast, at(1), Moment(0))
     }

@@ -1,6 +1,7 @@
 //! What a request did to its session: made true here, told to the holders, and taken back if one of them objects.
 
 use actix_web::rt;
+use tracing::warn;
 
 use super::{
     SessionRules, Worker,
@@ -9,14 +10,15 @@ use super::{
 };
 use crate::{
     names::SessionId,
-    replication::{Replicate, ledger::Verdict},
+    replication::{Replicate, WouldHold, ledger::Verdict},
     session::{
         Slots, Swept,
         delta::Update,
         draft::{Change, Draft, Fate},
-        replica::{self, Birth, Committed, NotOwner, Reach, Slot},
+        replica::{self, Birth, Committed, NotOwner, Reach, Slot, Undo},
         stamp::Epoch,
     },
+    settings::SessionManager,
     time::Moment,
 };
 
@@ -83,6 +85,7 @@ impl Worker {
             return Err(NotDone::Full);
         }
         let id = SessionId::draw();
+        self.check_copies(id, rules.reach).await?;
         let (me, term) = (self.house.me, table.lease().latest());
         let birth = Birth { id, me, term, context: &rules.context, reach: rules.reach, timeout: rules.timeout };
         let committed = table.with(id, |slot| replica::create(slot, &birth, changes, Moment::now()));
@@ -91,13 +94,21 @@ impl Worker {
     }
 
     async fn change(&self, id: SessionId, changes: &[Change], reach: Reach) -> Result<usize, NotDone> {
+        self.check_copies(id, reach).await?;
         let (now, table) = (Moment::now(), &self.house.table);
-        let term = table.lease().term(now);
-        let committed = table.with(id, |slot| replica::commit(slot, id, changes, term, now));
+        let (term, is_full) = (table.lease().term(now), self.house.session.manager == SessionManager::Full);
+        let committed = table.with(id, |slot| {
+            let mut committed = replica::commit(slot, id, changes, term, now)?;
+            if let Some(record) = Slot::live(slot).filter(|_| is_full) {
+                committed.update = Update::Whole(record.whole(id, now));
+            }
+            Ok(committed)
+        });
         self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, reach).await
     }
 
     async fn end(&self, id: SessionId, reach: Reach) -> Result<usize, NotDone> {
+        self.check_copies(id, reach).await?;
         let (now, table) = (Moment::now(), &self.house.table);
         let term = table.lease().term(now);
         let committed = table.with(id, |slot| replica::end(slot, id, term, now));
@@ -116,6 +127,11 @@ impl Worker {
                 self.tell(kept);
                 Ok(copies)
             }
+            Verdict::TooFew(copies) => {
+                self.retreat(id, undo);
+                self.tell_shortage(copies);
+                Err(NotDone::Doubtful(None))
+            }
             Verdict::Fenced(promised) => {
                 let undone = |slot: &mut Option<Slot>| replica::undo(slot, id, undo, promised, Moment::now());
                 self.tell(self.house.table.with(id, undone));
@@ -132,6 +148,34 @@ impl Worker {
     fn tell(&self, update: Option<Update>) {
         if let Some(update) = update {
             self.replicator.do_send(Swept(vec![update]));
+        }
+    }
+
+    /// Refuses a write before it is made when fewer nodes than must hold it would.
+    async fn check_copies(&self, id: SessionId, reach: Reach) -> Result<(), NotDone> {
+        if reach == Reach::Node || self.house.min_copies <= 1 {
+            return Ok(());
+        }
+        // A closed mailbox: the process is going down, and nothing has been written.
+        let copies = self.replicator.send(WouldHold(id)).await.map_err(|_| NotDone::AskAnother)?;
+        if copies >= self.house.min_copies {
+            return Ok(());
+        }
+        self.tell_shortage(copies);
+        Err(NotDone::TooFewCopies)
+    }
+
+    /// Takes back what too few hold. Those who took it hear what has become of a session that nobody was told of.
+    fn retreat(&self, id: SessionId, undo: Undo) {
+        let (me, now) = (self.house.me, Moment::now());
+        let ended = self.house.table.with(id, |slot| replica::retreat(slot, id, undo, me, now));
+        self.tell(ended);
+    }
+
+    fn tell_shortage(&self, copies: usize) {
+        if self.house.shortage.note(Moment::now()) {
+            let (route, wanted, refused) = (&self.house.route, self.house.min_copies, self.house.shortage.count());
+            warn!(%route, copies, wanted, refused, "writes are refused: too few nodes would hold them (cluster.min_copies)");
         }
     }
 

@@ -144,6 +144,7 @@ impl House {
             duty,
             sessions: self.table.counts(),
             peers: peers(&self.links().await),
+            writes_refused: self.shortage.count(),
         }
     }
 
@@ -159,13 +160,18 @@ impl House {
 fn peers(links: &[LinkReport]) -> Vec<PeerReport> {
     let mut peers: Vec<PeerReport> = Vec::new();
     for link in links {
-        let (in_sync, lag_ms) = (link.in_sync && link.complete, link.lag.as_millis().try_into().unwrap_or(u64::MAX));
+        let link = PeerReport {
+            route: link.route.clone(),
+            in_sync: link.in_sync && link.complete,
+            lag_ms: link.lag.as_millis().try_into().unwrap_or(u64::MAX),
+            queued: link.in_flight,
+            queued_bytes: link.queued_bytes,
+            sent_bytes: link.traffic.sent,
+            received_bytes: link.traffic.received,
+        };
         match peers.iter_mut().find(|peer| peer.route == link.route) {
-            Some(peer) => {
-                peer.in_sync &= in_sync;
-                peer.lag_ms = peer.lag_ms.max(lag_ms);
-            }
-            None => peers.push(PeerReport { route: link.route.clone(), in_sync, lag_ms }),
+            Some(peer) => peer.add(&link),
+            None => peers.push(link),
         }
     }
     peers.sort_by(|a, b| a.route.cmp(&b.route));
@@ -205,7 +211,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::names::NodeId;
+    use crate::{names::NodeId, replication::Carried};
 
     fn link(route: &str, in_sync: bool, complete: bool, lag: u64) -> LinkReport {
         LinkReport {
@@ -214,8 +220,9 @@ mod tests {
             in_sync,
             complete,
             lag: Duration::from_millis(lag),
-            in_flight: 0,
-            queued_bytes: 0,
+            in_flight: 2,
+            queued_bytes: 10,
+            traffic: Carried { sent: 100, received: 7 },
         }
     }
 
@@ -224,6 +231,8 @@ mod tests {
         let report = peers(&[link("r3", true, true, 0), link("r2", true, true, 4), link("r2", true, false, 1)]);
         let seen: Vec<_> = report.iter().map(|peer| (peer.route.as_str(), peer.in_sync, peer.lag_ms)).collect();
         assert_eq!(seen, [("r2", false, 4), ("r3", true, 0)]);
+        let PeerReport { queued, queued_bytes, sent_bytes, received_bytes, .. } = report[0];
+        assert_eq!((queued, queued_bytes, sent_bytes, received_bytes), (4, 20, 200, 14), "of all links together");
     }
 
     #[test]

@@ -43,9 +43,11 @@ pub(super) enum NotDone {
     /// Any other node should do it.
     AskAnother,
     /// Another node, perhaps the one of this route, claimed the session while the commit was under way: it was taken back
-    /// here, but a third node may have held it already and passed it on. Only a request that may be done twice should be
-    /// done again.
+    /// here, but a third node may have held it already and passed it on. Or too few nodes came to hold it, and it was taken
+    /// back for that. Only a request that may be done twice should be done again.
     Doubtful(Option<Route>),
+    /// Too few nodes would hold its write, so it was not made. Another node may see more of them.
+    TooFewCopies,
     /// It waited too long for its turn, or too many wait.
     NoTurn(NoTurn),
     /// The node is full.

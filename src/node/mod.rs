@@ -17,6 +17,7 @@ mod gate;
 mod notice;
 mod refusal;
 mod serve;
+mod shortage;
 
 use std::{
     net::SocketAddr,
@@ -36,6 +37,7 @@ pub use self::{
     control::Order,
     notice::{NewDuty, Notice},
     serve::routes,
+    shortage::Shortage,
 };
 use crate::{
     membership::{Roster, SharedDuty},
@@ -67,6 +69,8 @@ pub struct House {
     pub info: ArcSwap<NodeInfo>,
     /// `[session]`
     pub session: settings::Session,
+    /// `cluster.min_copies`
+    pub min_copies: usize,
     /// `Tasuki-Node` and `Tasuki-Copies` on every reply.
     pub response_headers: bool,
     /// Fronts of other makes on other machines whose `X-Forwarded-*` are believed.
@@ -77,6 +81,8 @@ pub struct House {
     pub replicators: Mutex<Vec<Addr<Replicator>>>,
     /// What is going on.
     pub traffic: Traffic,
+    /// Writes for which there were too few copies.
+    pub shortage: Shortage,
 }
 
 /// What one HTTP worker works with.

@@ -14,6 +14,12 @@ use crate::names::Route;
 /// Tells the balancer that nothing was done, and where to go instead.
 const RETRY: HeaderName = HeaderName::from_static("tasuki-retry");
 
+/// Any other node may do it; where there is none, this answer is the one for the client. No route has a semicolon.
+const ANY_NOT_DONE: &str = "any;not-done";
+
+/// The same of a request that may be done twice, and perhaps was done.
+const ANY_IN_DOUBT: &str = "any;in-doubt";
+
 /// A page of our own (RFC 9110 section 15).
 pub(super) fn page(status: StatusCode, what: &str) -> HttpResponse {
     let title = status.canonical_reason().unwrap_or("Error");
@@ -44,6 +50,11 @@ pub(super) fn not_done(why: &NotDone, method: &Method) -> HttpResponse {
             "This request was interrupted while it was being saved. It may have been done: please look before you repeat \
              it.",
         ),
+        NotDone::TooFewCopies => page(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This could not be saved: too few of the servers that keep copies can be reached. Nothing was changed. Please \
+             try again later.",
+        ),
         NotDone::NoTurn(why) => page(StatusCode::SERVICE_UNAVAILABLE, &format!("Please try again later: {why}.")),
         NotDone::Full => {
             page(StatusCode::SERVICE_UNAVAILABLE, "This server has as many sessions as it can keep. Please try later.")
@@ -52,7 +63,8 @@ pub(super) fn not_done(why: &NotDone, method: &Method) -> HttpResponse {
     let retry = match why {
         NotDone::AskNode(route) => route.as_str(),
         NotDone::AskAnother => "any",
-        NotDone::Doubtful(owner) if method.is_idempotent() => owner.as_ref().map_or("any", Route::as_str),
+        NotDone::Doubtful(owner) if method.is_idempotent() => owner.as_ref().map_or(ANY_IN_DOUBT, Route::as_str),
+        NotDone::TooFewCopies => ANY_NOT_DONE,
         NotDone::Doubtful(_) => "",
         NotDone::NoTurn(_) | NotDone::Full => "",
     };
@@ -87,10 +99,18 @@ mod tests {
     }
 
     #[test]
+    fn a_write_that_lacks_copies_may_be_tried_elsewhere_and_says_so_itself_where_that_is_in_vain() {
+        let answer = not_done(&NotDone::TooFewCopies, &Method::POST);
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers().get(header::RETRY_AFTER).unwrap(), "1");
+        assert_eq!(retry(&NotDone::TooFewCopies).as_deref(), Some("any;not-done"));
+    }
+
+    #[test]
     fn what_may_have_been_done_is_repeated_only_where_that_does_no_harm() {
         let owner = NotDone::Doubtful("r2".parse().ok());
         assert_eq!(retry_of(&owner, &Method::GET).as_deref(), Some("r2"));
-        assert_eq!(retry_of(&NotDone::Doubtful(None), &Method::PUT).as_deref(), Some("any"));
+        assert_eq!(retry_of(&NotDone::Doubtful(None), &Method::PUT).as_deref(), Some("any;in-doubt"));
         assert_eq!(retry_of(&owner, &Method::POST), None);
         assert_eq!(retry_of(&owner, &Method::PATCH), None);
     }

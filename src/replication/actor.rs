@@ -15,13 +15,17 @@ use super::{
     frame::{self, Request},
     greeting::Hello,
     ledger::{Verdict, WaitId},
-    link::{FromLink, Link, LinkEvent},
+    link::{Carried, FromLink, Link, LinkEvent},
 };
 use crate::{
     limits,
     membership::{Duty, LinkBroken, NodeMember, Roster, RosterChanged},
     names::{NodeId, Route, SessionId},
-    session::{Slots, Swept, Table, delta::Update},
+    session::{
+        Slots, Swept, Table,
+        delta::Update,
+        placement::{Place, Placement, Spread},
+    },
     time::Moment,
 };
 
@@ -42,6 +46,10 @@ pub struct ReplicatorConfig {
     pub cluster: String,
     /// When a reply is released, and how long anything is waited for.
     pub rules: CoreConfig,
+    /// How many nodes hold a session.
+    pub spread: Spread,
+    /// How many must hold what is answered, this one included.
+    pub min_copies: usize,
     /// Who copies whole sessions to a peer and keeps the node's lease; none: this one does.
     pub exporter: Option<Recipient<PeerNeeds>>,
     /// Who hears that a peer's process is gone.
@@ -57,6 +65,11 @@ pub struct PeerNeeds(pub NodeId);
 #[derive(Debug, Message)]
 #[rtype(result = "Verdict")]
 pub struct Replicate(pub Update);
+
+/// Asks how many nodes would hold a commit of this session if it were made now, this one included.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "usize")]
+pub struct WouldHold(pub SessionId);
 
 /// Tells the holders that a session was used. Nobody waits for it.
 #[derive(Clone, Copy, Debug, Message)]
@@ -103,6 +116,8 @@ pub struct LinkReport {
     pub in_flight: usize,
     /// Bytes not yet written.
     pub queued_bytes: usize,
+    /// Bytes written and read since this link was first opened, those of earlier connections included.
+    pub traffic: Carried,
 }
 
 /// The world as the core may touch it.
@@ -127,6 +142,7 @@ impl Replicator {
             None => Core::keeping_lease(config.table.clone(), config.rules),
             Some(_) => Core::new(config.table.clone(), config.rules),
         };
+        let core = core.with_min_copies(config.min_copies);
         let outside = Outside {
             config,
             links: BTreeMap::new(),
@@ -155,6 +171,15 @@ impl Replicator {
 impl Outside {
     fn name(&self, peer: NodeId) -> String {
         self.roster.node(peer).map_or_else(|| peer.to_string(), |node| node.route.to_string())
+    }
+
+    /// Who holds what among the live nodes and this one. What it says of its own duty matters to nobody but itself, and an
+    /// owner is no holder of its own.
+    fn placement(&self, roster: &Roster) -> Placement {
+        let me = Place { node: self.config.table.me(), route: self.config.route.clone(), serves: true };
+        let others =
+            roster.nodes().map(|node| Place { node: node.id, serves: node.duty == Duty::Serving, route: node.route });
+        Placement::new(self.config.spread, others.chain([me]))
     }
 
     fn open(&mut self, node: NodeMember, ctx: &Context<Replicator>) {
@@ -216,6 +241,10 @@ impl Port for Outside {
         warn!(peer = self.name(peer), "not waited for until it has caught up: {reason}");
     }
 
+    fn caught_up(&mut self, peer: NodeId) {
+        info!(peer = self.name(peer), "it has caught up and is waited for again");
+    }
+
     fn exported(&mut self, peer: NodeId, sessions: usize) {
         info!(peer = self.name(peer), sessions, "the peer was told everything and holds it");
     }
@@ -242,7 +271,14 @@ impl Handler<RosterChanged> for Replicator {
         }
         let serves = |node: &NodeMember| if node.duty == Duty::Serving { Serves::Yes } else { Serves::No };
         let nodes = roster.nodes().map(|node| (node.id, serves(&node))).collect();
-        self.run(|core, now, _| core.nodes(nodes, now));
+        let placement = self.outside.placement(&roster);
+        if self.outside.config.exporter.is_none() {
+            self.outside.config.table.place(placement.clone(), Moment::now());
+        }
+        self.run(|core, now, _| {
+            core.nodes(nodes, now);
+            core.place(placement, now);
+        });
         for node in roster.nodes() {
             self.outside.open(node, ctx);
         }
@@ -283,6 +319,14 @@ impl Handler<Replicate> for Replicator {
         self.outside.waits.insert(wait, reply);
         // The sender is dropped only with this actor, that is, with the process.
         Box::pin(async { verdict.await.unwrap_or(Verdict::Held(1)) })
+    }
+}
+
+impl Handler<WouldHold> for Replicator {
+    type Result = usize;
+
+    fn handle(&mut self, WouldHold(id): WouldHold, _: &mut Self::Context) -> usize {
+        self.core.would_hold(id)
     }
 }
 
@@ -340,6 +384,7 @@ impl Handler<Observe> for Replicator {
                 lag: state.lag,
                 in_flight: state.in_flight,
                 queued_bytes: self.outside.links.get(&node.id).map_or(0, Link::queued_bytes),
+                traffic: self.outside.links.get(&node.id).map_or(Carried::default(), Link::carried),
                 route: node.route,
             }
         };
@@ -386,6 +431,8 @@ mod tests {
             route: "r1".parse().unwrap(),
             cluster: "tasuki".into(),
             rules: CoreConfig { ack: Ack::One, ack_timeout: timeout, claim_timeout: timeout, lease: limits::LEASE },
+            spread: Spread::Everywhere,
+            min_copies: 1,
             exporter: None,
             gone: Ear.start().recipient(),
         });

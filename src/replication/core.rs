@@ -23,6 +23,7 @@ use crate::{
         Slots,
         delta::{End, Update},
         lease::{LeaseKeeper, Renewal},
+        placement::{Chosen, Fitness, Placement, Spread},
         replica::{self, Applied, Reach, Slot, Tenure},
         stamp::Stamp,
     },
@@ -48,6 +49,7 @@ pub struct Core<S> {
     keeper: Option<LeaseKeeper>,
     /// Nodes whose process has ended, though they are still on the list.
     gone: BTreeSet<NodeId>,
+    placement: Placement,
     pace: Pace,
 }
 
@@ -85,6 +87,8 @@ pub trait Port {
     fn needs(&mut self, peer: NodeId);
     /// A peer left the in-sync set.
     fn lagging(&mut self, peer: NodeId, why: Lagging);
+    /// A peer that was lagging is in the in-sync set again.
+    fn caught_up(&mut self, _peer: NodeId) {}
     /// A peer was told so many sessions and holds them all.
     fn exported(&mut self, peer: NodeId, sessions: usize);
 }
@@ -174,8 +178,14 @@ impl<S: Slots> Core<S> {
             dropped: BTreeSet::new(),
             keeper: None,
             gone: BTreeSet::new(),
+            placement: Placement::everywhere(),
             pace: Pace::default(),
         }
+    }
+
+    /// The same, with a number of nodes that must hold what is answered, this one included.
+    pub fn with_min_copies(self, min_copies: usize) -> Self {
+        Self { ledger: self.ledger.with_least(min_copies), ..self }
     }
 
     /// A core that also keeps the lease of its node. There is one for each node.
@@ -200,6 +210,23 @@ impl<S: Slots> Core<S> {
             keeper.nodes(nodes.keys().copied(), now);
         }
         self.nodes = nodes;
+    }
+
+    /// Who of the live nodes holds what; after [`Core::nodes`]. Who comes to hold a session because others came or went is
+    /// told of it at once, and not only with its next commit.
+    pub fn place(&mut self, placement: Placement, now: Moment) {
+        let moves = matches!(placement.spread(), Spread::Chosen(_)) && placement != self.placement;
+        self.placement = placement;
+        if moves && self.keeper.is_some() {
+            for peer in self.nodes.keys() {
+                self.exports.entry(*peer).or_default().want(now);
+            }
+        }
+    }
+
+    /// How many nodes would hold a commit now, this one included, before its reply leaves.
+    pub fn would_hold(&self, id: SessionId) -> usize {
+        1 + self.told(id).into_iter().filter(|peer| self.ledger.is_in_sync(*peer)).count()
     }
 
     /// A link is up; both ends count from 1. Whoever waits for this peer asks it now.
@@ -243,7 +270,7 @@ impl<S: Slots> Core<S> {
     /// Tells the holders of a commit. The verdict comes through the port, perhaps at once.
     pub fn replicate(&mut self, update: &Update, now: Moment, port: &mut impl Port) -> WaitId {
         let wait = self.ledger.open();
-        for peer in self.ledger.peers().collect::<smallvec::SmallVec<[NodeId; 4]>>() {
+        for peer in self.hearers(update) {
             self.send_update(peer, update, Some(wait), now, port);
         }
         release(self.ledger.sealed(wait), port);
@@ -252,14 +279,14 @@ impl<S: Slots> Core<S> {
 
     /// Tells the holders of something that nobody waits for.
     pub fn announce(&mut self, update: &Update, now: Moment, port: &mut impl Port) {
-        for peer in self.ledger.peers().collect::<Vec<_>>() {
+        for peer in self.hearers(update) {
             self.send_update(peer, update, None, now, port);
         }
     }
 
     /// Tells the holders that a session was used.
     pub fn touch(&mut self, id: SessionId, port: &mut impl Port) {
-        for peer in self.ledger.peers() {
+        for peer in self.told(id) {
             // A peer whose queue is full learns of it from the next delta.
             let _ = port.send(peer, &Request::Touch { id, idle: Duration::ZERO });
         }
@@ -282,6 +309,7 @@ impl<S: Slots> Core<S> {
         now: Moment,
         port: &mut impl Port,
     ) {
+        let was_in_sync = self.ledger.is_in_sync(peer);
         for reply in replies {
             match reply {
                 Reply::Ack(sequence) => release(self.ledger.acked(peer, sequence), port),
@@ -297,6 +325,9 @@ impl<S: Slots> Core<S> {
                     }
                 }
             }
+        }
+        if !was_in_sync && self.ledger.is_in_sync(peer) {
+            self.caught_up(peer, port);
         }
         self.pump(peer, now, port);
     }
@@ -335,6 +366,35 @@ impl<S: Slots> Core<S> {
             complete: !self.dropped.contains(&peer) && self.exports.get(&peer).is_none_or(Export::is_complete),
             lag: self.ledger.lag(peer, now),
             in_flight: self.ledger.in_flight(peer),
+        }
+    }
+
+    /// Whom an update concerns. The end of a session is told to all: somebody may have a copy from a time when it was a
+    /// holder, and must not take the session for a live one.
+    fn hearers(&self, update: &Update) -> Chosen {
+        match update {
+            Update::End(_) => self.ledger.peers().collect(),
+            _ => self.told(update.id()),
+        }
+    }
+
+    /// Who is told of this node's commits of a session.
+    fn told(&self, id: SessionId) -> Chosen {
+        let is_linked = |peer| self.ledger.peers().any(|linked| linked == peer);
+        let fitness = |peer| match self.ledger.is_in_sync(peer) {
+            true => Fitness::InSync,
+            false if is_linked(peer) => Fitness::Lagging,
+            false => Fitness::Absent,
+        };
+        let told = self.placement.told(id, self.slots.me(), fitness);
+        told.unwrap_or_else(|| self.ledger.peers().collect())
+    }
+
+    /// A peer is waited for again. Where only some are told of a commit, others were told in its place meanwhile.
+    fn caught_up(&mut self, peer: NodeId, port: &mut impl Port) {
+        port.caught_up(peer);
+        if matches!(self.placement.spread(), Spread::Chosen(_)) {
+            self.dropped.insert(peer);
         }
     }
 
@@ -425,7 +485,7 @@ impl<S: Slots> Core<S> {
 
     /// What this node owns, what nobody else is there to tell, and what has ended.
     fn ids_for(&self, peer: NodeId) -> Vec<SessionId> {
-        self.slots.ids(|slot| match slot {
+        let mut ids = self.slots.ids(|slot| match slot {
             Slot::Ended(_) => true,
             Slot::Live(record) if record.reach() == Reach::Node => false,
             Slot::Live(record) if record.tenure() == Tenure::Owned => true,
@@ -433,7 +493,15 @@ impl<S: Slots> Core<S> {
                 let owner = record.promised().node;
                 owner != peer && !self.nodes.contains_key(&owner)
             }
-        })
+        });
+        if matches!(self.placement.spread(), Spread::Chosen(_)) {
+            ids.retain(|id| self.slots.with(*id, |slot| self.concerns(*id, slot, peer)));
+        }
+        ids
+    }
+
+    fn concerns(&self, id: SessionId, slot: &Option<Slot>, peer: NodeId) -> bool {
+        Slot::live(slot).is_none_or(|record| self.placement.involves(id, record.promised().node, peer))
     }
 
     /// Sends as much of a run as the peer has room for. Its acknowledgements are the credit.

@@ -24,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Ledger {
     ack: Ack,
+    /// Nodes that must hold what is answered, this one included.
+    least: usize,
     patience: Duration,
     peers: BTreeMap<NodeId, Account>,
     waits: HashMap<WaitId, Wait>,
@@ -62,6 +64,9 @@ pub struct Settled {
 pub enum Verdict {
     /// So many nodes hold it, this one included. 1: nobody else was there.
     Held(usize),
+    /// Only so many are known to hold it, this one included: fewer than must. The commit must be taken back, and yet others
+    /// may hold it, or still get to hold it.
+    TooFew(usize),
     /// A peer has promised a higher epoch: the commit must be taken back.
     Fenced(Epoch),
     /// The session has ended elsewhere: the commit is void.
@@ -125,7 +130,12 @@ struct Wait {
 impl Ledger {
     /// Empty books under a rule of acknowledgement; a peer that owes an answer for longer than `patience` is lagging.
     pub fn new(ack: Ack, patience: Duration) -> Self {
-        Self { ack, patience, peers: BTreeMap::new(), waits: HashMap::new(), next_wait: 0 }
+        Self { ack, least: 1, patience, peers: BTreeMap::new(), waits: HashMap::new(), next_wait: 0 }
+    }
+
+    /// The same, with a number of nodes that must hold what is answered, this one included.
+    pub fn with_least(self, least: usize) -> Self {
+        Self { least, ..self }
     }
 
     /// A link is up: numbers start anew.
@@ -283,8 +293,8 @@ impl Ledger {
     fn judge(&mut self, wait: WaitId) -> Option<Settled> {
         let open = self.waits.get(&wait)?;
         let enough = match self.ack {
-            Ack::None => true,
-            Ack::One => open.copies > 1,
+            Ack::None => open.copies >= self.least,
+            Ack::One => open.copies >= self.least.max(2),
             Ack::All => false,
         };
         if !enough && !open.outstanding.is_empty() {
@@ -292,7 +302,8 @@ impl Ledger {
         }
         let copies = open.copies;
         self.waits.remove(&wait);
-        Some(Settled { wait, verdict: Verdict::Held(copies) })
+        let verdict = if copies < self.least { Verdict::TooFew(copies) } else { Verdict::Held(copies) };
+        Some(Settled { wait, verdict })
     }
 }
 
@@ -384,6 +395,29 @@ mod tests {
         let mut ledger = Ledger::new(Ack::One, Duration::from_secs(1));
         let (wait, at_once) = commit(&mut ledger, START);
         assert_eq!(at_once, Some(held(wait, 1)));
+    }
+
+    #[test]
+    fn a_reply_is_not_released_before_the_least_number_of_copies_is_held() {
+        let mut ledger = ledger(Ack::One).with_least(3);
+        let (wait, _) = commit(&mut ledger, START);
+        assert_eq!(ledger.acked(B, 1), []);
+        assert_eq!(ledger.acked(C, 1), [held(wait, 3)]);
+        let (wait, _) = commit(&mut ledger, START);
+        assert_eq!(ledger.acked(B, 2), []);
+        let too_few = Settled { wait, verdict: Verdict::TooFew(2) };
+        assert_eq!(ledger.link_down(C), [too_few], "a peer that is lost between the sending and its answer");
+    }
+
+    #[test]
+    fn a_copy_of_a_peer_that_is_not_waited_for_counts_when_it_comes_in_time() {
+        let mut ledger = ledger(Ack::All);
+        commit(&mut ledger, START);
+        ledger.acked(B, 1);
+        ledger.tick(START + Duration::from_secs(1));
+        let (wait, _) = commit(&mut ledger, START + Duration::from_secs(1));
+        assert_eq!(ledger.acked(C, 2), []);
+        assert_eq!(ledger.acked(B, 2), [held(wait, 3)]);
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! One outgoing TCP connection to one peer: kept up for as long as the peer is a member.
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use actix::{Message, Recipient};
 use actix_web::rt;
@@ -34,6 +40,16 @@ pub(super) struct Link {
 struct Outbox {
     buffer: RefCell<BytesMut>,
     wake: Notify,
+    carried: Cell<Carried>,
+}
+
+/// Bytes that one link has carried, greetings left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// To the peer.
+    pub sent: u64,
+    /// From the peer: its acknowledgements and answers.
+    pub received: u64,
 }
 
 /// An event of one link, for its replicator.
@@ -109,6 +125,18 @@ impl Link {
     pub(super) fn queued_bytes(&self) -> usize {
         self.outbox.buffer.borrow().len()
     }
+
+    /// Bytes written and read.
+    pub(super) fn carried(&self) -> Carried {
+        self.outbox.carried.get()
+    }
+}
+
+impl Outbox {
+    fn count(&self, sent: usize, received: usize) {
+        let Carried { sent: before, received: heard } = self.carried.get();
+        self.carried.set(Carried { sent: before + sent as u64, received: heard + received as u64 });
+    }
 }
 
 impl Drop for Link {
@@ -169,6 +197,8 @@ impl Dialer {
                 self.outbox.wake.notified().await;
             } else if let Err(error) = stream.write_all(&chunk).await {
                 return error.to_string();
+            } else {
+                self.outbox.count(chunk.len(), 0);
             }
         }
     }
@@ -178,7 +208,7 @@ impl Dialer {
         loop {
             match stream.read_buf(&mut input).await {
                 Ok(0) => return "closed by the peer".into(),
-                Ok(_) => {}
+                Ok(read) => self.outbox.count(0, read),
                 Err(error) => return error.to_string(),
             }
             match take_all(&mut input) {

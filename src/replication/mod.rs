@@ -19,4 +19,7 @@ mod greeting;
 pub mod ledger;
 mod link;
 
-pub use actor::{Claim, Claimed, LinkReport, Observe, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch};
+pub use actor::{
+    Claim, Claimed, LinkReport, Observe, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch, WouldHold,
+};
+pub use link::Carried;

@@ -10,7 +10,8 @@ use tracing::info;
 use super::{
     delta::Update,
     lease::Term,
-    replica::{self, Expiry, Slot},
+    placement::Spread,
+    replica::{self, Expiry, Reach, Record, Slot, Tenure},
     table::{Slots, Table},
 };
 use crate::{limits, names::SessionId, time::Moment};
@@ -51,6 +52,7 @@ impl SessionStore {
 
     fn sweep(&self, now: Moment) {
         let term = self.table.lease().term(now);
+        self.drop_strays(now);
         let due = self.table.ids(|slot| due(slot, term, now) != Due::Nothing);
         let mut updates: Vec<Update> = due.iter().filter_map(|id| self.settle(*id, now)).collect();
         if !due.is_empty() {
@@ -59,6 +61,30 @@ impl SessionStore {
         while !updates.is_empty() {
             let rest = updates.split_off(updates.len().min(limits::SWEEP_BATCH));
             self.ended.do_send(Swept(std::mem::replace(&mut updates, rest)));
+        }
+    }
+
+    /// Forgets copies that this node keeps from a time when it was a holder. While it is one, or the owner is not live, or
+    /// the nodes have changed lately, it keeps them: whoever holds them now may not have been told yet.
+    fn drop_strays(&self, now: Moment) {
+        let placed = self.table.placed();
+        if placed.placement.spread() == Spread::Everywhere || now.since(placed.since) < limits::STRAY_COPY {
+            return;
+        }
+        let is_stray = |id: SessionId, slot: &Slot| match slot {
+            Slot::Live(record) if is_old_copy(record, now) => {
+                let owner = record.promised().node;
+                placed.placement.has(owner) && !placed.placement.involves(id, owner, self.table.me())
+            }
+            _ => false,
+        };
+        let old = self.table.ids(|slot| matches!(slot, Slot::Live(record) if is_old_copy(record, now)));
+        let dropped = old
+            .into_iter()
+            .filter(|id| self.table.with(*id, |slot| slot.take_if(|slot| is_stray(*id, slot)).is_some()));
+        let dropped = dropped.count();
+        if dropped > 0 {
+            info!(dropped, "copies that other nodes hold now");
         }
     }
 
@@ -77,6 +103,12 @@ impl SessionStore {
             },
         })
     }
+}
+
+fn is_old_copy(record: &Record, now: Moment) -> bool {
+    record.tenure() == Tenure::Held
+        && record.reach() == Reach::Cluster
+        && now.since(record.accessed()) >= limits::STRAY_COPY
 }
 
 fn due(slot: &Slot, term: Option<Term>, now: Moment) -> Due {
@@ -114,7 +146,8 @@ mod tests {
         names::{ContextPath, NodeId},
         session::{
             lease::LeaseKeeper,
-            replica::{Birth, Reach},
+            placement::{Place, Placement},
+            replica::Birth,
         },
     };
 
@@ -157,5 +190,39 @@ mod tests {
         assert_eq!(table.ids(|_| true).len(), 2);
         store.sweep(Moment(60_000) + limits::TOMBSTONE);
         assert_eq!(table.ids(|_| true).len(), 0);
+    }
+
+    #[actix_web::test]
+    async fn a_copy_that_other_nodes_hold_is_dropped_in_the_end_and_no_other() {
+        let (told, _heard) = std::sync::mpsc::channel();
+        let table = Table::new(ME);
+        let store = SessionStore::new(table.clone(), Ear(told).start().recipient());
+        let place = |n: u64| Place { node: NodeId(n), route: format!("r{n}").parse().unwrap(), serves: true };
+        let placement = |nodes: &[u64]| Placement::new(Spread::Chosen(1), nodes.iter().map(|n| place(*n)));
+        let (owner, all) = (NodeId(2), placement(&[1, 2, 3]));
+        let context = ContextPath::root();
+        let ids: Vec<SessionId> = (0..50).map(|n| SessionId([n; 16])).collect();
+        for id in &ids {
+            let birth =
+                Birth { id: *id, me: owner, term: Term(1), context: &context, reach: Reach::Cluster, timeout: None };
+            let born = replica::create(&mut None, &birth, &[], Moment(0)).update;
+            table.with(*id, |slot| replica::apply(slot, born, Moment(0)));
+        }
+        let mine = ids.iter().filter(|id| all.involves(**id, owner, ME)).count();
+        assert!((10..40).contains(&mine), "{mine} of 50");
+        let late = Moment(0) + limits::STRAY_COPY;
+        table.place(all.clone(), Moment(1));
+        store.sweep(late);
+        assert_eq!(table.counts().held, 50, "the nodes have changed lately");
+        table.place(placement(&[1, 3]), Moment(2));
+        store.sweep(Moment(2) + limits::STRAY_COPY);
+        assert_eq!(table.counts().held, 50, "the owner is gone");
+        table.place(all, Moment(3));
+        store.sweep(Moment(3) + limits::STRAY_COPY);
+        assert_eq!(table.counts().held, mine);
+        assert!(
+            ids.iter()
+                .all(|id| table.peek(*id, |slot| slot.is_some()) == table.placed().placement.involves(*id, owner, ME))
+        );
     }
 }

@@ -17,6 +17,7 @@ pub mod digest;
 pub mod draft;
 pub mod lease;
 pub mod merge;
+pub mod placement;
 pub mod replica;
 pub mod snapshot;
 pub mod stamp;
@@ -24,4 +25,4 @@ mod table;
 pub mod value;
 
 pub use actor::{SessionStore, Swept};
-pub use table::{NoTurn, Slots, Table, Turn};
+pub use table::{NoTurn, Placed, Slots, Table, Turn};

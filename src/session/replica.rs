@@ -506,6 +506,30 @@ pub fn copy(slot: &Option<Slot>, id: SessionId, now: Moment) -> Option<Update> {
     }
 }
 
+/// Takes back a commit that too few nodes hold, on the owner, which stays the owner under a new epoch: nobody has refused
+/// the commit, so some may hold it, and its stamp must not be given again to another one.
+///
+/// Gives what the others must hear: of a session that this commit created, and that nobody was told of, its end.
+#[must_use]
+pub fn retreat(slot: &mut Option<Slot>, id: SessionId, made: Undo, me: NodeId, now: Moment) -> Option<Update> {
+    let Stamp { epoch, version } = made.stamp;
+    // What was promised to another node since then stays promised.
+    let promised = Slot::live(slot).map_or(epoch, |record| record.promised.max(epoch));
+    let told = undo(slot, id, made, promised, now);
+    match slot {
+        None => {
+            let stamp = Stamp { epoch, version: version.saturating_add(1) };
+            *slot = Some(Slot::Ended(Tombstone { stamp, until: now + limits::TOMBSTONE }));
+            return Some(Update::End(End { id, stamp }));
+        }
+        Some(Slot::Live(record)) if record.tenure == Tenure::Owned && record.promised == epoch => {
+            record.promised = epoch.outranked_by(me);
+        }
+        _ => {}
+    }
+    told
+}
+
 /// Learns that another node has a higher claim.
 pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
     if let Some(record) = Slot::live_mut(slot) {

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use dashmap::{DashMap, Entry};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
@@ -19,12 +20,14 @@ use tokio::{
 
 use super::{
     lease::Lease,
+    placement::Placement,
     replica::{Slot, Tenure},
 };
 use crate::{
     limits,
     names::{NodeId, SessionId},
     observe::SessionCounts,
+    time::Moment,
 };
 
 /// All sessions of this node. A handle: clones share the table.
@@ -34,12 +37,22 @@ pub struct Table(Arc<Inner>);
 struct Inner {
     me: NodeId,
     lease: Lease,
+    placed: ArcSwap<Placed>,
     /// `None` only while a closure runs: an emptied slot is removed before its shard is unlocked.
     slots: DashMap<SessionId, Option<Slot>>,
     turns: DashMap<SessionId, Arc<Mutex<()>>>,
     owned: AtomicUsize,
     held: AtomicUsize,
     ended: AtomicUsize,
+}
+
+/// Who holds what, and since when that has been so.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// As the roster has it.
+    pub placement: Placement,
+    /// When the nodes were others.
+    pub since: Moment,
 }
 
 /// The slots of a node, as the protocol needs them: the table, or the map of a simulated node.
@@ -91,6 +104,7 @@ impl Table {
         Self(Arc::new(Inner {
             me,
             lease: Lease::new(),
+            placed: ArcSwap::from_pointee(Placed { placement: Placement::everywhere(), since: Moment(0) }),
             slots,
             turns,
             owned: AtomicUsize::new(0),
@@ -104,6 +118,18 @@ impl Table {
         match self.0.slots.get(&id) {
             Some(slot) => look(&slot),
             None => look(&None),
+        }
+    }
+
+    /// Who holds what now.
+    pub fn placed(&self) -> Arc<Placed> {
+        self.0.placed.load_full()
+    }
+
+    /// The live nodes are others.
+    pub fn place(&self, placement: Placement, now: Moment) {
+        if self.0.placed.load().placement != placement {
+            self.0.placed.store(Arc::new(Placed { placement, since: now }));
         }
     }
 
@@ -230,7 +256,6 @@ mod tests {
             lease::Term,
             replica::{self, Birth, Reach},
         },
-        time::Moment,
     };
 
     const ME: NodeId = NodeId(1);

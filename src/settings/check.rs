@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{
-    Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, Settings, StaticMember,
+    Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, StaticMember,
     defaults::available_workers,
     raw::{self, Raw, Scalar},
     refusal::Wrong,
@@ -22,12 +22,9 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const WAIT: RangeInclusive<Duration> = MILLI..=MINUTE;
 
 pub(super) fn check(raw: Raw) -> Result<Settings, Wrong> {
-    Ok(Settings {
-        cluster: cluster(raw.cluster)?,
-        session: session(raw.session)?,
-        node: node(raw.node)?,
-        balancer: balancer(raw.balancer)?,
-    })
+    let (cluster, session) = (cluster(raw.cluster)?, session(raw.session)?);
+    enough_copies(&cluster, &session)?;
+    Ok(Settings { cluster, session, node: node(raw.node)?, balancer: balancer(raw.balancer)? })
 }
 
 fn cluster(raw: raw::Cluster) -> Result<Cluster, Wrong> {
@@ -39,6 +36,7 @@ fn cluster(raw: raw::Cluster) -> Result<Cluster, Wrong> {
     set(&mut it.peers, "cluster.peers", raw.peers, |value| list(value, host_and_port))?;
     let range = Duration::ZERO..=MINUTE;
     set(&mut it.discovery_timeout, "cluster.discovery_timeout", raw.discovery_timeout, |value| duration(value, range))?;
+    set(&mut it.min_copies, "cluster.min_copies", raw.min_copies, copies)?;
     it.discovery.dedup();
     Ok(it)
 }
@@ -48,12 +46,30 @@ fn session(raw: raw::Session) -> Result<Session, Wrong> {
     set(&mut it.cookie, "session.cookie", raw.cookie, cookie_name)?;
     let idle = Duration::from_secs(1)..=YEAR;
     set(&mut it.timeout, "session.timeout", raw.timeout, |value| duration(value, idle))?;
+    set(&mut it.manager, "session.manager", raw.manager, session_manager)?;
+    set(&mut it.copies, "session.copies", raw.copies, copies)?;
+    set(&mut it.dirty_flag, "session.dirty_flag", raw.dirty_flag, switch)?;
     set(&mut it.ack, "session.ack", raw.ack, ack)?;
     set(&mut it.ack_timeout, "session.ack_timeout", raw.ack_timeout, |value| duration(value, WAIT))?;
     set(&mut it.claim_timeout, "session.claim_timeout", raw.claim_timeout, |value| duration(value, WAIT))?;
     set(&mut it.turn_timeout, "session.turn_timeout", raw.turn_timeout, |value| duration(value, WAIT))?;
     set(&mut it.max_sessions, "session.max_sessions", raw.max_sessions, |value| values::count(value, 1_000_000_000))?;
     Ok(it)
+}
+
+/// Whether the copies that are demanded can be there at all.
+fn enough_copies(cluster: &Cluster, session: &Session) -> Result<(), Wrong> {
+    let demanded = cluster.min_copies.get();
+    let refuse = |rule: String| Err(Wrong::new("cluster.min_copies", demanded, rule));
+    let made = session.copies.get() + 1;
+    if session.manager == SessionManager::Backup && demanded > made {
+        let says = format!("session.manager = \"backup\" with session.copies = {}", session.copies);
+        return refuse(format!("there are never more than {made}: {says}"));
+    }
+    if session.ack == Ack::None && demanded > 1 {
+        return refuse("session.ack = \"none\" waits for no copy; write \"one\" or \"all\" there".to_owned());
+    }
+    Ok(())
 }
 
 fn node(raw: raw::Node) -> Result<Node, Wrong> {
@@ -194,6 +210,21 @@ fn ack(value: &Scalar) -> Result<Ack, Rule> {
         "one" => Ok(Ack::One),
         "all" => Ok(Ack::All),
         _ => Err("must be \"one\", \"all\" or \"none\"".to_owned()),
+    }
+}
+
+fn copies(value: &Scalar) -> Result<std::num::NonZero<usize>, Rule> {
+    values::count(value, limits::COPIES)
+}
+
+fn session_manager(value: &Scalar) -> Result<SessionManager, Rule> {
+    match text(value)? {
+        "delta" => Ok(SessionManager::Delta),
+        "full" => Ok(SessionManager::Full),
+        "backup" => Ok(SessionManager::Backup),
+        "DeltaManager" => Err("write \"delta\"".to_owned()),
+        "BackupManager" => Err("write \"backup\"".to_owned()),
+        _ => Err("must be \"delta\", \"full\" or \"backup\"".to_owned()),
     }
 }
 

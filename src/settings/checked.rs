@@ -39,6 +39,8 @@ pub struct Cluster {
     pub peers: Vec<String>,
     /// How long a starting node waits for members that neither answer nor refuse.
     pub discovery_timeout: Duration,
+    /// Nodes that must hold a write before it is answered, the owner included; where fewer can, writes are refused.
+    pub min_copies: NonZero<usize>,
 }
 
 /// A way of finding members.
@@ -57,6 +59,12 @@ pub struct Session {
     pub cookie: String,
     /// Idle time after which a session ends, where web.xml names none.
     pub timeout: Duration,
+    /// Which nodes hold a session, and what they are told.
+    pub manager: SessionManager,
+    /// With [`SessionManager::Backup`]: how many nodes hold a session beside its owner.
+    pub copies: NonZero<usize>,
+    /// Replicates what was set; `false` compares all encoded values at the end of a request with those at its start.
+    pub dirty_flag: bool,
     /// When a reply is released.
     pub ack: Ack,
     /// The longest wait for one peer; then it leaves the in-sync set until it has caught up.
@@ -67,6 +75,17 @@ pub struct Session {
     pub turn_timeout: Duration,
     /// Sessions one node keeps, copies included; a new one above it is refused with 503.
     pub max_sessions: NonZero<usize>,
+}
+
+/// Which nodes hold a session beside its owner, and what a commit tells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionManager {
+    /// All nodes, the changes only (Tomcat's DeltaManager).
+    Delta,
+    /// All nodes, the whole session with each commit.
+    Full,
+    /// [`Session::copies`] nodes, the changes only (Tomcat's BackupManager).
+    Backup,
 }
 
 /// How many copies must be held before a reply is released.

@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, Settings};
+use super::{Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings};
 use crate::names::Route;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -46,6 +46,7 @@ impl Default for Cluster {
             multicast: SocketAddrV4::new(Ipv4Addr::new(228, 0, 0, 4), 45564), // Tomcat's McastService
             peers: Vec::new(),
             discovery_timeout: Duration::from_secs(1),
+            min_copies: NonZero::<usize>::MIN,
         }
     }
 }
@@ -55,6 +56,9 @@ impl Default for Session {
         Self {
             cookie: "JSESSIONID".to_owned(),
             timeout: Duration::from_secs(30 * 60), // Tomcat's session-timeout
+            manager: SessionManager::Delta,
+            copies: NonZero::<usize>::MIN,
+            dirty_flag: true, // Tomcat's useDirtyFlag
             ack: Ack::One,
             ack_timeout: Duration::from_secs(1),
             claim_timeout: Duration::from_millis(500),

@@ -15,13 +15,9 @@ pub const VARIABLE_PREFIX: &str = "TASUKI__";
 const MEMBER: &str = "balancer.member";
 
 /// Keys of the design that this release refuses, and what to do instead.
-const LATER: [(&str, &str); 7] = [
+const LATER: [(&str, &str); 3] = [
     ("cluster.dns", "name the members in cluster.peers"),
     ("cluster.secret_file", "cluster links stay on loopback until they can be sealed"),
-    ("cluster.min_copies", "see session.ack"),
-    ("session.manager", "changes go to all nodes, as with \"delta\""),
-    ("session.copies", "every node holds a copy"),
-    ("session.dirty_flag", "what was set is replicated, as with true"),
     ("session.max_bytes", "see session.max_sessions"),
 ];
 

@@ -315,8 +315,8 @@ mod tests {
     fn what_comes_in_a_later_release_is_refused_and_not_ignored() {
         let cases = [
             (
-                "[session]\nmanager = \"backup\"",
-                "t.toml: session.manager: not in this release; remove it (changes go to all nodes, as with \"delta\")",
+                "[session]\nmax_bytes = 5",
+                "t.toml: session.max_bytes: not in this release; remove it (see session.max_sessions)",
             ),
             (
                 "[cluster]\nsecret_file = \"s\"",
@@ -340,8 +340,8 @@ mod tests {
             assert_eq!(file(text).refusal(), refusal, "{text}");
         }
         assert_eq!(
-            variable_refusal("TASUKI__CLUSTER__MIN_COPIES", "2"),
-            "TASUKI__CLUSTER__MIN_COPIES: not in this release; unset it (see session.ack)"
+            variable_refusal("TASUKI__SESSION__MAX_BYTES", "2"),
+            "TASUKI__SESSION__MAX_BYTES: not in this release; unset it (see session.max_sessions)"
         );
     }
 
@@ -353,6 +353,17 @@ mod tests {
                 "t.toml: session.timeout = 30: a duration needs a unit; write \"30s\" for seconds or \"30ms\", \"30m\"",
             ),
             ("[session]\nack = \"two\"", "t.toml: session.ack = \"two\": must be \"one\", \"all\" or \"none\""),
+            ("[session]\nmanager = \"DeltaManager\"", "t.toml: session.manager = \"DeltaManager\": write \"delta\""),
+            ("[session]\ncopies = 0", "t.toml: session.copies = 0: must be a whole number from 1 to 16"),
+            ("[session]\ndirty_flag = 1", "t.toml: session.dirty_flag = 1: must be true or false"),
+            (
+                "[cluster]\nmin_copies = 3\n[session]\nmanager = \"backup\"",
+                "t.toml: cluster.min_copies = 3: there are never more than 2: session.manager = \"backup\" with session.copies = 1",
+            ),
+            (
+                "[cluster]\nmin_copies = 2\n[session]\nack = \"none\"",
+                "t.toml: cluster.min_copies = 2: session.ack = \"none\" waits for no copy; write \"one\" or \"all\" there",
+            ),
             ("[balancer]\nsticky = 1", "t.toml: balancer.sticky = 1: must be true or false"),
             (
                 "[balancer]\nhealth_fall = 2.5",

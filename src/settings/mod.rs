@@ -20,7 +20,9 @@ mod refusal;
 mod suggest;
 mod values;
 
-pub use checked::{Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, Settings, StaticMember};
+pub use checked::{
+    Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, StaticMember,
+};
 pub use keys::{VARIABLE_PREFIX, variable_of};
 pub use listening::Listening;
 pub use load::{DEFAULT_FILE, Loaded, Sources};

@@ -29,6 +29,7 @@ pub(super) struct Cluster {
     pub(super) multicast: Option<Scalar>,
     pub(super) peers: Option<Scalar>,
     pub(super) discovery_timeout: Option<Scalar>,
+    pub(super) min_copies: Option<Scalar>,
 }
 
 /// `[session]`
@@ -37,6 +38,9 @@ pub(super) struct Cluster {
 pub(super) struct Session {
     pub(super) cookie: Option<Scalar>,
     pub(super) timeout: Option<Scalar>,
+    pub(super) manager: Option<Scalar>,
+    pub(super) copies: Option<Scalar>,
+    pub(super) dirty_flag: Option<Scalar>,
     pub(super) ack: Option<Scalar>,
     pub(super) ack_timeout: Option<Scalar>,
     pub(super) claim_timeout: Option<Scalar>,

@@ -267,6 +267,7 @@ impl Cluster {
                 self.tell_later(id, told);
                 self.done(id, job, copies);
             }
+            Verdict::TooFew(copies) => unreachable!("{copies} copies are enough in the simulated clusters"),
             Verdict::Fenced(epoch) => {
                 let undone = undo.and_then(|undo| {
                     node.slots.unwatched(session, |slot| replica::undo(slot, session, undo, epoch, now))

@@ -66,6 +66,7 @@ fn cluster(discovery: Discovery, peers: &[u16]) -> Cluster {
         multicast: "228.0.0.4:45564".parse().unwrap(),
         peers: peers.iter().map(|port| at(*port).to_string()).collect(),
         discovery_timeout: DISCOVERY_TIMEOUT,
+        min_copies: std::num::NonZero::<usize>::MIN,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The core with one node's real table, and peers that are played by the test.
 
+mod spread;
+
 use std::time::Duration;
 
 use super::*;
@@ -27,6 +29,7 @@ struct Desk {
     claims: Vec<(NodeId, Ticket)>,
     updates: Vec<(NodeId, SessionId)>,
     claimed: Vec<ClaimEnded>,
+    settled: Vec<Verdict>,
     exported: Vec<usize>,
     needs: Vec<NodeId>,
     room: Option<usize>,
@@ -53,7 +56,9 @@ impl Port for Desk {
         Queued::Yes
     }
 
-    fn settled(&mut self, _: WaitId, _: Verdict) {}
+    fn settled(&mut self, _: WaitId, verdict: Verdict) {
+        self.settled.push(verdict);
+    }
 
     fn claimed(&mut self, _: ClaimId, ended: ClaimEnded) {
         self.claimed.push(ended);

@@ -102,7 +102,7 @@ fn taking_back_a_commit_takes_back_no_promise() {
     let (lower, higher) = (Epoch::first(A).outranked_by(B), Epoch::first(A).outranked_by(NodeId(3)));
     let asked = ClaimRequest { id: ID, epoch: higher, context: ContextPath::root(), have: None, insist: true };
     assert!(matches!(promise(&mut a, &asked, |_| true, NOW), Answer::Promised(Some(_))));
-    undo(&mut a, late.undo, lower);
+    assert_eq!(undo(&mut a, ID, late.undo, lower, NOW), None);
     assert_eq!(Slot::live(&a).map(Record::promised), Some(higher));
 }
 
@@ -145,6 +145,56 @@ fn a_refused_commit_is_taken_back() {
     let Applied::Fenced(promised) = apply(&mut b, late.update, NOW) else { panic!("the old owner is fenced") };
     assert_eq!(undo(&mut a, ID, late.undo, promised, NOW), None);
     assert_eq!(value(&a, "n"), Some(1));
+    assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Held { owner: B });
+}
+
+#[test]
+fn a_commit_that_too_few_hold_is_taken_back_and_its_stamp_is_never_given_again() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
+    assert_eq!(retreat(&mut a, ID, late.undo, A, NOW), None);
+    assert_eq!(value(&a, "n"), Some(1));
+    assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Owned);
+    assert_eq!(apply(&mut b, late.update, NOW), Applied::Applied, "it was still on its way");
+    let next = committed(&mut a, 2);
+    assert_eq!(apply(&mut b, next, NOW), Applied::Applied, "told whole, under a higher epoch");
+    assert_eq!((value(&a, "n"), value(&b, "n")), (Some(2), Some(2)));
+    let following = committed(&mut a, 3);
+    assert_eq!(apply(&mut b, following, NOW), Applied::Applied);
+}
+
+#[test]
+fn an_end_that_too_few_hold_is_taken_back() {
+    let (mut a, _) = created(A);
+    let late = end(&mut a, ID, TERM, NOW).unwrap();
+    assert_eq!(retreat(&mut a, ID, late.undo, A, NOW), None);
+    assert_eq!((value(&a, "n"), standing(&a, &ContextPath::root(), TERM)), (Some(1), Standing::Owned));
+}
+
+#[test]
+fn a_session_that_too_few_hold_and_nobody_was_told_of_ends_everywhere() {
+    let (mut a, context) = (None, ContextPath::root());
+    let birth = Birth { id: ID, me: A, term: Term(0), context: &context, reach: Reach::Cluster, timeout: None };
+    let made = create(&mut a, &birth, &set("n", 1), NOW);
+    let ended = retreat(&mut a, ID, made.undo, A, NOW).unwrap();
+    assert!(matches!(a, Some(Slot::Ended(_))));
+    let mut b = None;
+    apply(&mut b, made.update, NOW);
+    assert_eq!(apply(&mut b, ended, NOW), Applied::Applied, "whoever took it forgets it");
+}
+
+#[test]
+fn a_commit_that_was_outranked_meanwhile_leaves_nothing_to_take_back() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
+    let asked = request(&mut b, B, true);
+    adopt(&mut b, asked.epoch, None, Term(0), NOW);
+    yield_to(&mut a, asked.epoch);
+    assert_eq!(retreat(&mut a, ID, late.undo, A, NOW), None);
     assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Held { owner: B });
 }
 

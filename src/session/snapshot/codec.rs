@@ -122,7 +122,7 @@ type WireEpoch = (u32, u64);
 type WireStamp = (u32, u64, u32);
 
 #[derive(Serialize, Deserialize)]
-struct WireAttribute<'a>(&'a str, #[serde(borrow)] &'a Bytes, WireStamp);
+struct WireAttribute<'a>(&'a str, #[serde(borrow)] Option<&'a Bytes>, WireStamp);
 
 #[derive(Serialize, Deserialize)]
 struct WireWhole<'a>(
@@ -393,9 +393,9 @@ fn read_entry(kind: u8, body: &[u8]) -> Result<Saved, String> {
 
 fn wire_whole(whole: &Whole) -> WireWhole<'_> {
     let Whole { id, context, owner, stamp, timeout, idle, attributes } = whole;
-    let attributes = attributes.iter();
-    let attributes = attributes
-        .map(|Attribute { name, value, stamp }| WireAttribute(name, Bytes::new(value.as_bytes()), wire_stamp(*stamp)));
+    let attributes = attributes.iter().map(|Attribute { name, value, stamp }| {
+        WireAttribute(name, value.as_ref().map(|value| Bytes::new(value.as_bytes())), wire_stamp(*stamp))
+    });
     WireWhole(
         ByteArray::new(id.0),
         context.as_str(),
@@ -411,7 +411,7 @@ fn whole_of(wire: WireWhole<'_>) -> Result<Whole, String> {
     let WireWhole(id, context, (counter, node), stamp, timeout, idle, attributes) = wire;
     let attributes = attributes.into_iter().map(|WireAttribute(name, value, stamp)| Attribute {
         name: name.into(),
-        value: Value::from_bytes(value),
+        value: value.map(|value| Value::from_bytes(value)),
         stamp: stamp_of(stamp),
     });
     Ok(Whole {

@@ -36,7 +36,7 @@ fn stamp(version: u32) -> Stamp {
 }
 
 fn whole(n: u32, bytes: usize) -> Whole {
-    let attribute = |name: &str, value: Value| Attribute { name: name.into(), value, stamp: stamp(2) };
+    let attribute = |name: &str, value: Option<Value>| Attribute { name: name.into(), value, stamp: stamp(2) };
     Whole {
         id: id(n),
         context: "/shop".parse().unwrap(),
@@ -45,8 +45,9 @@ fn whole(n: u32, bytes: usize) -> Whole {
         timeout: Some(Duration::from_secs(1_800)),
         idle: IDLE,
         attributes: vec![
-            attribute("count", Value::encode(&n).unwrap()),
-            attribute("数", Value::encode(&"x".repeat(bytes)).unwrap()),
+            attribute("count", Value::encode(&n).ok()),
+            attribute("数", Value::encode(&"x".repeat(bytes)).ok()),
+            attribute("removed", None),
         ],
     }
 }

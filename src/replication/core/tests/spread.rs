@@ -1,0 +1,137 @@
+//! Who is told of what when only some nodes hold a session, and what becomes of a write that too few hold.
+
+use super::*;
+use crate::session::placement::Place;
+
+const D: NodeId = NodeId(4);
+
+fn place(node: NodeId) -> Place {
+    Place { node, route: format!("r{}", node.0).parse().unwrap(), serves: true }
+}
+
+fn placement(nodes: &[NodeId]) -> Placement {
+    Placement::new(Spread::Chosen(1), nodes.iter().map(|node| place(*node)))
+}
+
+/// A core that tells one other node of each session, with links to B and C.
+fn chosen(table: &Table, desk: &mut Desk) -> Core<Table> {
+    let mut core = core(table, desk);
+    core.place(placement(&[ME, B, C]), NOW);
+    core
+}
+
+/// The changes of one commit of a session that this node owns.
+fn commit(table: &Table, n: u8) -> Update {
+    table.with(id(n), |slot| replica::commit(slot, id(n), &[], Some(Term(1)), NOW)).unwrap().update
+}
+
+fn create_many(table: &Table, owner: NodeId) -> Vec<u8> {
+    let all: Vec<u8> = (1..=40).collect();
+    all.iter().for_each(|n| create(table, id(*n), owner));
+    all
+}
+
+/// Lets a run of copying begin and end.
+fn export(core: &mut Core<Table>, desk: &mut Desk, from: u64) -> Vec<(NodeId, SessionId)> {
+    let before = desk.updates.len();
+    for ms in (from..from + 400).step_by(20) {
+        pass(core, desk, ms, ms);
+        for peer in [B, C] {
+            let sent = desk.updates.iter().filter(|(to, _)| *to == peer).count() as u64;
+            core.replied(peer, [Reply::Ack(sent)], after(ms), desk);
+        }
+    }
+    desk.updates[before..].to_vec()
+}
+
+#[test]
+fn a_commit_is_told_to_the_holder_alone_and_an_end_to_all() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = chosen(&table, &mut desk);
+    for n in create_many(&table, ME) {
+        desk.updates.clear();
+        core.replicate(&commit(&table, n), NOW, &mut desk);
+        let holder = placement(&[ME, B, C]).told(id(n), ME, |_| Fitness::InSync).unwrap()[0];
+        assert_eq!(desk.updates, [(holder, id(n))]);
+    }
+    desk.updates.clear();
+    let ended = table.with(id(1), |slot| replica::end(slot, id(1), table.lease().term(NOW), NOW)).unwrap();
+    core.replicate(&ended.update, NOW, &mut desk);
+    assert_eq!(desk.updates, [(B, id(1)), (C, id(1))]);
+}
+
+#[test]
+fn a_commit_goes_past_a_holder_that_has_no_link_or_lags() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = chosen(&table, &mut desk);
+    let ids = create_many(&table, ME);
+    let of_b: Vec<u8> = ids.into_iter().filter(|n| placement(&[ME, B, C]).involves(id(*n), ME, B)).collect();
+    core.replicate(&commit(&table, of_b[0]), NOW, &mut desk);
+    assert_eq!(desk.updates, [(B, id(of_b[0]))]);
+    desk.stopped = vec![B];
+    pass(&mut core, &mut desk, 20, 1_000);
+    assert_eq!(desk.settled, [Verdict::Held(1)], "nobody else was told");
+    desk.updates.clear();
+    core.replicate(&commit(&table, of_b[1]), after(1_000), &mut desk);
+    assert_eq!(desk.updates, [(C, id(of_b[1]))], "B lags");
+    desk.needs.clear();
+    core.replied(B, [Reply::Ack(1)], after(1_010), &mut desk);
+    assert!(core.peer(B, after(1_010)).in_sync && !core.peer(B, after(1_010)).complete);
+    pass(&mut core, &mut desk, 1_020, 1_020);
+    assert_eq!(desk.needs, [B], "it was not told what went to C");
+    core.link_down(B, &mut desk);
+    desk.updates.clear();
+    core.replicate(&commit(&table, of_b[2]), after(1_020), &mut desk);
+    assert_eq!(desk.updates, [(C, id(of_b[2]))], "B has no link");
+}
+
+#[test]
+fn a_lost_holder_is_replaced_without_a_request() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = chosen(&table, &mut desk);
+    let ids = create_many(&table, ME);
+    let before = export(&mut core, &mut desk, 20);
+    assert_eq!(before.len(), ids.len(), "each has one holder");
+    core.link_down(B, &mut desk);
+    core.nodes([(C, Serves::Yes)].into(), after(500));
+    core.place(placement(&[ME, C]), after(500));
+    let again = export(&mut core, &mut desk, 500);
+    assert!(ids.iter().all(|n| again.contains(&(C, id(*n)))), "C holds them all now");
+    assert!(core.peer(C, after(900)).complete);
+}
+
+#[test]
+fn what_a_lost_owner_leaves_gets_another_copy() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = core(&table, &mut desk);
+    core.nodes([(B, Serves::Yes), (C, Serves::Yes), (D, Serves::Yes)].into(), NOW);
+    core.place(placement(&[ME, B, C, D]), NOW);
+    let ids = create_many(&table, D);
+    assert_eq!(export(&mut core, &mut desk, 20), [], "D is there to tell them");
+    core.nodes([(B, Serves::Yes), (C, Serves::Yes)].into(), after(500));
+    let left = placement(&[ME, B, C]);
+    core.place(left.clone(), after(500));
+    let told = export(&mut core, &mut desk, 500);
+    for n in ids {
+        for peer in [B, C] {
+            assert_eq!(told.contains(&(peer, id(n))), left.involves(id(n), D, peer));
+        }
+    }
+    assert!(!told.is_empty());
+}
+
+#[test]
+fn only_peers_in_sync_count_for_a_write() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = core(&table, &mut desk).with_min_copies(3);
+    create(&table, id(1), ME);
+    assert_eq!(core.would_hold(id(1)), 3);
+    core.replicate(&commit(&table, 1), NOW, &mut desk);
+    core.replied(B, [Reply::Ack(1)], NOW, &mut desk);
+    assert_eq!(desk.settled, []);
+    desk.stopped = vec![C];
+    pass(&mut core, &mut desk, 20, 1_000);
+    assert_eq!((&desk.settled[..], core.would_hold(id(1))), (&[Verdict::TooFew(2)][..], 2));
+    core.place(placement(&[ME, B, C]), NOW);
+    assert_eq!(core.would_hold(id(1)), 2, "one holder is all there is");
+}
