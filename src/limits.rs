@@ -167,6 +167,10 @@ pub const LEASE: Duration = Duration::from_millis(300);
 // Several renewals fit a lease.
 const _: () = assert!(REPLICATOR_TICK.as_millis() * 10 <= LEASE.as_millis());
 
+/// While a member that gives no sign counts as live for less than this, nobody is told that a session does not exist: that
+/// member may have it. Longer than membership takes to notice that a node is down.
+pub const UNHEARD: Duration = Duration::from_secs(10);
+
 /// A claim that is refused by a higher one is tried again this often.
 pub const CLAIM_TRIES: usize = 4;
 

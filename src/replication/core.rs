@@ -144,8 +144,8 @@ pub enum ClaimEnded {
     Elsewhere(NodeId),
     /// Nobody has it, or it has ended.
     Nothing,
-    /// Others claim it at the same time, or a node that may still act as its owner does not answer. The request may be
-    /// tried again.
+    /// Others claim it at the same time, or a node that may still act as its owner, or may be the only one to know it,
+    /// does not answer. The request may be tried again.
     Contended,
 }
 

@@ -36,7 +36,8 @@ pub struct Lease(Arc<Inner>);
 struct Inner {
     until: AtomicU64,
     term: AtomicU32,
-    silent: Mutex<BTreeSet<NodeId>>,
+    /// Since when.
+    silent: Mutex<BTreeMap<NodeId, Moment>>,
     grants: Mutex<BTreeMap<NodeId, Moment>>,
 }
 
@@ -100,7 +101,12 @@ impl Lease {
 
     /// Whether a peer has not answered this node for so long that nobody waits for it.
     pub fn is_silent(&self, peer: NodeId) -> bool {
-        lock(&self.0.silent).contains(&peer)
+        lock(&self.0.silent).contains_key(&peer)
+    }
+
+    /// When a silent peer was last heard in good time.
+    pub fn silent_since(&self, peer: NodeId) -> Option<Moment> {
+        lock(&self.0.silent).get(&peer).copied()
     }
 
     /// Grants a peer its lease. To be called before the peer is told.
@@ -136,6 +142,7 @@ impl LeaseKeeper {
 
     /// The live nodes, this one left out.
     pub fn nodes(&mut self, nodes: impl IntoIterator<Item = NodeId>, now: Moment) {
+        self.look(now);
         let nodes: BTreeSet<NodeId> = nodes.into_iter().collect();
         self.peers.retain(|peer, _| nodes.contains(peer));
         for peer in &nodes {
@@ -147,12 +154,14 @@ impl LeaseKeeper {
 
     /// A peer's process has ended.
     pub fn gone(&mut self, peer: NodeId, now: Moment) {
+        self.look(now);
         self.peers.remove(&peer);
         self.settle(now);
     }
 
     /// A peer confirms what it was asked for at that time. A confirmation from the future is none.
     pub fn confirmed(&mut self, peer: NodeId, at: Moment, now: Moment) {
+        self.look(now);
         let Some(known) = self.peers.get_mut(&peer).filter(|_| at <= now) else { return };
         known.confirmed = known.confirmed.max(at);
         // Later than this, and the lease would run out before the next confirmation comes.
@@ -165,29 +174,37 @@ impl LeaseKeeper {
 
     /// Time passes. To be called several times within a lease.
     pub fn tick(&mut self, now: Moment) -> Renewal {
-        let was_away = now.since(self.looked_at) >= self.span / 2;
-        self.looked_at = now;
+        self.look(now);
         for peer in self.peers.values_mut() {
-            if was_away {
-                // This node was: what they answered may lie unread, and who was silent before may be back.
-                peer.prompt_at = now;
-                peer.part = if peer.part == Part::Silent { Part::New } else { peer.part };
-            } else if now.since(peer.prompt_at) >= self.patience {
+            if now.since(peer.prompt_at) >= self.patience {
                 peer.part = Part::Silent;
             }
         }
         self.settle(now);
-        if !was_away && now.since(self.renewed_at) < self.span / 6 {
+        if now.since(self.renewed_at) < self.span / 6 {
             return Renewal::NotYet;
         }
         self.renewed_at = now;
         Renewal::Due
     }
 
+    /// Notices before anything else that this node was away: what the peers answered may lie unread, and who was silent
+    /// before may be back.
+    fn look(&mut self, now: Moment) {
+        let was_away = now.since(self.looked_at) >= self.span / 2;
+        self.looked_at = now;
+        if was_away {
+            for peer in self.peers.values_mut() {
+                peer.prompt_at = now;
+                peer.part = if peer.part == Part::Silent { Part::New } else { peer.part };
+            }
+        }
+    }
+
     fn settle(&mut self, now: Moment) {
         let of = |part| self.peers.iter().filter(move |(_, peer)| peer.part == part);
         let until = of(Part::Confirms).map(|(_, peer)| peer.confirmed + self.span).min();
-        let silent: BTreeSet<NodeId> = of(Part::Silent).map(|(peer, _)| *peer).collect();
+        let silent: BTreeMap<NodeId, Moment> = of(Part::Silent).map(|(id, peer)| (*id, peer.prompt_at)).collect();
         // Before the time: whoever finds a new term must find who is not waited for in it.
         let mut known = lock(&self.lease.0.silent);
         if *known != silent {
@@ -286,6 +303,21 @@ mod tests {
         assert!(lease.is_silent(B));
         keeper.tick(after(9_000));
         assert!(!lease.is_silent(B), "perhaps it was this node that was silent");
+    }
+
+    #[test]
+    fn whatever_is_heard_first_after_a_pause_leaves_nobody_out() {
+        let hear: [fn(&mut LeaseKeeper); 3] = [
+            |keeper| keeper.confirmed(B, after(1_000), after(9_000)),
+            |keeper| keeper.nodes([B], after(9_000)),
+            |keeper| keeper.gone(C, after(9_000)),
+        ];
+        for hear in hear {
+            let (lease, mut keeper) = keeper(&[B]);
+            run(&mut keeper, 20, 1_100, &[]);
+            hear(&mut keeper);
+            assert!(!lease.is_silent(B));
+        }
     }
 
     #[test]

@@ -139,10 +139,10 @@ impl Checker {
         }
     }
 
-    /// Nodes that do not hear each other both go on, and each may answer what only the other one does not hold. What a
-    /// second node held is still promised.
-    pub(crate) fn forget_reads(&mut self) {
-        self.seen.clear();
+    /// Two nodes that do not hear each other may both answer from a session, and neither what only the other one holds.
+    /// What a second node held is still promised.
+    pub(crate) fn forget_reads(&mut self, session: SessionId) {
+        self.seen.retain(|(_, seen), _| *seen != session);
     }
 
     /// A request ended without an answer from a page.

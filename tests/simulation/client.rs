@@ -312,8 +312,8 @@ impl Cluster {
                 *user = User { session: Some(seen.session), machine };
             }
         }
-        if self.plan.is_split {
-            self.checker.forget_reads();
+        if self.plan.split.is_some_and(|pair| pair.contains(&machine)) {
+            self.checker.forget_reads(seen.session);
         }
         self.checker.done(tab, pending.number, own, seen, pending.maybe);
         self.think(tab);

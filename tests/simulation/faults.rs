@@ -64,8 +64,9 @@ pub(crate) struct Plan {
     calm: usize,
     /// Since when the last fault is maintenance, which nobody may notice.
     pub(crate) maintenance_since_us: Option<u64>,
-    /// The last fault kept two nodes from hearing each other, though the balancer reaches both, and it is not healed.
-    pub(crate) is_split: bool,
+    /// Two machines that the last fault keeps from hearing each other, though the balancer reaches both, until that is
+    /// healed.
+    pub(crate) split: Option<[usize; 2]>,
     /// What happened, for the report of a violation.
     pub(crate) log: Vec<String>,
 }
@@ -79,7 +80,7 @@ impl Plan {
             healed_us: now_us,
             calm: 0,
             maintenance_since_us: None,
-            is_split: false,
+            split: None,
             log: Vec::new(),
         }
     }
@@ -120,7 +121,7 @@ impl Cluster {
         }
         if self.plan.calm >= 2 {
             self.plan.healed_us = now_us;
-            self.plan.is_split = false;
+            self.plan.split = None;
             if self.plan.left == 0 {
                 return self.close();
             }
@@ -171,7 +172,6 @@ impl Cluster {
         self.plan.log.push(format!("{fault:?} of machine {machine} at {now_us} us for {long_us} us"));
         story::tell_all(self.plan.log.last());
         self.plan.busy_until_us = now_us + long_us;
-        self.plan.is_split = fault == Stall;
         self.plan.maintenance_since_us = (fault == Drain).then_some(now_us);
         match fault {
             Kill | PowerCut => {
@@ -183,6 +183,7 @@ impl Cluster {
             Stall => {
                 let other = (machine + 1 + self.world.between(0, self.machines.len() as u64 - 2) as usize)
                     % self.machines.len();
+                self.plan.split = Some([machine, other]);
                 self.wire.stall(machine, other, now_us + long_us);
             }
             Slow => {

@@ -59,6 +59,8 @@ pub(super) struct Asking {
     have: Option<Stamp>,
     /// Who is waited for and could not be asked yet: no link, or no room.
     pub(super) unasked: SmallVec<[NodeId; 4]>,
+    /// Who may know of the session and was not heard.
+    unheard: SmallVec<[NodeId; 4]>,
     /// Until when those are waited for who might answer.
     deadline: Moment,
 }
@@ -105,8 +107,9 @@ impl<S: Slots> Core<S> {
                 Round::Everyone
             }
         };
-        let (claim, have, unasked, deadline) = (Claim::new(intent.epoch, []), intent.have, SmallVec::new(), now);
-        let asking = Asking { errand, claim, intent, term, round, have, unasked, deadline };
+        let (claim, have, unasked, unheard) =
+            (Claim::new(intent.epoch, []), intent.have, SmallVec::new(), SmallVec::new());
+        let asking = Asking { errand, claim, intent, term, round, have, unasked, unheard, deadline: now };
         self.ask_round(self.next_ticket, asking, None, now, port);
     }
 
@@ -129,6 +132,7 @@ impl<S: Slots> Core<S> {
             self.nodes.keys().copied().filter(wanted).partition(|peer| self.leaves_out(*peer, None, now));
         asking.claim = Claim::new(asking.intent.epoch, waited_for.iter().copied()).with_copy(newest);
         asking.deadline = now + self.claim_patience();
+        asking.unheard.extend(silent.iter().copied());
         // Those who are not waited for are told all the same, that they refuse an owner whom this claim outranks.
         asking.unasked = silent.into_iter().chain(waited_for).collect();
         ask_unasked((&ticket, &mut asking), &self.ledger, port);
@@ -151,6 +155,13 @@ impl<S: Slots> Core<S> {
                 && (lease.is_silent(member) || !self.nodes.contains_key(&member) || is_late())
     }
 
+    /// Whether a member that was not heard may have what nobody else has heard of. One that is silent for very long is
+    /// as good as gone, whatever membership says.
+    fn may_know(&self, member: NodeId, now: Moment) -> bool {
+        let since = self.slots.lease().silent_since(member).unwrap_or(now);
+        self.nodes.contains_key(&member) && !self.gone.contains(&member) && now.since(since) < limits::UNHEARD
+    }
+
     pub(super) fn tick_claims(&mut self, now: Moment, port: &mut impl Port) {
         for errand in std::mem::take(&mut self.parked) {
             self.ask(errand, now, port);
@@ -166,6 +177,7 @@ impl<S: Slots> Core<S> {
         let left_out: Vec<NodeId> =
             left_out.filter(|member| self.leaves_out(*member, Some(asking.deadline), now)).collect();
         let Some(asking) = self.claims.get_mut(&ticket) else { return };
+        asking.unheard.extend(left_out.iter().copied());
         let outcome = left_out.into_iter().fold(None, |ended, member| ended.or(asking.claim.lost(member)));
         match outcome {
             None if asking.errand.end <= now => self.give_up(ticket, port),
@@ -223,6 +235,9 @@ impl<S: Slots> Core<S> {
                     Adoption::Owner => {
                         self.tell_stragglers(id, now, port);
                         ClaimEnded::Owner
+                    }
+                    Adoption::Nothing if asking.unheard.iter().any(|member| self.may_know(*member, now)) => {
+                        ClaimEnded::Contended
                     }
                     Adoption::Nothing => ClaimEnded::Nothing,
                     Adoption::Superseded(above) => return self.ask_again(asking.errand, above, now, port),

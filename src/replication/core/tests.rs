@@ -256,6 +256,35 @@ fn a_member_without_a_link_is_asked_when_it_has_one() {
 }
 
 #[test]
+fn nobody_is_told_that_there_is_no_session_while_a_live_member_is_not_heard() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = core(&table, &mut desk);
+    core.link_down(B, &mut desk);
+    desk.stopped = vec![B];
+    let unknown = |core: &mut Core<Table>, desk: &mut Desk, ms| {
+        core.claim(wish(false), after(ms), desk);
+        for ms in (ms..ms + 1_040).step_by(20) {
+            pass(core, desk, ms, ms);
+            for (_, ticket) in std::mem::take(&mut desk.claims).iter().filter(|(peer, _)| *peer == C) {
+                core.replied(C, [Reply::Answer(*ticket, Answer::Unknown)], after(ms), desk);
+            }
+        }
+        desk.claimed.pop()
+    };
+    assert_eq!(unknown(&mut core, &mut desk, 20), Some(ClaimEnded::Contended), "its answer was waited for");
+    pass(&mut core, &mut desk, 1_060, 2_000);
+    assert!(table.lease().is_silent(B));
+    assert_eq!(unknown(&mut core, &mut desk, 2_020), Some(ClaimEnded::Contended), "it may be back");
+    pass(&mut core, &mut desk, 3_060, 10_000);
+    assert_eq!(unknown(&mut core, &mut desk, 10_020), Some(ClaimEnded::Nothing), "but not for ever");
+    core.link_up(B, after(12_000), &mut desk);
+    desk.stopped.clear();
+    pass(&mut core, &mut desk, 12_020, 12_500);
+    core.gone(B, after(12_500), &mut desk);
+    assert_eq!(unknown(&mut core, &mut desk, 12_520), Some(ClaimEnded::Nothing), "an ended process knows nothing");
+}
+
+#[test]
 fn an_owner_that_others_name_is_asked_itself_and_believed_when_it_has_handed_over() {
     let (table, mut desk) = (Table::new(ME), Desk::default());
     let mut core = core(&table, &mut desk);
