@@ -103,9 +103,10 @@ async fn node((route, retry, done, ready): NodeState, request: HttpRequest, mut 
     }
     let stays = request.headers().get("tasuki-attempt").is_some_and(|attempt| attempt == "stay");
     if let Some(retry) = *retry.lock().unwrap()
-        && (stays || retry == "any")
+        && (stays || retry.starts_with("any"))
     {
-        return HttpResponse::ServiceUnavailable().insert_header(("tasuki-retry", retry)).finish();
+        let words = format!("{route} says {retry}");
+        return HttpResponse::ServiceUnavailable().insert_header(("tasuki-retry", retry)).body(words);
     }
     if request.path() == "/count" {
         let mut length = 0;
@@ -391,6 +392,22 @@ async fn members_that_send_requests_round_in_circles_are_left_in_the_end() {
     let reply = get(&door, "/", &[("cookie", &cookie("r1"))]).await;
     assert_eq!(reply.status, 503);
     assert!(reply.headers.get("tasuki-retry").is_none());
+}
+
+#[actix_web::test]
+async fn a_write_without_copies_goes_to_another_node_and_the_clearest_words_to_the_client() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![r1.as_member(), r2.as_member()]).await;
+    let cookie = cookie("r1");
+    let post = async || send(&door, request("POST", "/", &[("cookie", &cookie)], "x")).await;
+    r1.says(Some("any;not-done"));
+    assert_eq!((post().await.route(), r1.executed(), r2.executed()), ("r2", 0, 1));
+    r2.says(Some("any;not-done"));
+    let reply = post().await;
+    assert_eq!((reply.status, reply.text().as_str()), (503, "r2 says any;not-done"));
+    assert!(reply.headers.get("tasuki-retry").is_none());
+    r1.says(Some("any;in-doubt"));
+    assert_eq!(get(&door, "/", &[("cookie", &cookie)]).await.text(), "r1 says any;in-doubt", "it may have been done");
 }
 
 #[actix_web::test]

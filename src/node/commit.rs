@@ -6,7 +6,7 @@ use tracing::warn;
 use super::{
     SessionRules, Worker,
     cookie::CookieChange,
-    gate::{Entry, NotDone},
+    gate::{Elsewhere, Entry, NotDone},
 };
 use crate::{
     names::SessionId,
@@ -130,7 +130,7 @@ impl Worker {
             Verdict::TooFew(copies) => {
                 self.retreat(id, undo);
                 self.tell_shortage(copies);
-                Err(NotDone::Doubtful(None))
+                Err(NotDone::TakenBack(self.elsewhere(copies)))
             }
             Verdict::Fenced(promised) => {
                 let undone = |slot: &mut Option<Slot>| replica::undo(slot, id, undo, promised, Moment::now());
@@ -162,7 +162,12 @@ impl Worker {
             return Ok(());
         }
         self.tell_shortage(copies);
-        Err(NotDone::TooFewCopies)
+        Err(NotDone::TooFewCopies(self.elsewhere(copies)))
+    }
+
+    fn elsewhere(&self, copies: usize) -> Elsewhere {
+        let live = self.house.roster.load().nodes().count() + 1;
+        if live.saturating_sub(copies) >= self.house.min_copies { Elsewhere::Perhaps } else { Elsewhere::No }
     }
 
     /// Takes back what too few hold. Those who took it hear what has become of a session that nobody was told of.

@@ -35,6 +35,15 @@ pub(super) enum Attempt {
     Direct,
 }
 
+/// Whether a write that lacks copies here may find enough of them on the other side of a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// So many live nodes are out of this one's reach that they may be enough for each other.
+    Perhaps,
+    /// They are not, or they are not there.
+    No,
+}
+
 /// Why a request was not done. Nothing was changed, unless the reason says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NotDone {
@@ -43,11 +52,13 @@ pub(super) enum NotDone {
     /// Any other node should do it.
     AskAnother,
     /// Another node, perhaps the one of this route, claimed the session while the commit was under way: it was taken back
-    /// here, but a third node may have held it already and passed it on. Or too few nodes came to hold it, and it was taken
-    /// back for that. Only a request that may be done twice should be done again.
+    /// here, but a third node may have held it already and passed it on. Only a request that may be done twice should be
+    /// done again.
     Doubtful(Option<Route>),
-    /// Too few nodes would hold its write, so it was not made. Another node may see more of them.
-    TooFewCopies,
+    /// Too few nodes would hold its write, so it was not made.
+    TooFewCopies(Elsewhere),
+    /// Too few nodes came to hold its write, so it was taken back; who holds it all the same may pass it on.
+    TakenBack(Elsewhere),
     /// It waited too long for its turn, or too many wait.
     NoTurn(NoTurn),
     /// The node is full.

@@ -8,8 +8,7 @@ use actix_web::{
     },
 };
 
-use super::gate::NotDone;
-use crate::names::Route;
+use super::gate::{Elsewhere, NotDone};
 
 /// Tells the balancer that nothing was done, and where to go instead.
 const RETRY: HeaderName = HeaderName::from_static("tasuki-retry");
@@ -45,12 +44,12 @@ pub(super) fn not_done(why: &NotDone, method: &Method) -> HttpResponse {
         NotDone::AskNode(_) | NotDone::AskAnother => {
             page(StatusCode::SERVICE_UNAVAILABLE, "Another node answers this request. Please try again.")
         }
-        NotDone::Doubtful(_) => page(
+        NotDone::Doubtful(_) | NotDone::TakenBack(_) => page(
             StatusCode::SERVICE_UNAVAILABLE,
             "This request was interrupted while it was being saved. It may have been done: please look before you repeat \
              it.",
         ),
-        NotDone::TooFewCopies => page(
+        NotDone::TooFewCopies(_) => page(
             StatusCode::SERVICE_UNAVAILABLE,
             "This could not be saved: too few of the servers that keep copies can be reached. Nothing was changed. Please \
              try again later.",
@@ -63,9 +62,10 @@ pub(super) fn not_done(why: &NotDone, method: &Method) -> HttpResponse {
     let retry = match why {
         NotDone::AskNode(route) => route.as_str(),
         NotDone::AskAnother => "any",
-        NotDone::Doubtful(owner) if method.is_idempotent() => owner.as_ref().map_or(ANY_IN_DOUBT, Route::as_str),
-        NotDone::TooFewCopies => ANY_NOT_DONE,
-        NotDone::Doubtful(_) => "",
+        NotDone::TooFewCopies(Elsewhere::Perhaps) => ANY_NOT_DONE,
+        NotDone::Doubtful(Some(owner)) if method.is_idempotent() => owner.as_str(),
+        NotDone::Doubtful(None) | NotDone::TakenBack(Elsewhere::Perhaps) if method.is_idempotent() => ANY_IN_DOUBT,
+        NotDone::Doubtful(_) | NotDone::TakenBack(_) | NotDone::TooFewCopies(Elsewhere::No) => "",
         NotDone::NoTurn(_) | NotDone::Full => "",
     };
     let headers = response.headers_mut();
@@ -99,11 +99,15 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_lacks_copies_may_be_tried_elsewhere_and_says_so_itself_where_that_is_in_vain() {
-        let answer = not_done(&NotDone::TooFewCopies, &Method::POST);
+    fn a_write_that_lacks_copies_is_tried_elsewhere_only_where_there_may_be_more_of_them() {
+        let answer = not_done(&NotDone::TooFewCopies(Elsewhere::No), &Method::POST);
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(answer.headers().get(header::RETRY_AFTER).unwrap(), "1");
-        assert_eq!(retry(&NotDone::TooFewCopies).as_deref(), Some("any;not-done"));
+        assert!(answer.headers().contains_key(header::RETRY_AFTER) && !answer.headers().contains_key(RETRY));
+        assert_eq!(retry(&NotDone::TooFewCopies(Elsewhere::Perhaps)).as_deref(), Some("any;not-done"));
+        let taken_back = NotDone::TakenBack(Elsewhere::Perhaps);
+        assert_eq!(retry_of(&taken_back, &Method::GET).as_deref(), Some("any;in-doubt"));
+        assert_eq!(retry_of(&taken_back, &Method::POST), None);
+        assert_eq!(retry_of(&NotDone::TakenBack(Elsewhere::No), &Method::GET), None);
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn a_joining_node_gets_every_session() {
 }
 
 /// From the log line of a starting node.
-fn replication_port(log: &str) -> Option<String> {
+pub(crate) fn replication_port(log: &str) -> Option<String> {
     let at = log.find("replication")?;
     let start = log[at..].find("127.0.0.1:")? + at;
     let end = log[start..].find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':')? + start;

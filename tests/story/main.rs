@@ -5,6 +5,7 @@ mod concurrency;
 mod counter;
 mod failover;
 mod joining;
+mod managers;
 mod pages;
 mod pause;
 mod restart;

@@ -1,0 +1,225 @@
+//! The session managers: to a webapp they are the same, and they keep the same promises.
+
+use std::{collections::BTreeMap, fs, net::SocketAddr};
+
+use hyper::StatusCode;
+use rustix::process::Signal;
+use tasuki::{observe::StatusReport, settings::Listening};
+
+use crate::{
+    joining::replication_port,
+    story,
+    support::{
+        browser::Browser,
+        cluster::{self, Cluster, Place, Process, settled, status},
+        load::Load,
+        wait_for,
+    },
+};
+
+const MANAGERS: [&str; 3] = ["delta", "full", "backup"];
+
+#[test]
+fn every_manager_carries_the_number_over_a_kill() {
+    story(async {
+        for manager in MANAGERS {
+            let cluster = Cluster::up_in(Place::new().set("SESSION__MANAGER", manager), 3).await;
+            let mut browser = cluster.browser();
+            let (first, _) = browser.count().await.unwrap();
+            let answer = browser.get("/?plain").await.unwrap();
+            assert_eq!(
+                (answer.plain(), answer.header("tasuki-copies")),
+                (Some((first.clone(), 2)), Some("2")),
+                "{manager}"
+            );
+            let killed = cluster.kill(&first).await;
+            let (second, count) = browser.count().await.unwrap();
+            assert_ne!(first, second);
+            assert_eq!(count, 3, "{manager}");
+            cluster.back(&first, killed, 3).await;
+            cluster.kill(&second).await;
+            assert_eq!(browser.count().await.unwrap().1, 4, "{manager}");
+        }
+    });
+}
+
+#[test]
+fn every_manager_loses_nothing_under_load() {
+    story(async {
+        for manager in ["full", "backup"] {
+            let cluster = Cluster::up_in(Place::new().set("SESSION__MANAGER", manager), 3).await;
+            let load = Load::start(cluster.listen, 16);
+            for route in ["r1", "r2", "r3"] {
+                load.progress(300).await;
+                let killed = cluster.kill(route).await;
+                load.progress(300).await;
+                cluster.back(route, killed, 3).await;
+            }
+            load.finish().await.assert_whole();
+        }
+    });
+}
+
+#[test]
+fn a_backup_holds_each_session_twice_and_again_after_a_node_is_lost() {
+    story(async {
+        const SESSIONS: usize = 60;
+        let cluster = Cluster::up_in(Place::new().set("SESSION__MANAGER", "backup"), 4).await;
+        let mut users = Vec::new();
+        for _ in 0..SESSIONS {
+            let mut user = cluster.browser();
+            user.count().await.unwrap();
+            users.push(user);
+        }
+        assert_eq!(totals(&cluster.status().await.unwrap()), (SESSIONS, SESSIONS));
+        let killed = cluster.kill("r1").await;
+        // Nobody asks for a session, and yet each is held twice again: the new r1 is given its share, too.
+        cluster.back("r1", killed, 4).await;
+        let copies = async || {
+            let (owned, held) = totals(&cluster.status().await?);
+            (owned + held >= 2 * SESSIONS).then_some(())
+        };
+        wait_for("each session is held twice", copies).await;
+        for route in ["r2", "r3"] {
+            let killed = cluster.kill(route).await;
+            for user in &mut users {
+                user.count().await.unwrap();
+            }
+            cluster.back(route, killed, 4).await;
+        }
+        for user in &mut users {
+            assert_eq!(user.count().await.unwrap().1, 4);
+        }
+    });
+}
+
+#[test]
+fn a_failover_goes_to_the_node_that_has_the_copy() {
+    story(async {
+        let nodes = Nodes::start(4).await;
+        let r1 = settled(nodes.listen, 4).await.nodes[0].http;
+        let mut users = Vec::new();
+        for _ in 0..24 {
+            let mut user = Browser::new(r1);
+            user.count().await.unwrap();
+            let mut at_the_door = Browser::new(nodes.listen);
+            at_the_door.cookies = user.cookies;
+            users.push(at_the_door);
+        }
+        let report = status(nodes.listen).await.unwrap();
+        let held: BTreeMap<String, usize> =
+            report.nodes.iter().map(|node| (node.route.to_string(), node.sessions.held)).collect();
+        assert_eq!(held.values().sum::<usize>(), users.len(), "every session on one node beside r1");
+        // Nobody starts it again.
+        cluster::send(nodes.nodes[0].pid(), Signal::KILL);
+        let mut moved: BTreeMap<String, usize> = [("r1".into(), 0)].into();
+        for user in &mut users {
+            let (node, count) = user.count().await.unwrap();
+            assert_eq!(count, 2);
+            *moved.entry(node).or_default() += 1;
+        }
+        assert_eq!(moved, held, "each went to the node that held it");
+    });
+}
+
+/// Nodes and a balancer as an administrator starts them one by one.
+struct Nodes {
+    listen: SocketAddr,
+    nodes: Vec<Process>,
+    _door: Process,
+}
+
+impl Nodes {
+    async fn start(count: usize) -> Self {
+        let place = |name: &str| Place::new().set("SESSION__MANAGER", "backup").set("CLUSTER__NAME", name);
+        let first = place("backup");
+        let mut nodes = vec![first.start(&["node", "--route", "r1"])];
+        let seed = wait_for("r1 has a port", || std::future::ready(replication_port(&first.log()))).await;
+        let knows_r1 = || place("backup").set("CLUSTER__PEERS", &seed);
+        nodes.extend((2..=count).map(|n| knows_r1().start(&["node", "--route", &format!("r{n}")])));
+        let door = knows_r1();
+        let _door = door.start(&["balancer"]);
+        let run = door.path("run");
+        let listening = wait_for("the balancer listens", || std::future::ready(Listening::read(&run).ok())).await;
+        Self { listen: listening.listen, nodes, _door }
+    }
+}
+
+fn totals(report: &StatusReport) -> (usize, usize) {
+    let counts = report.nodes.iter().map(|node| node.sessions);
+    counts.fold((0, 0), |(owned, held), counts| (owned + counts.owned, held + counts.held))
+}
+
+#[test]
+fn a_lonely_node_refuses_writes_and_goes_on_reading() {
+    story(async {
+        let place = pages(Place::new().set("CLUSTER__MIN_COPIES", "2"));
+        let cluster = Cluster::up_in(place, 2).await;
+        let mut browser = cluster.browser();
+        let answer = browser.get("/add.txt").await.unwrap();
+        let node = answer.header("tasuki-node").unwrap().to_owned();
+        assert_eq!((answer.body.as_str(), answer.header("tasuki-copies")), ("1", Some("2")));
+        let other = if node == "r1" { "r2" } else { "r1" };
+        let pid = cluster.node(other).await.pid.unwrap();
+        cluster::stop(pid).await;
+        // The first one finds out, and is taken back; the next ones are refused before they are made.
+        for _ in 0..4 {
+            let refused = browser.get("/add.txt").await.unwrap();
+            assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.body);
+            assert!(refused.header("retry-after").is_some());
+            assert_eq!(refused.header("tasuki-retry"), None, "that is between our own");
+        }
+        let answer = browser.get("/add.txt").await.unwrap();
+        assert!(answer.body.contains("too few of the servers"), "{}", answer.body);
+        let read = browser.get("/look.txt").await.unwrap();
+        assert_eq!((read.status, read.body.as_str()), (StatusCode::OK, "1"));
+        let mut stranger = cluster.browser();
+        assert_eq!(stranger.get("/add.txt").await.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(stranger.cookies.is_empty(), "no session was made");
+        assert_eq!(browser.get("/end.txt").await.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(cluster.node(&node).await.writes_refused >= 6);
+        cluster::send(pid, Signal::CONT);
+        cluster.settled(2).await;
+        let answer = browser.get("/add.txt").await.unwrap();
+        assert_eq!(
+            (answer.body.as_str(), answer.header("tasuki-copies")),
+            ("2", Some("2")),
+            "what was refused was not done"
+        );
+        assert_eq!(browser.get("/end.txt").await.unwrap().status, StatusCode::OK);
+        assert_eq!(browser.get("/look.txt").await.unwrap().body, "0");
+    });
+}
+
+#[test]
+fn a_session_that_is_not_distributable_stays_and_ends_with_its_node() {
+    story(async {
+        let place = Place::new().set("CLUSTER__MIN_COPIES", "2").set("SESSION__MANAGER", "backup");
+        let place = pages(place);
+        fs::remove_file(place.path("pages/ROOT/WEB-INF/web.xml")).unwrap();
+        let cluster = Cluster::up_in(place, 2).await;
+        let mut browser = cluster.browser();
+        let first = browser.get("/add.txt").await.unwrap();
+        assert_eq!((first.body.as_str(), first.header("tasuki-copies")), ("1", Some("1")), "min_copies is for others");
+        let again = browser.get("/add.txt").await.unwrap();
+        assert_eq!((again.body.as_str(), again.header("tasuki-node")), ("2", first.header("tasuki-node")));
+        assert_eq!(totals(&cluster.status().await.unwrap()), (1, 0));
+        let node = first.header("tasuki-node").unwrap();
+        cluster.kill(node).await;
+        let fresh = browser.get("/add.txt").await.unwrap();
+        assert_eq!((fresh.status, fresh.body.as_str()), (StatusCode::OK, "1"));
+        assert_ne!(fresh.header("tasuki-node"), Some(node));
+    });
+}
+
+/// A webapp with a page that writes, one that reads and one that ends the session.
+fn pages(place: Place) -> Place {
+    let webapps = place.path("pages");
+    let root = webapps.join("ROOT");
+    fs::create_dir_all(root.join("WEB-INF")).unwrap();
+    fs::write(root.join("WEB-INF/web.xml"), "<web-app><distributable/></web-app>").unwrap();
+    fs::write(root.join("add.txt.j2"), "{{ session.add('n') }}").unwrap();
+    fs::write(root.join("look.txt.j2"), "{{ session.get('n', 0) }}").unwrap();
+    fs::write(root.join("end.txt.j2"), "{% do session.invalidate() %}ended").unwrap();
+    place.set("NODE__WEBAPPS", &webapps.display().to_string())
+}
