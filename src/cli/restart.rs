@@ -45,7 +45,7 @@ pub(super) enum NotRestarted {
     #[error("{0}; a rolling restart needs every node ready and in sync, so that no session is lost with the next one")]
     Unsafe(String),
     #[error(
-        "{route} is the only node: its sessions would be lost; start another one, or say \"tasuki restart {route}\""
+        "{route} is the only node: nobody would answer meanwhile; start another one, or say \"tasuki restart {route}\""
     )]
     Alone { route: Route },
     #[error("no node is known to the balancer")]
