@@ -18,6 +18,7 @@ pub mod draft;
 pub mod lease;
 pub mod merge;
 pub mod placement;
+mod pool;
 pub mod replica;
 pub mod snapshot;
 pub mod stamp;

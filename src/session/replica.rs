@@ -20,7 +20,8 @@ use super::{
     draft::Change,
     lease::Term,
     merge::{Brought, State},
-    stamp::{Epoch, Stamp},
+    pool,
+    stamp::{Epoch, Packed, Stamp},
     value::Value,
 };
 use crate::{
@@ -32,27 +33,30 @@ use crate::{
 /// What a node knows of one session id; nothing at all is `None`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Slot {
-    /// A session.
-    Live(Record),
+    /// A session. Boxed, because a hash table has more room than it uses.
+    Live(Box<Record>),
     /// It has ended. Kept longer than any late delta can be under way.
-    Ended(Tombstone),
+    Ended(Box<Tombstone>),
 }
 
-/// One session.
+/// One session. Laid out for small size: the allocator rounds what it takes up to 16 bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     context: ContextPath,
-    stamp: Stamp,
-    promised: Epoch,
-    tenure: Tenure,
+    stamp: Packed,
+    // The promised epoch.
+    promised_to: NodeId,
+    promised_count: u32,
     /// The term of this node's lease in which it became the owner.
     term: Term,
+    accessed: Moment,
+    told: Moment,
+    /// In seconds; [`NEVER`] for a session that does not end by time.
+    timeout: u32,
+    tenure: Tenure,
     reach: Reach,
     /// Its newest commit in this node's own right may still be refused: it must not be told as something that stands.
     open: bool,
-    timeout: Option<u32>,
-    accessed: Moment,
-    told: Moment,
     attributes: Attributes,
 }
 
@@ -213,6 +217,12 @@ pub struct Intent {
     pub before: Option<Epoch>,
 }
 
+/// Some 136 years.
+const NEVER: u32 = u32::MAX;
+
+// What a session of one short attribute takes beside its place in the table.
+const _: () = assert!(size_of::<Option<Slot>>() == 16 && size_of::<Record>() == 136);
+
 /// Holders hear of a session's use when this part of its timeout has passed since they last did.
 pub const TOLD_SHARE: u32 = 10;
 
@@ -223,6 +233,10 @@ impl Slot {
             Some(Self::Live(record)) => Some(record),
             _ => None,
         }
+    }
+
+    fn ended(stamp: Stamp, now: Moment) -> Self {
+        Self::Ended(Box::new(Tombstone { stamp, until: now + limits::TOMBSTONE }))
     }
 
     fn live_mut(slot: &mut Option<Self>) -> Option<&mut Record> {
@@ -241,12 +255,12 @@ impl Record {
 
     /// The newest commit in it.
     pub fn stamp(&self) -> Stamp {
-        self.stamp
+        self.stamp.into()
     }
 
     /// The highest epoch this node has promised; its node is the owner as far as this node knows.
     pub fn promised(&self) -> Epoch {
-        self.promised
+        Epoch { counter: self.promised_count, node: self.promised_to }
     }
 
     /// This node's part in it.
@@ -282,14 +296,12 @@ impl Record {
 
     /// It has been idle for longer than its timeout, times `patience`.
     pub fn is_over(&self, now: Moment, patience: u32) -> bool {
-        self.timeout.is_some_and(|timeout| {
-            now.since(self.accessed) >= Duration::from_secs(timeout.into()).saturating_mul(patience)
-        })
+        self.timeout().is_some_and(|timeout| now.since(self.accessed) >= timeout.saturating_mul(patience))
     }
 
     /// How long an owner may let the session be used without telling the holders.
     fn untold(&self) -> Duration {
-        Duration::from_secs(self.timeout.unwrap_or_default().into()) / TOLD_SHARE
+        self.timeout().unwrap_or_default() / TOLD_SHARE
     }
 
     /// The session as it stands.
@@ -297,12 +309,20 @@ impl Record {
         Whole {
             id,
             context: self.context.clone(),
-            owner: self.promised,
-            stamp: self.stamp,
-            timeout: self.timeout.map(|seconds| Duration::from_secs(seconds.into())),
+            owner: self.promised(),
+            stamp: self.stamp(),
+            timeout: self.timeout(),
             idle: now.since(self.accessed),
             attributes: self.attributes.to_vec(),
         }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        (self.timeout != NEVER).then(|| Duration::from_secs(self.timeout.into()))
+    }
+
+    fn promise(&mut self, epoch: Epoch) {
+        (self.promised_count, self.promised_to) = (epoch.counter, epoch.node);
     }
 
     fn is_cluster_wide(&self) -> bool {
@@ -310,10 +330,10 @@ impl Record {
     }
 
     fn apply(&mut self, changes: &[Change], stamp: Stamp, now: Moment) -> SmallVec<[Before; 2]> {
-        debug_assert!(stamp > self.stamp, "a session moves forward");
+        debug_assert!(stamp > self.stamp(), "a session moves forward");
         let removals = if self.is_cluster_wide() { Removals::Remembered } else { Removals::Forgotten };
         let before = changes.iter().map(|change| self.attributes.apply(change, stamp, removals)).collect();
-        self.stamp = stamp;
+        self.stamp = stamp.into();
         self.accessed = now;
         self.told = now;
         before
@@ -321,9 +341,9 @@ impl Record {
 
     /// Takes in another node's copy, whatever epoch it was told under.
     fn merge(&mut self, theirs: Whole, now: Moment) -> Brought {
-        let mut ours = State { stamp: self.stamp, attributes: self.attributes.to_vec() };
+        let mut ours = State { stamp: self.stamp(), attributes: self.attributes.to_vec() };
         let brought = ours.merge(State { stamp: theirs.stamp, attributes: theirs.attributes });
-        self.stamp = ours.stamp;
+        self.stamp = ours.stamp.into();
         if brought.has_news() {
             self.attributes = ours.attributes.into();
         }
@@ -331,20 +351,21 @@ impl Record {
         brought
     }
 
-    fn of_whole(whole: Whole, tenure: Tenure, now: Moment) -> Self {
-        Self {
-            context: whole.context,
-            stamp: whole.stamp,
-            promised: whole.owner,
-            tenure,
+    fn of_whole(whole: Whole, tenure: Tenure, now: Moment) -> Box<Self> {
+        Box::new(Self {
+            context: pool::context(&whole.context),
+            stamp: whole.stamp.into(),
+            promised_to: whole.owner.node,
+            promised_count: whole.owner.counter,
             term: Term::default(),
-            reach: Reach::Cluster,
-            open: false,
-            timeout: whole.timeout.map(seconds),
             accessed: now - whole.idle,
             told: now,
+            timeout: seconds(whole.timeout),
+            tenure,
+            reach: Reach::Cluster,
+            open: false,
             attributes: whole.attributes.into(),
-        }
+        })
     }
 }
 
@@ -355,7 +376,7 @@ pub fn standing(slot: &Option<Slot>, context: &ContextPath, term: Option<Term>) 
         Some(Slot::Ended(_)) => Standing::Ended,
         Some(Slot::Live(record)) if record.context != *context => Standing::OtherWebapp,
         Some(Slot::Live(record)) if record.is_owned(term) => Standing::Owned,
-        Some(Slot::Live(record)) => Standing::Held { owner: record.promised.node },
+        Some(Slot::Live(record)) => Standing::Held { owner: record.promised().node },
     }
 }
 
@@ -381,7 +402,7 @@ pub fn expire(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: M
 pub fn touch(slot: &mut Option<Slot>, now: Moment) -> bool {
     let Some(record) = Slot::live_mut(slot) else { return false };
     record.accessed = now;
-    let due = record.timeout.is_some() && now.since(record.told) >= record.untold();
+    let due = record.timeout().is_some() && now.since(record.told) >= record.untold();
     if due && record.tenure == Tenure::Owned {
         record.told = now;
     }
@@ -399,19 +420,20 @@ pub fn touched(slot: &mut Option<Slot>, idle: Duration, now: Moment) {
 pub fn create(slot: &mut Option<Slot>, birth: &Birth<'_>, changes: &[Change], now: Moment) -> Committed {
     debug_assert!(slot.is_none(), "a drawn id is new");
     let epoch = Epoch::first(birth.me);
-    let mut record = Record {
-        context: birth.context.clone(),
-        stamp: Stamp { epoch, version: 0 },
-        promised: epoch,
-        tenure: Tenure::Owned,
+    let mut record = Box::new(Record {
+        context: pool::context(birth.context),
+        stamp: Stamp { epoch, version: 0 }.into(),
+        promised_to: epoch.node,
+        promised_count: epoch.counter,
         term: birth.term,
-        reach: birth.reach,
-        open: birth.reach == Reach::Cluster,
-        timeout: birth.timeout.map(seconds),
         accessed: now,
         told: now,
+        timeout: seconds(birth.timeout),
+        tenure: Tenure::Owned,
+        reach: birth.reach,
+        open: birth.reach == Reach::Cluster,
         attributes: Attributes::default(),
-    };
+    });
     let stamp = Stamp { epoch, version: 1 };
     record.apply(changes, stamp, now);
     let update = Update::Whole(record.whole(birth.id, now));
@@ -424,7 +446,9 @@ pub fn create(slot: &mut Option<Slot>, birth: &Birth<'_>, changes: &[Change], no
 pub fn take_back(slot: &mut Option<Slot>, whole: Whole, me: NodeId, now: Moment) {
     if slot.is_none() {
         let promised = whole.owner.outranked_by(me);
-        let record = Record { reach: Reach::Node, promised, ..Record::of_whole(whole, Tenure::Owned, now) };
+        let mut record = Record::of_whole(whole, Tenure::Owned, now);
+        record.reach = Reach::Node;
+        record.promise(promised);
         *slot = Some(Slot::Live(record));
     }
 }
@@ -440,9 +464,9 @@ pub fn commit(
     now: Moment,
 ) -> Result<Committed, NotOwner> {
     let record = Slot::live_mut(slot).filter(|record| record.is_owned(term)).ok_or(NotOwner)?;
-    let earlier = record.stamp;
-    let first_of_epoch = record.stamp.epoch != record.promised;
-    let stamp = Stamp { epoch: record.promised, version: record.stamp.version.saturating_add(1) };
+    let earlier = record.stamp();
+    let first_of_epoch = record.stamp().epoch != record.promised();
+    let stamp = Stamp { epoch: record.promised(), version: record.stamp().version.saturating_add(1) };
     let changed = record.apply(changes, stamp, now);
     record.open = record.is_cluster_wide();
     let update = if first_of_epoch {
@@ -456,9 +480,8 @@ pub fn commit(
 /// Ends a session on its owner: by logout, or because its time is over.
 pub fn end(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Moment) -> Result<Committed, NotOwner> {
     let record = Slot::live(slot).filter(|record| record.is_owned(term)).ok_or(NotOwner)?;
-    let stamp = Stamp { epoch: record.promised, version: record.stamp.version.saturating_add(1) };
-    let tombstone = Tombstone { stamp, until: now + limits::TOMBSTONE };
-    let before = slot.replace(Slot::Ended(tombstone)).map_or(Earlier::Nothing, Earlier::Running);
+    let stamp = Stamp { epoch: record.promised(), version: record.stamp().version.saturating_add(1) };
+    let before = slot.replace(Slot::ended(stamp, now)).map_or(Earlier::Nothing, Earlier::Running);
     Ok(Committed { update: Update::End(End { id, stamp }), undo: Undo { stamp, before } })
 }
 
@@ -468,7 +491,7 @@ pub fn end(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Mome
 pub fn keep(slot: &mut Option<Slot>, id: SessionId, undo: &Undo, now: Moment) -> Option<Update> {
     let record = Slot::live_mut(slot)?;
     record.open = false;
-    (record.stamp != undo.stamp).then(|| Update::Copy(record.whole(id, now)))
+    (record.stamp() != undo.stamp).then(|| Update::Copy(record.whole(id, now)))
 }
 
 /// Takes back a commit that a holder refused, and yields to the epoch it has promised. What arrived meanwhile stays, and
@@ -478,12 +501,12 @@ pub fn undo(slot: &mut Option<Slot>, id: SessionId, undo: Undo, promised: Epoch,
     let Undo { stamp, before } = undo;
     let mut went_on = false;
     match (&mut *slot, before) {
-        (Some(Slot::Live(record)), Earlier::Nothing) if record.stamp == stamp => *slot = None,
+        (Some(Slot::Live(record)), Earlier::Nothing) if record.stamp() == stamp => *slot = None,
         (Some(Slot::Live(record)), Earlier::Changed(earlier, changed)) => {
             changed.into_iter().for_each(|before| record.attributes.take_back(before, stamp));
-            went_on = record.stamp != stamp;
+            went_on = record.stamp() != stamp;
             if !went_on {
-                record.stamp = earlier;
+                record.stamp = earlier.into();
             }
         }
         (Some(Slot::Ended(tombstone)), Earlier::Running(before)) if tombstone.stamp == stamp => *slot = Some(before),
@@ -514,16 +537,16 @@ pub fn copy(slot: &Option<Slot>, id: SessionId, now: Moment) -> Option<Update> {
 pub fn retreat(slot: &mut Option<Slot>, id: SessionId, made: Undo, me: NodeId, now: Moment) -> Option<Update> {
     let Stamp { epoch, version } = made.stamp;
     // What was promised to another node since then stays promised.
-    let promised = Slot::live(slot).map_or(epoch, |record| record.promised.max(epoch));
+    let promised = Slot::live(slot).map_or(epoch, |record| record.promised().max(epoch));
     let told = undo(slot, id, made, promised, now);
     match slot {
         None => {
             let stamp = Stamp { epoch, version: version.saturating_add(1) };
-            *slot = Some(Slot::Ended(Tombstone { stamp, until: now + limits::TOMBSTONE }));
+            *slot = Some(Slot::ended(stamp, now));
             return Some(Update::End(End { id, stamp }));
         }
-        Some(Slot::Live(record)) if record.tenure == Tenure::Owned && record.promised == epoch => {
-            record.promised = epoch.outranked_by(me);
+        Some(Slot::Live(record)) if record.tenure == Tenure::Owned && record.promised() == epoch => {
+            record.promise(epoch.outranked_by(me));
         }
         _ => {}
     }
@@ -538,8 +561,8 @@ pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
 }
 
 fn yield_record(record: &mut Record, promised: Epoch) {
-    if record.promised < promised {
-        record.promised = promised;
+    if record.promised() < promised {
+        record.promise(promised);
         record.tenure = Tenure::Held;
     }
 }
@@ -591,7 +614,7 @@ pub fn merge_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied 
     if record.tenure != Tenure::Owned {
         return Applied::Applied;
     }
-    record.stamp = Stamp { epoch: record.promised, version: record.stamp.version.saturating_add(1) };
+    record.stamp = Stamp { epoch: record.promised(), version: record.stamp().version.saturating_add(1) }.into();
     Applied::Merged(Box::new(Update::Whole(record.whole(id, now))))
 }
 
@@ -602,7 +625,7 @@ fn apply_delta(slot: &mut Option<Slot>, delta: &Delta, now: Moment) -> Applied {
         Some(Slot::Live(record)) => judge_delta(record, delta.stamp),
     };
     if let (Applied::Applied, Some(record)) = (&verdict, Slot::live_mut(slot)) {
-        record.promised = delta.stamp.epoch;
+        record.promise(delta.stamp.epoch);
         record.tenure = Tenure::Held;
         record.apply(&delta.changes, delta.stamp, now);
     }
@@ -610,13 +633,13 @@ fn apply_delta(slot: &mut Option<Slot>, delta: &Delta, now: Moment) -> Applied {
 }
 
 fn judge_delta(record: &Record, stamp: Stamp) -> Applied {
-    if stamp.epoch < record.promised {
-        return Applied::Fenced(record.promised);
+    if stamp.epoch < record.promised() {
+        return Applied::Fenced(record.promised());
     }
-    if stamp <= record.stamp {
+    if stamp <= record.stamp() {
         return Applied::Duplicate;
     }
-    let follows = record.stamp.epoch == stamp.epoch && record.stamp.version + 1 == stamp.version;
+    let follows = record.stamp().epoch == stamp.epoch && Some(record.stamp().version) == stamp.version.checked_sub(1);
     if follows { Applied::Applied } else { Applied::Gap }
 }
 
@@ -629,7 +652,7 @@ fn apply_whole(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
         Some(Slot::Ended(tombstone)) => return Applied::Ended(tombstone.stamp),
         Some(Slot::Live(record)) => record,
     };
-    let is_own = record.tenure == Tenure::Owned && whole.owner == record.promised;
+    let is_own = record.tenure == Tenure::Owned && whole.owner == record.promised();
     match judge_whole(record, &whole) {
         Applied::Applied if is_own => Applied::Later(Box::new(whole)),
         Applied::Applied => follow(record, whole, now),
@@ -639,7 +662,7 @@ fn apply_whole(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
 
 /// A holder of more than it was told has heard it from the other side of a split.
 fn follow(record: &mut Record, whole: Whole, now: Moment) -> Applied {
-    let (id, had, told) = (whole.id, record.stamp, whole.stamp);
+    let (id, had, told) = (whole.id, record.stamp(), whole.stamp);
     yield_record(record, whole.owner);
     let brought = record.merge(whole, now);
     record.told = now;
@@ -653,11 +676,11 @@ fn follow(record: &mut Record, whole: Whole, now: Moment) -> Applied {
 }
 
 fn judge_whole(record: &Record, whole: &Whole) -> Applied {
-    if whole.owner < record.promised {
-        return Applied::Fenced(record.promised);
+    if whole.owner < record.promised() {
+        return Applied::Fenced(record.promised());
     }
     // An owner knows what it has committed itself: an older state of that is only late.
-    let is_late = whole.stamp <= record.stamp && record.stamp.epoch == whole.owner;
+    let is_late = whole.stamp <= record.stamp() && record.stamp().epoch == whole.owner;
     if is_late { Applied::Duplicate } else { Applied::Applied }
 }
 
@@ -669,11 +692,11 @@ fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
             tombstone.stamp = tombstone.stamp.max(end.stamp);
             Applied::Duplicate
         }
-        Some(Slot::Live(record)) if end.stamp.epoch < record.promised => Applied::Fenced(record.promised),
+        Some(Slot::Live(record)) if end.stamp.epoch < record.promised() => Applied::Fenced(record.promised()),
         Some(Slot::Live(_)) => Applied::Applied,
     };
     if verdict == Applied::Applied {
-        *slot = Some(Slot::Ended(Tombstone { stamp: end.stamp, until: now + limits::TOMBSTONE }));
+        *slot = Some(Slot::ended(end.stamp, now));
     }
     verdict
 }
@@ -686,9 +709,9 @@ pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
         let epoch = above.map_or(Epoch::first(me), |epoch| epoch.outranked_by(me));
         return Intent { epoch, have: None, before: None };
     };
-    let before = record.promised;
+    let before = record.promised();
     let epoch = above.map_or(before, |epoch| epoch.max(before)).outranked_by(me);
-    Intent { epoch, have: Some(record.stamp), before: Some(before) }
+    Intent { epoch, have: Some(record.stamp()), before: Some(before) }
 }
 
 /// Begins a claim. Until it is adopted it outranks nobody here: an owner that keeps its session must not have been
@@ -698,8 +721,8 @@ pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
 /// A higher epoch that was promised to another node since the claim was intended.
 pub fn claim(slot: &mut Option<Slot>, epoch: Epoch) -> Result<(), Epoch> {
     let Some(record) = Slot::live_mut(slot) else { return Ok(()) };
-    if record.promised > epoch {
-        return Err(record.promised);
+    if record.promised() > epoch {
+        return Err(record.promised());
     }
     record.tenure = Tenure::Claiming;
     Ok(())
@@ -723,19 +746,19 @@ pub fn promise(
         }
         Some(Slot::Live(record)) => record,
     };
-    let owner = record.promised.node;
+    let owner = record.promised().node;
     if !request.insist && owner != request.epoch.node && serves(owner) {
         return Answer::Owned(owner);
     }
     // It may know of this very claim already, from a fence.
-    if request.epoch < record.promised {
-        return Answer::Refused(record.promised);
+    if request.epoch < record.promised() {
+        return Answer::Refused(record.promised());
     }
-    record.promised = request.epoch;
+    record.promise(request.epoch);
     record.tenure = Tenure::Held;
     // The claimant has seen what is here if that is of the same ownership and not newer; if it is of another one, both may
     // have what the other lacks. A commit that may still be refused is told only if it is newer.
-    let is_newer = |have: Stamp| have < record.stamp || !record.open && !record.stamp.is_seen_by(have);
+    let is_newer = |have: Stamp| have < record.stamp() || !record.open && !record.stamp().is_seen_by(have);
     Answer::Promised(request.have.is_none_or(is_newer).then(|| record.whole(request.id, now)))
 }
 
@@ -749,7 +772,7 @@ pub fn promise(
 pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, copy: Option<Whole>, term: Term, now: Moment) -> Adoption {
     match slot {
         Some(Slot::Ended(_)) => return Adoption::Nothing,
-        Some(Slot::Live(record)) if record.promised > epoch => return Adoption::Superseded(record.promised),
+        Some(Slot::Live(record)) if record.promised() > epoch => return Adoption::Superseded(record.promised()),
         _ => {}
     }
     match (Slot::live_mut(slot), copy) {
@@ -758,7 +781,7 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, copy: Option<Whole>, term: T
         (_, None) => {}
     }
     let Some(record) = Slot::live_mut(slot) else { return Adoption::Nothing };
-    record.promised = epoch;
+    record.promise(epoch);
     record.tenure = Tenure::Owned;
     record.term = term;
     record.open = false;
@@ -777,12 +800,12 @@ pub fn withdraw(slot: &mut Option<Slot>) {
 /// must not be logged in again by a node that did not hear of it.
 pub fn bury(slot: &mut Option<Slot>, stamp: Stamp, now: Moment) {
     if matches!(slot, Some(Slot::Live(_))) {
-        *slot = Some(Slot::Ended(Tombstone { stamp, until: now + limits::TOMBSTONE }));
+        *slot = Some(Slot::ended(stamp, now));
     }
 }
 
-fn seconds(timeout: Duration) -> u32 {
-    timeout.as_secs().try_into().unwrap_or(u32::MAX)
+fn seconds(timeout: Option<Duration>) -> u32 {
+    timeout.and_then(|timeout| timeout.as_secs().try_into().ok()).unwrap_or(NEVER)
 }
 
 #[cfg(test)]
