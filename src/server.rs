@@ -314,6 +314,7 @@ fn replicator_config(
             ack_timeout: settings.session.ack_timeout,
             claim_timeout: settings.session.claim_timeout,
             lease: limits::LEASE,
+            repair_interval: settings.session.repair_interval,
         },
         exporter,
         gone: membership.clone().recipient(),

@@ -66,6 +66,8 @@ pub enum Update {
     Delta(Delta),
     /// A whole session.
     Whole(Whole),
+    /// A session as it stands on a node that need not be its owner, told in a repair.
+    Copy(Whole),
     /// A session is over.
     End(End),
 }
@@ -105,7 +107,7 @@ impl Update {
     pub fn id(&self) -> SessionId {
         match self {
             Self::Delta(delta) => delta.id,
-            Self::Whole(whole) => whole.id,
+            Self::Whole(whole) | Self::Copy(whole) => whole.id,
             Self::End(end) => end.id,
         }
     }
@@ -114,7 +116,7 @@ impl Update {
     pub fn stamp(&self) -> Stamp {
         match self {
             Self::Delta(delta) => delta.stamp,
-            Self::Whole(whole) => whole.stamp,
+            Self::Whole(whole) | Self::Copy(whole) => whole.stamp,
             Self::End(end) => end.stamp,
         }
     }

@@ -12,6 +12,7 @@
 mod actor;
 pub mod claim;
 pub mod delta;
+pub mod digest;
 pub mod draft;
 pub mod lease;
 pub mod replica;

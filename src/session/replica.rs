@@ -257,6 +257,11 @@ impl Record {
         self.attributes.iter().map(|attribute| (attribute.name.clone(), attribute.value.clone()))
     }
 
+    /// The stamps of what is in it.
+    pub(super) fn stamps(&self) -> impl Iterator<Item = (&str, Stamp)> + '_ {
+        self.attributes.iter().map(|attribute| (&*attribute.name, attribute.stamp))
+    }
+
     /// It has been idle for longer than its timeout, times `patience`.
     pub fn is_over(&self, now: Moment, patience: u32) -> bool {
         self.timeout.is_some_and(|timeout| {
@@ -462,6 +467,7 @@ pub fn apply(slot: &mut Option<Slot>, update: Update, now: Moment) -> Applied {
     match update {
         Update::Delta(delta) => apply_delta(slot, &delta, now),
         Update::Whole(whole) => apply_whole(slot, whole, now),
+        Update::Copy(copy) => apply_copy(slot, copy, now),
         Update::End(end) => apply_end(slot, &end, now),
     }
 }
@@ -503,6 +509,22 @@ fn apply_whole(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
         _ => {}
     }
     verdict
+}
+
+/// A copy counts for what is in it, whoever owns the session.
+fn apply_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied {
+    match slot {
+        Some(Slot::Live(record)) if record.tenure != Tenure::Held || copy.stamp <= record.stamp => {
+            yield_to(slot, copy.owner);
+            Applied::Duplicate
+        }
+        Some(Slot::Live(record)) if copy.owner < record.promised => {
+            let promised = record.promised;
+            let copy = Whole { owner: promised, ..copy };
+            apply_whole(slot, copy, now)
+        }
+        _ => apply_whole(slot, copy, now),
+    }
 }
 
 fn judge_whole(record: &Record, whole: &Whole) -> Applied {

@@ -52,6 +52,8 @@ pub trait Slots {
     fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R;
     /// The ids of all slots for which `wanted` holds.
     fn ids(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<SessionId>;
+    /// Shows every slot to `look`, which never asks for another one.
+    fn visit_all(&self, look: impl FnMut(SessionId, &Slot));
 }
 
 /// The right to run one request of a session. Dropping it lets the next one in, in the order they came.
@@ -188,6 +190,14 @@ impl Slots for Table {
     fn ids(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<SessionId> {
         let slots = self.0.slots.iter();
         slots.filter(|entry| entry.value().as_ref().is_some_and(&wanted)).map(|entry| *entry.key()).collect()
+    }
+
+    fn visit_all(&self, mut look: impl FnMut(SessionId, &Slot)) {
+        for entry in &self.0.slots {
+            if let Some(slot) = entry.value() {
+                look(*entry.key(), slot);
+            }
+        }
     }
 }
 

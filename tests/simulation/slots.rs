@@ -90,6 +90,11 @@ impl Slots for SimSlots {
         let map = self.map.borrow();
         map.iter().filter(|(_, slot)| slot.as_ref().is_some_and(&wanted)).map(|(id, _)| *id).collect()
     }
+
+    fn visit_all(&self, mut look: impl FnMut(SessionId, &Slot)) {
+        let map = self.map.borrow();
+        map.iter().filter_map(|(id, slot)| Some((*id, slot.as_ref()?))).for_each(|(id, slot)| look(id, slot));
+    }
 }
 
 impl Rank {
