@@ -42,6 +42,10 @@ const _: () = assert!(POOL_IDLE.as_secs() * 2 <= NODE_KEEP_ALIVE.as_secs());
 /// Attributes of one session.
 pub const SESSION_ATTRIBUTES: usize = 1_024;
 
+/// Removed attributes of one session that are remembered. One that was dropped may come back from the other side of a
+/// split; whoever has seen it removed knows better all the same.
+pub const REMOVED_ATTRIBUTES: usize = 32;
+
 /// Bytes of an attribute name.
 pub const ATTRIBUTE_NAME_BYTES: usize = 255;
 
@@ -103,7 +107,9 @@ pub const REPAIR_IDS: usize = 262_144;
 const _: () = assert!(REPAIR_LIST * 24 + 64 <= FRAME_BYTES && REPAIR_LIST <= REPAIR_IDS);
 
 // The largest session fits a frame with its names and head, and a queue holds several frames.
-const _: () = assert!(SESSION_BYTES + SESSION_ATTRIBUTES * (ATTRIBUTE_NAME_BYTES + 32) + 1_024 <= FRAME_BYTES);
+const _: () = assert!(
+    SESSION_BYTES + (SESSION_ATTRIBUTES + REMOVED_ATTRIBUTES) * (ATTRIBUTE_NAME_BYTES + 32) + 1_024 <= FRAME_BYTES
+);
 const _: () = assert!(FRAME_BYTES * 4 <= LINK_QUEUE_BYTES);
 
 /// Ports tried for membership and replication where none is configured: Tomcat's receiver port with its autoBind of 100.
@@ -142,6 +148,10 @@ pub const REPAIR_AGAIN: Duration = Duration::from_secs(2);
 pub const REPAIR_LOOKS: u32 = 3;
 
 const _: () = assert!(REPAIR_PATIENCE.as_secs() > LINK_SILENCE.as_secs());
+
+/// Copies from one link that wait for the turns of their sessions. A turn comes within the time of a request, so a repair
+/// is not held up by them.
+pub const MERGES_WAITING: usize = 256;
 
 /// A confirmation of a peer lets a node answer from its own copies for this long. A node that was paused for less is not
 /// noticed; one that ends is replaced at once, but one that only falls silent not sooner than this.

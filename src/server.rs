@@ -168,8 +168,9 @@ impl Node {
         let notice = Notice::new(house.clone()).start();
         membership.do_send(Subscribe(notice.clone().recipient()));
         membership.do_send(Subscribe(exporter.clone().recipient()));
-        let claim_timeout = settings.session.claim_timeout;
-        accept_links(links, Doorway { table, cluster: settings.cluster.name.clone(), duty, roster, claim_timeout })?;
+        let (claim_timeout, merged) = (settings.session.claim_timeout, exporter.clone().recipient());
+        let cluster = settings.cluster.name.clone();
+        accept_links(links, Doorway { table, cluster, duty, roster, claim_timeout, merged })?;
         info!(route = %house.route, %http, replication = %address, life = %me, "node starting");
         let (workers, shutdown_timeout) = (settings.node.workers.get(), settings.node.shutdown_timeout);
         let deployer = deployer.start();

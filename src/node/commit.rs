@@ -11,9 +11,10 @@ use crate::{
     names::SessionId,
     replication::{Replicate, ledger::Verdict},
     session::{
-        Slots,
+        Slots, Swept,
+        delta::Update,
         draft::{Change, Draft, Fate},
-        replica::{self, Birth, Committed, NotOwner, Reach},
+        replica::{self, Birth, Committed, NotOwner, Reach, Slot},
         stamp::Epoch,
     },
     time::Moment,
@@ -110,15 +111,27 @@ impl Worker {
         let Committed { update, undo } = committed;
         // A closed mailbox: the process is going down. Nobody may be told that the write is safe, nor that it was not made.
         match self.replicator.send(Replicate(update)).await.map_err(|_| NotDone::Doubtful(None))? {
-            Verdict::Held(copies) => Ok(copies),
+            Verdict::Held(copies) => {
+                let kept = self.house.table.with(id, |slot| replica::keep(slot, id, &undo, Moment::now()));
+                self.tell(kept);
+                Ok(copies)
+            }
             Verdict::Fenced(promised) => {
-                self.house.table.with(id, |slot| replica::undo(slot, undo, promised));
+                let undone = |slot: &mut Option<Slot>| replica::undo(slot, id, undo, promised, Moment::now());
+                self.tell(self.house.table.with(id, undone));
                 Err(self.outranked(promised))
             }
             Verdict::Ended(stamp) => {
                 self.house.table.with(id, |slot| replica::bury(slot, stamp, Moment::now()));
                 Err(NotDone::AskAnother)
             }
+        }
+    }
+
+    /// Nobody waits for it.
+    fn tell(&self, update: Option<Update>) {
+        if let Some(update) = update {
+            self.replicator.do_send(Swept(vec![update]));
         }
     }
 

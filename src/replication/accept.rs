@@ -2,6 +2,7 @@
 
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
+use actix::Recipient;
 use actix_web::rt;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
@@ -26,8 +27,8 @@ use crate::{
     membership::{Duty, Roster, SharedDuty},
     names::NodeId,
     session::{
-        Slots, Table,
-        delta::{Answer, ClaimRequest, Update},
+        Slots, Swept, Table,
+        delta::{Answer, ClaimRequest, Update, Whole},
         replica::{self, Applied, Slot, Tenure},
     },
     time::Moment,
@@ -44,8 +45,10 @@ pub struct Doorway {
     pub duty: SharedDuty,
     /// The other members.
     pub roster: Arc<ArcSwap<Roster>>,
-    /// How long a claim waits for the running request of its session.
+    /// How long a claim or a copy waits for the running request of its session.
     pub claim_timeout: Duration,
+    /// Who tells the other nodes what has come of a merge.
+    pub merged: Recipient<Swept>,
 }
 
 /// Accepts links for as long as the process runs.
@@ -88,6 +91,8 @@ struct Incoming {
     surveys: Arc<Semaphore>,
     /// The right to be asked to compare: the peer asks again only when it has an answer.
     comparison: Arc<Semaphore>,
+    /// Of those who may wait for the turn of a session to merge a copy.
+    merges: Arc<Semaphore>,
 }
 
 impl Doorway {
@@ -129,11 +134,23 @@ impl Doorway {
             Err(_) => Answer::Owned(self.table.me()),
         }
     }
+
+    /// Merges a copy into a session of this node, between two requests. If they take too long it is left to the next
+    /// repair.
+    async fn merge(&self, copy: Whole) {
+        let id = copy.id;
+        if let Ok(_turn) = self.table.turn(id, self.claim_timeout).await
+            && let Applied::Merged(update) = self.table.with(id, |slot| replica::merge_copy(slot, copy, Moment::now()))
+        {
+            self.merged.do_send(Swept(vec![*update]));
+        }
+    }
 }
 
 impl Incoming {
     fn new(doorway: Rc<Doorway>, surveys: Arc<Semaphore>, hello: &Hello) -> Self {
-        Self { doorway, from: hello.from(), received: 0, surveys, comparison: Arc::new(Semaphore::new(1)) }
+        let (comparison, merges) = (Semaphore::new(1).into(), Semaphore::new(limits::MERGES_WAITING).into());
+        Self { doorway, from: hello.from(), received: 0, surveys, comparison, merges }
     }
 
     async fn serve(mut self, mut stream: TcpStream) -> String {
@@ -221,11 +238,24 @@ impl Incoming {
         self.received += 1;
         let objection = match self.doorway.table.with(update.id(), |slot| replica::apply(slot, update, Moment::now())) {
             Applied::Applied | Applied::Duplicate => return,
+            Applied::Merged(update) => return self.doorway.merged.do_send(Swept(vec![*update])),
+            Applied::Later(copy) => return self.merge_later(*copy),
             Applied::Gap => Objection::Gap,
             Applied::Fenced(epoch) => Objection::Fenced(epoch),
             Applied::Ended(stamp) => Objection::Ended(stamp),
         };
         frame::put_reply(output, &Reply::Objection(self.received, objection));
+    }
+
+    /// With too many of them waiting already it is left to the next repair.
+    fn merge_later(&self, copy: Whole) {
+        let doorway = self.doorway.clone();
+        if let Ok(permit) = self.merges.clone().try_acquire_owned() {
+            rt::spawn(async move {
+                doorway.merge(copy).await;
+                drop(permit);
+            });
+        }
     }
 }
 

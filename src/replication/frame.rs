@@ -124,7 +124,7 @@ struct WireChange<'a>(&'a str, #[serde(borrow)] Option<&'a Bytes>);
 struct WireDelta<'a>(ByteArray<16>, u32, u32, #[serde(borrow)] Vec<WireChange<'a>>);
 
 #[derive(Serialize, Deserialize)]
-struct WireAttribute<'a>(&'a str, #[serde(borrow)] &'a Bytes, WireStamp);
+struct WireAttribute<'a>(&'a str, #[serde(borrow)] Option<&'a Bytes>, WireStamp);
 
 #[derive(Serialize, Deserialize)]
 struct WireWhole<'a>(
@@ -330,8 +330,9 @@ fn decode<'a, T: Deserialize<'a>>(kind: u8, body: &'a [u8]) -> Result<T, BadFram
 
 fn wire_whole(whole: &Whole) -> WireWhole<'_> {
     let attributes = whole.attributes.iter();
-    let attributes = attributes
-        .map(|Attribute { name, value, stamp }| WireAttribute(name, Bytes::new(value.as_bytes()), wire_stamp(*stamp)));
+    let attributes = attributes.map(|Attribute { name, value, stamp }| {
+        WireAttribute(name, value.as_ref().map(|value| Bytes::new(value.as_bytes())), wire_stamp(*stamp))
+    });
     WireWhole(
         wire_id(whole.id),
         whole.context.as_str(),
@@ -347,7 +348,7 @@ fn whole_of(kind: u8, wire: WireWhole<'_>) -> Result<Whole, BadFrame> {
     let WireWhole(id, context, owner, stamp, timeout, idle, attributes) = wire;
     let attributes = attributes.into_iter().map(|WireAttribute(name, value, stamp)| Attribute {
         name: name.into(),
-        value: Value::from_bytes(value),
+        value: value.map(|value| Value::from_bytes(value)),
         stamp: stamp_of(stamp),
     });
     Ok(Whole {
@@ -458,7 +459,8 @@ mod tests {
     }
 
     fn whole() -> Whole {
-        let attribute = Attribute { name: "count".into(), value: Value::encode(&7).unwrap(), stamp: stamp(2) };
+        let attribute = Attribute { name: "count".into(), value: Value::encode(&7).ok(), stamp: stamp(2) };
+        let removed = Attribute { name: "old".into(), value: None, stamp: stamp(1) };
         Whole {
             id: ID,
             context: "/shop".parse().unwrap(),
@@ -466,7 +468,7 @@ mod tests {
             stamp: stamp(2),
             timeout: Some(Duration::from_secs(1_800)),
             idle: Duration::from_millis(20),
-            attributes: vec![attribute],
+            attributes: vec![attribute, removed],
         }
     }
 
@@ -481,11 +483,11 @@ mod tests {
                 changes: vec![Change::Remove("a".into())],
             })),
             Request::Update(Update::Whole(whole())),
+            Request::Update(Update::Copy(whole())),
             Request::Update(Update::End(End { id: ID, stamp: stamp(4) })),
             Request::Touch { id: ID, idle: Duration::from_millis(5) },
             Request::Claim(9, claim),
             Request::Renew { at: Moment(7_000) },
-            Request::Update(Update::Copy(whole())),
             Request::Compare(digest(&[0, 77, BUCKETS - 1])),
             Request::Compare(digest(&[])),
             Request::Compare(Question::List { round: 3, sessions: vec![Listed { id: ID, fingerprint: 0x0102 }] }),
@@ -576,6 +578,18 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_copy_are_pinned() {
+        let mut out = BytesMut::new();
+        put_update(&mut out, &Update::Copy(Whole { timeout: None, ..whole() }));
+        let node = [0xCF, 1, 2, 3, 4, 5, 6, 7, 8];
+        let stamp = |version| [&[0x93, 1][..], &node, &[version]].concat();
+        let mut body = [&[7, 0x97, 0xC4, 16][..], &[0xAA; 16], &[0xA5], b"/shop", &[0x92, 3], &node].concat();
+        body.extend([&stamp(2)[..], &[0xC0, 20, 0x92, 0x93, 0xA5], b"count", &[0xC4, 1, 7], &stamp(2)].concat());
+        body.extend([&[0x93, 0xA3][..], b"old", &[0xC0], &stamp(1)].concat());
+        assert_eq!(out[..], [&[0, 0, body.len() as u8][..], &body].concat());
+    }
+
+    #[test]
     fn everything_comes_back_as_it_was_sent_however_it_is_cut() {
         let mut stream = BytesMut::new();
         requests().iter().for_each(|request| put_request(&mut stream, request));
@@ -602,7 +616,8 @@ mod tests {
         };
         for _ in 0..20_000 {
             let length = random() % 60;
-            let mut input = BytesMut::from(&[0, 0, length, [1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 25, 26, 27][usize::from(random()) % 13]][..]);
+            let kind = [1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 25, 26, 27][usize::from(random()) % 13];
+            let mut input = BytesMut::from(&[0, 0, length, kind][..]);
             input.extend((0..length).map(|_| random()));
             let _ = take_request(&mut input.clone(), SENDER);
             let _ = take_reply(&mut input);

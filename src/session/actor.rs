@@ -21,7 +21,7 @@ pub struct SessionStore {
     ended: Recipient<Swept>,
 }
 
-/// Sessions that ended by time, for the other nodes to hear.
+/// What the other nodes are to hear and nobody waits for: sessions that ended by time, copies that were merged.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Swept(pub Vec<Update>);

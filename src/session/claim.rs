@@ -15,7 +15,7 @@ use crate::names::NodeId;
 pub struct Claim {
     epoch: Epoch,
     waiting: SmallVec<[NodeId; 4]>,
-    newest: Option<Whole>,
+    copy: Option<Whole>,
     ended: Option<Stamp>,
     refused: Option<Epoch>,
     owner: Option<NodeId>,
@@ -25,7 +25,7 @@ pub struct Claim {
 /// How a claim ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Nobody outranks it: take the newest of these and what is held here.
+    /// Nobody outranks it: take this, merged from all their copies, and what is held here.
     Take(Option<Whole>),
     /// A member has promised this higher epoch.
     Refused(Epoch),
@@ -41,12 +41,12 @@ impl Claim {
     /// A claim with `epoch`, sent to `asked`.
     pub fn new(epoch: Epoch, asked: impl IntoIterator<Item = NodeId>) -> Self {
         let waiting = asked.into_iter().collect();
-        Self { epoch, waiting, newest: None, ended: None, refused: None, owner: None, hearsay: None }
+        Self { epoch, waiting, copy: None, ended: None, refused: None, owner: None, hearsay: None }
     }
 
     /// The same, with a copy that an earlier round has brought.
-    pub fn with_copy(self, newest: Option<Whole>) -> Self {
-        Self { newest, ..self }
+    pub fn with_copy(self, copy: Option<Whole>) -> Self {
+        Self { copy, ..self }
     }
 
     /// The epoch that was asked for.
@@ -60,7 +60,7 @@ impl Claim {
             return None;
         }
         match answer {
-            Answer::Promised(copy) => self.newest = newer(self.newest.take(), copy),
+            Answer::Promised(copy) => self.copy = together(self.copy.take(), copy),
             Answer::Unknown => {}
             Answer::Ended(stamp) => self.ended = self.ended.max(Some(stamp)),
             Answer::Refused(epoch) => self.refused = self.refused.max(Some(epoch)),
@@ -100,7 +100,7 @@ impl Claim {
         }
         match self.refused {
             Some(epoch) => Outcome::Refused(epoch),
-            None => Outcome::Take(self.newest.take()),
+            None => Outcome::Take(self.copy.take()),
         }
     }
 
@@ -111,9 +111,9 @@ impl Claim {
     }
 }
 
-fn newer(a: Option<Whole>, b: Option<Whole>) -> Option<Whole> {
+fn together(a: Option<Whole>, b: Option<Whole>) -> Option<Whole> {
     match (a, b) {
-        (Some(a), Some(b)) => Some(if a.stamp < b.stamp { b } else { a }),
+        (Some(a), Some(b)) => Some(a.merged_with(b)),
         (a, b) => a.or(b),
     }
 }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn every_member_is_waited_for_and_the_newest_copy_wins() {
+    fn every_member_is_waited_for_and_their_copies_are_merged() {
         let mut claim = claim();
         assert_eq!(claim.answered(B, Answer::Promised(Some(copy(4)))), None);
         assert_eq!(claim.answered(C, Answer::Promised(Some(copy(3)))), Some(Outcome::Take(Some(copy(4)))));

@@ -35,18 +35,18 @@ pub struct Whole {
     pub timeout: Option<Duration>,
     /// How long it has been idle.
     pub idle: Duration,
-    /// Everything in it.
+    /// Everything in it, and what was removed from it of late.
     pub attributes: Vec<Attribute>,
 }
 
-/// One attribute, with the commit that set it.
+/// One attribute, with the commit that set or removed it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attribute {
     /// Its name.
     pub name: Arc<str>,
-    /// Its encoded value.
-    pub value: Value,
-    /// The commit that set it.
+    /// Its encoded value; none: it was removed, and what was set before must not come back from elsewhere.
+    pub value: Option<Value>,
+    /// The commit that set or removed it.
     pub stamp: Stamp,
 }
 
@@ -59,17 +59,17 @@ pub struct End {
     pub stamp: Stamp,
 }
 
-/// What an owner tells the holders.
+/// What a node tells the others.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Update {
     /// A commit.
     Delta(Delta),
     /// A whole session.
     Whole(Whole),
-    /// A session as it stands on a node that need not be its owner, told in a repair.
-    Copy(Whole),
     /// A session is over.
     End(End),
+    /// A session as the sender holds it, whoever owns it: told in repair, merged and never refused.
+    Copy(Whole),
 }
 
 /// A node asks to become the owner.

@@ -98,6 +98,7 @@ mod tests {
             draft::Change,
             lease::Term,
             replica::{self, Birth},
+            stamp::Epoch,
             value::Value,
         },
         time::Moment,
@@ -137,6 +138,20 @@ mod tests {
     }
 
     #[test]
+    fn a_removal_counts_and_who_holds_the_session_when_does_not() {
+        let ((mut owned, update), mut held) = (born(Reach::Cluster), None);
+        replica::apply(&mut held, update, Moment(9));
+        let removal = [Change::Remove("a".into())];
+        let removed = replica::commit(&mut owned, ID, &removal, Some(Term(1)), Moment(2)).unwrap();
+        let before = print(&held);
+        replica::apply(&mut held, removed.update, Moment(9));
+        assert_ne!(print(&held), before);
+        replica::touch(&mut owned, Moment(900));
+        replica::yield_to(&mut held, Epoch { counter: 9, node: NodeId(9) });
+        assert_eq!(print(&owned), print(&held));
+    }
+
+    #[test]
     fn what_stays_on_its_node_has_no_fingerprint() {
         assert_eq!(print(&born(Reach::Node).0), None);
     }
@@ -155,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_fingerprint_is_pinned_because_nodes_of_other_releases_make_it_too() {
-        assert_eq!(print(&born(Reach::Cluster).0), Some(0));
+        assert_eq!(print(&born(Reach::Cluster).0), Some(0xFF3F_14C2_34E6_9BDB));
         assert_eq!(mix(0), 0xE220_A839_7B1D_CDAF, "the first output of SplitMix64");
     }
 }

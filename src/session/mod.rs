@@ -10,11 +10,13 @@
 //! HTTP and nothing of sockets.
 
 mod actor;
+mod attributes;
 pub mod claim;
 pub mod delta;
 pub mod digest;
 pub mod draft;
 pub mod lease;
+pub mod merge;
 pub mod replica;
 pub mod stamp;
 mod table;

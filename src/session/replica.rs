@@ -15,9 +15,11 @@ use std::{sync::Arc, time::Duration};
 use smallvec::SmallVec;
 
 use super::{
-    delta::{Answer, Attribute, ClaimRequest, Delta, End, Update, Whole},
+    attributes::{Attributes, Before, Removals},
+    delta::{Answer, ClaimRequest, Delta, End, Update, Whole},
     draft::Change,
     lease::Term,
+    merge::{Brought, State},
     stamp::{Epoch, Stamp},
     value::Value,
 };
@@ -46,10 +48,12 @@ pub struct Record {
     /// The term of this node's lease in which it became the owner.
     term: Term,
     reach: Reach,
+    /// Its newest commit in this node's own right may still be refused: it must not be told as something that stands.
+    open: bool,
     timeout: Option<u32>,
     accessed: Moment,
     told: Moment,
-    attributes: SmallVec<[Attribute; 1]>,
+    attributes: Attributes,
 }
 
 /// This node's part in a session.
@@ -120,11 +124,15 @@ pub enum Expiry {
     Over(Option<Update>),
 }
 
-/// How a holder took an update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a node took an update.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Applied {
     /// It holds it now.
     Applied,
+    /// It holds it now, and what it held beside: all others must hear of this.
+    Merged(Box<Update>),
+    /// It owns the session, so this is to be handed to [`merge_copy`] when no request of the session is running.
+    Later(Box<Whole>),
     /// It held it already.
     Duplicate,
     /// A step in between is missing: it needs the whole session.
@@ -148,7 +156,17 @@ pub struct Committed {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Undo {
     stamp: Stamp,
-    before: Option<Slot>,
+    before: Earlier,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Earlier {
+    /// There was no session.
+    Nothing,
+    /// The session had not ended.
+    Running(Slot),
+    /// What the commit changed was different.
+    Changed(Stamp, SmallVec<[Before; 2]>),
 }
 
 /// Why a commit was not made. The request changed nothing and may be sent to another node.
@@ -254,12 +272,12 @@ impl Record {
 
     /// What is in it.
     pub fn attributes(&self) -> impl Iterator<Item = (Arc<str>, Value)> + '_ {
-        self.attributes.iter().map(|attribute| (attribute.name.clone(), attribute.value.clone()))
+        self.attributes.live().map(|(name, value)| (name.clone(), value.clone()))
     }
 
-    /// The stamps of what is in it.
-    pub(super) fn stamps(&self) -> impl Iterator<Item = (&str, Stamp)> + '_ {
-        self.attributes.iter().map(|attribute| (&*attribute.name, attribute.stamp))
+    /// The names of its attributes, removed ones included, and the commits that set or removed them.
+    pub fn stamps(&self) -> impl Iterator<Item = (&str, Stamp)> {
+        self.attributes.stamps()
     }
 
     /// It has been idle for longer than its timeout, times `patience`.
@@ -287,25 +305,30 @@ impl Record {
         }
     }
 
-    fn apply(&mut self, changes: &[Change], stamp: Stamp, now: Moment) {
+    fn is_cluster_wide(&self) -> bool {
+        self.reach == Reach::Cluster
+    }
+
+    fn apply(&mut self, changes: &[Change], stamp: Stamp, now: Moment) -> SmallVec<[Before; 2]> {
         debug_assert!(stamp > self.stamp, "a session moves forward");
-        for change in changes {
-            let at = self.attributes.iter().position(|known| known.name == *change.name());
-            match (change, at) {
-                (Change::Set(_, value), Some(at)) => {
-                    self.attributes[at].value = value.clone();
-                    self.attributes[at].stamp = stamp;
-                }
-                (Change::Set(name, value), None) => {
-                    self.attributes.push(Attribute { name: name.clone(), value: value.clone(), stamp });
-                }
-                (Change::Remove(_), Some(at)) => drop(self.attributes.remove(at)),
-                (Change::Remove(_), None) => {}
-            }
-        }
+        let removals = if self.is_cluster_wide() { Removals::Remembered } else { Removals::Forgotten };
+        let before = changes.iter().map(|change| self.attributes.apply(change, stamp, removals)).collect();
         self.stamp = stamp;
         self.accessed = now;
         self.told = now;
+        before
+    }
+
+    /// Takes in another node's copy, whatever epoch it was told under.
+    fn merge(&mut self, theirs: Whole, now: Moment) -> Brought {
+        let mut ours = State { stamp: self.stamp, attributes: self.attributes.to_vec() };
+        let brought = ours.merge(State { stamp: theirs.stamp, attributes: theirs.attributes });
+        self.stamp = ours.stamp;
+        if brought.has_news() {
+            self.attributes = ours.attributes.into();
+        }
+        self.accessed = self.accessed.max(now - theirs.idle);
+        brought
     }
 
     fn of_whole(whole: Whole, tenure: Tenure, now: Moment) -> Self {
@@ -316,6 +339,7 @@ impl Record {
             tenure,
             term: Term::default(),
             reach: Reach::Cluster,
+            open: false,
             timeout: whole.timeout.map(seconds),
             accessed: now - whole.idle,
             told: now,
@@ -382,16 +406,17 @@ pub fn create(slot: &mut Option<Slot>, birth: &Birth<'_>, changes: &[Change], no
         tenure: Tenure::Owned,
         term: birth.term,
         reach: birth.reach,
+        open: birth.reach == Reach::Cluster,
         timeout: birth.timeout.map(seconds),
         accessed: now,
         told: now,
-        attributes: SmallVec::new(),
+        attributes: Attributes::default(),
     };
     let stamp = Stamp { epoch, version: 1 };
     record.apply(changes, stamp, now);
     let update = Update::Whole(record.whole(birth.id, now));
     *slot = Some(Slot::Live(record));
-    Committed { update, undo: Undo { stamp, before: None } }
+    Committed { update, undo: Undo { stamp, before: Earlier::Nothing } }
 }
 
 /// Commits a request's changes on the owner.
@@ -404,17 +429,18 @@ pub fn commit(
     term: Option<Term>,
     now: Moment,
 ) -> Result<Committed, NotOwner> {
-    let before = slot.clone();
     let record = Slot::live_mut(slot).filter(|record| record.is_owned(term)).ok_or(NotOwner)?;
+    let earlier = record.stamp;
     let first_of_epoch = record.stamp.epoch != record.promised;
     let stamp = Stamp { epoch: record.promised, version: record.stamp.version.saturating_add(1) };
-    record.apply(changes, stamp, now);
+    let changed = record.apply(changes, stamp, now);
+    record.open = record.is_cluster_wide();
     let update = if first_of_epoch {
         Update::Whole(record.whole(id, now))
     } else {
         Update::Delta(Delta { id, stamp, changes: changes.to_vec() })
     };
-    Ok(Committed { update, undo: Undo { stamp, before } })
+    Ok(Committed { update, undo: Undo { stamp, before: Earlier::Changed(earlier, changed) } })
 }
 
 /// Ends a session on its owner: by logout, or because its time is over.
@@ -422,28 +448,63 @@ pub fn end(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Mome
     let record = Slot::live(slot).filter(|record| record.is_owned(term)).ok_or(NotOwner)?;
     let stamp = Stamp { epoch: record.promised, version: record.stamp.version.saturating_add(1) };
     let tombstone = Tombstone { stamp, until: now + limits::TOMBSTONE };
-    let before = slot.replace(Slot::Ended(tombstone));
+    let before = slot.replace(Slot::Ended(tombstone)).map_or(Earlier::Nothing, Earlier::Running);
     Ok(Committed { update: Update::End(End { id, stamp }), undo: Undo { stamp, before } })
 }
 
-/// Takes back a commit that a holder refused, and yields to the epoch it has promised.
-///
-/// When something newer has arrived meanwhile there is nothing left to take back.
-pub fn undo(slot: &mut Option<Slot>, undo: Undo, promised: Epoch) {
-    let current = match slot {
-        Some(Slot::Live(record)) => Some(record.stamp),
-        Some(Slot::Ended(tombstone)) => Some(tombstone.stamp),
-        None => None,
-    };
-    if current == Some(undo.stamp) {
-        *slot = undo.before;
+/// Learns that a commit is safe: nobody takes it back any more. Gives what the others are to be told, if they have gone on
+/// meanwhile without it.
+#[must_use]
+pub fn keep(slot: &mut Option<Slot>, id: SessionId, undo: &Undo, now: Moment) -> Option<Update> {
+    let record = Slot::live_mut(slot)?;
+    record.open = false;
+    (record.stamp != undo.stamp).then(|| Update::Copy(record.whole(id, now)))
+}
+
+/// Takes back a commit that a holder refused, and yields to the epoch it has promised. What arrived meanwhile stays, and
+/// the others are to be told the rest of it.
+#[must_use]
+pub fn undo(slot: &mut Option<Slot>, id: SessionId, undo: Undo, promised: Epoch, now: Moment) -> Option<Update> {
+    let Undo { stamp, before } = undo;
+    let mut went_on = false;
+    match (&mut *slot, before) {
+        (Some(Slot::Live(record)), Earlier::Nothing) if record.stamp == stamp => *slot = None,
+        (Some(Slot::Live(record)), Earlier::Changed(earlier, changed)) => {
+            changed.into_iter().for_each(|before| record.attributes.take_back(before, stamp));
+            went_on = record.stamp != stamp;
+            if !went_on {
+                record.stamp = earlier;
+            }
+        }
+        (Some(Slot::Ended(tombstone)), Earlier::Running(before)) if tombstone.stamp == stamp => *slot = Some(before),
+        _ => {}
     }
     yield_to(slot, promised);
+    let record = Slot::live_mut(slot)?;
+    record.open = false;
+    went_on.then(|| Update::Copy(record.whole(id, now)))
+}
+
+/// What this node can tell of a session in repair; nothing while a commit of it may still be refused.
+pub fn copy(slot: &Option<Slot>, id: SessionId, now: Moment) -> Option<Update> {
+    match slot {
+        Some(Slot::Live(record)) if record.is_cluster_wide() => {
+            (!record.open).then(|| Update::Copy(record.whole(id, now)))
+        }
+        Some(Slot::Ended(tombstone)) => Some(Update::End(End { id, stamp: tombstone.stamp })),
+        _ => None,
+    }
 }
 
 /// Learns that another node has a higher claim.
 pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
-    if let Some(record) = Slot::live_mut(slot).filter(|record| record.promised < promised) {
+    if let Some(record) = Slot::live_mut(slot) {
+        yield_record(record, promised);
+    }
+}
+
+fn yield_record(record: &mut Record, promised: Epoch) {
+    if record.promised < promised {
         record.promised = promised;
         record.tenure = Tenure::Held;
     }
@@ -462,14 +523,42 @@ pub fn retract(slot: &mut Option<Slot>, stamp: Stamp, promised: Epoch, peer: Nod
     }
 }
 
-/// Takes an update from its sender, or says why not. The sender counts it as held after `Applied` and `Duplicate` only.
+/// Takes an update from its sender, or says why not. The sender counts it as held unless it hears of a gap, a fence or an
+/// end.
 pub fn apply(slot: &mut Option<Slot>, update: Update, now: Moment) -> Applied {
     match update {
         Update::Delta(delta) => apply_delta(slot, &delta, now),
         Update::Whole(whole) => apply_whole(slot, whole, now),
-        Update::Copy(copy) => apply_copy(slot, copy, now),
         Update::End(end) => apply_end(slot, &end, now),
+        Update::Copy(copy) if Slot::live(slot).is_some_and(|record| record.tenure == Tenure::Owned) => {
+            Applied::Later(Box::new(copy))
+        }
+        Update::Copy(copy) => merge_copy(slot, copy, now),
     }
+}
+
+/// Takes in another node's copy. When this node owns the session, the caller holds the session's turn, and what it brings
+/// becomes a commit of this node's own, so that all holders agree again.
+pub fn merge_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied {
+    let record = match slot {
+        None => {
+            *slot = Some(Slot::Live(Record::of_whole(copy, Tenure::Held, now)));
+            return Applied::Applied;
+        }
+        Some(Slot::Ended(tombstone)) => return Applied::Ended(tombstone.stamp),
+        Some(Slot::Live(record)) => record,
+    };
+    let (id, owner) = (copy.id, copy.owner);
+    let brought = record.merge(copy, now);
+    yield_record(record, owner);
+    if !brought.has_news() {
+        return Applied::Duplicate;
+    }
+    if record.tenure != Tenure::Owned {
+        return Applied::Applied;
+    }
+    record.stamp = Stamp { epoch: record.promised, version: record.stamp.version.saturating_add(1) };
+    Applied::Merged(Box::new(Update::Whole(record.whole(id, now))))
 }
 
 fn apply_delta(slot: &mut Option<Slot>, delta: &Delta, now: Moment) -> Applied {
@@ -478,7 +567,7 @@ fn apply_delta(slot: &mut Option<Slot>, delta: &Delta, now: Moment) -> Applied {
         Some(Slot::Ended(tombstone)) => Applied::Ended(tombstone.stamp),
         Some(Slot::Live(record)) => judge_delta(record, delta.stamp),
     };
-    if let (Applied::Applied, Some(record)) = (verdict, Slot::live_mut(slot)) {
+    if let (Applied::Applied, Some(record)) = (&verdict, Slot::live_mut(slot)) {
         record.promised = delta.stamp.epoch;
         record.tenure = Tenure::Held;
         record.apply(&delta.changes, delta.stamp, now);
@@ -498,32 +587,34 @@ fn judge_delta(record: &Record, stamp: Stamp) -> Applied {
 }
 
 fn apply_whole(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
-    let verdict = match slot {
-        None => Applied::Applied,
-        Some(Slot::Ended(tombstone)) => Applied::Ended(tombstone.stamp),
-        Some(Slot::Live(record)) => judge_whole(record, &whole),
+    let record = match slot {
+        None => {
+            *slot = Some(Slot::Live(Record::of_whole(whole, Tenure::Held, now)));
+            return Applied::Applied;
+        }
+        Some(Slot::Ended(tombstone)) => return Applied::Ended(tombstone.stamp),
+        Some(Slot::Live(record)) => record,
     };
-    match (verdict, &mut *slot) {
-        (Applied::Applied, _) => *slot = Some(Slot::Live(Record::of_whole(whole, Tenure::Held, now))),
-        (Applied::Duplicate, Some(Slot::Live(_))) => yield_to(slot, whole.owner),
-        _ => {}
+    let is_own = record.tenure == Tenure::Owned && whole.owner == record.promised;
+    match judge_whole(record, &whole) {
+        Applied::Applied if is_own => Applied::Later(Box::new(whole)),
+        Applied::Applied => follow(record, whole, now),
+        refused => refused,
     }
-    verdict
 }
 
-/// A copy counts for what is in it, whoever owns the session.
-fn apply_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied {
-    match slot {
-        Some(Slot::Live(record)) if record.tenure != Tenure::Held || copy.stamp <= record.stamp => {
-            yield_to(slot, copy.owner);
-            Applied::Duplicate
-        }
-        Some(Slot::Live(record)) if copy.owner < record.promised => {
-            let promised = record.promised;
-            let copy = Whole { owner: promised, ..copy };
-            apply_whole(slot, copy, now)
-        }
-        _ => apply_whole(slot, copy, now),
+/// A holder of more than it was told has heard it from the other side of a split.
+fn follow(record: &mut Record, whole: Whole, now: Moment) -> Applied {
+    let (id, had, told) = (whole.id, record.stamp, whole.stamp);
+    yield_record(record, whole.owner);
+    let brought = record.merge(whole, now);
+    record.told = now;
+    if brought.has_surplus() && !record.open {
+        Applied::Merged(Box::new(Update::Copy(record.whole(id, now))))
+    } else if brought.has_news() || had < told {
+        Applied::Applied
+    } else {
+        Applied::Duplicate
     }
 }
 
@@ -531,7 +622,9 @@ fn judge_whole(record: &Record, whole: &Whole) -> Applied {
     if whole.owner < record.promised {
         return Applied::Fenced(record.promised);
     }
-    if whole.stamp <= record.stamp { Applied::Duplicate } else { Applied::Applied }
+    // An owner knows what it has committed itself: an older state of that is only late.
+    let is_late = whole.stamp <= record.stamp && record.stamp.epoch == whole.owner;
+    if is_late { Applied::Duplicate } else { Applied::Applied }
 }
 
 fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
@@ -608,30 +701,35 @@ pub fn promise(
     }
     record.promised = request.epoch;
     record.tenure = Tenure::Held;
-    let newer = request.have.is_none_or(|have| have < record.stamp);
-    Answer::Promised(newer.then(|| record.whole(request.id, now)))
+    // The claimant has seen what is here if that is of the same ownership and not newer; if it is of another one, both may
+    // have what the other lacks. A commit that may still be refused is told only if it is newer.
+    let is_newer = |have: Stamp| have < record.stamp || !record.open && !record.stamp.is_seen_by(have);
+    Answer::Promised(request.have.is_none_or(is_newer).then(|| record.whole(request.id, now)))
 }
 
-/// Ends a claim: this node becomes the owner of the newest copy, unless a higher epoch was promised meanwhile.
+/// Ends a claim: this node becomes the owner of what it holds and the others' copies say, unless a higher epoch was
+/// promised meanwhile.
 ///
 /// The last owner may have let it be used without telling, so its time is counted from the latest such use: a session
 /// must not run out early because its node died.
 ///
 /// `term` is that of this node's lease when the claim began: a lease that ran out meanwhile voids the claim.
-pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, newest: Option<Whole>, term: Term, now: Moment) -> Adoption {
+pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, copy: Option<Whole>, term: Term, now: Moment) -> Adoption {
     match slot {
         Some(Slot::Ended(_)) => return Adoption::Nothing,
         Some(Slot::Live(record)) if record.promised > epoch => return Adoption::Superseded(record.promised),
         _ => {}
     }
-    let held = Slot::live(slot).map(Record::stamp);
-    if let Some(newest) = newest.filter(|newest| held.is_none_or(|held| held < newest.stamp)) {
-        *slot = Some(Slot::Live(Record::of_whole(newest, Tenure::Owned, now)));
+    match (Slot::live_mut(slot), copy) {
+        (Some(record), Some(copy)) => drop(record.merge(copy, now)),
+        (None, Some(copy)) => *slot = Some(Slot::Live(Record::of_whole(copy, Tenure::Owned, now))),
+        (_, None) => {}
     }
     let Some(record) = Slot::live_mut(slot) else { return Adoption::Nothing };
     record.promised = epoch;
     record.tenure = Tenure::Owned;
     record.term = term;
+    record.open = false;
     record.accessed = (record.accessed + record.untold()).min(now);
     Adoption::Owner
 }

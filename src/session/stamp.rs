@@ -36,6 +36,14 @@ impl Epoch {
     }
 }
 
+impl Stamp {
+    /// Whether a session whose newest commit is `newest` has gone through this commit: both are of one ownership, whose
+    /// commits follow one another.
+    pub fn is_seen_by(self, newest: Self) -> bool {
+        self.epoch == newest.epoch && self.version <= newest.version
+    }
+}
+
 impl fmt::Debug for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{:?}", self.counter, self.node)

@@ -52,7 +52,7 @@ pub trait Slots {
     fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R;
     /// The ids of all slots for which `wanted` holds.
     fn ids(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<SessionId>;
-    /// Shows every slot to `look`, which never asks for another one.
+    /// Shows every slot to `look`, which asks for none. One that comes or goes meanwhile may be shown or not.
     fn visit_all(&self, look: impl FnMut(SessionId, &Slot));
 }
 
@@ -192,6 +192,7 @@ impl Slots for Table {
         slots.filter(|entry| entry.value().as_ref().is_some_and(&wanted)).map(|entry| *entry.key()).collect()
     }
 
+    /// One shard after the other, so requests wait at most for a look at one shard's share of the sessions.
     fn visit_all(&self, mut look: impl FnMut(SessionId, &Slot)) {
         for entry in &self.0.slots {
             if let Some(slot) = entry.value() {

@@ -10,7 +10,7 @@ use tasuki::{
     },
     session::{
         Slots,
-        delta::{Answer, ClaimRequest, Update},
+        delta::{Answer, ClaimRequest, Update, Whole},
         replica::{self, Applied, Slot, Tenure},
     },
     time::Moment,
@@ -59,7 +59,7 @@ impl Cluster {
             return;
         };
         incoming.input.extend_from_slice(bytes);
-        let (before, mut replies) = (incoming.received, Vec::new());
+        let (before, mut replies, mut merges) = (incoming.received, Vec::new(), Vec::new());
         while let Some(request) = frame::take_request(&mut incoming.input, incoming.from).expect("bytes are frames") {
             match request {
                 Request::Update(update) if canary == Some(Canary::AckBeforeApply) => {
@@ -70,8 +70,11 @@ impl Cluster {
                 Request::Update(update) => {
                     incoming.received += 1;
                     story::tell(update.id(), id, || format!("from {:?}: {update:?}", incoming.from));
-                    let objection = take_update(slots, update, now, canary);
-                    replies.extend(objection.map(|objection| Reply::Objection(incoming.received, objection)));
+                    match take_update(slots, update, now, canary) {
+                        Taken::Held => {}
+                        Taken::Refused(objection) => replies.push(Reply::Objection(incoming.received, objection)),
+                        Taken::Merge(merge) => merges.push(merge),
+                    }
                 }
                 Request::Touch { id, idle } => slots.with(id, |slot| replica::touched(slot, idle, now)),
                 Request::Renew { at } => {
@@ -89,6 +92,35 @@ impl Cluster {
         }
         replies.extend((incoming.received > before).then_some(Reply::Ack(incoming.received)));
         self.reply(conn, &replies);
+        for merge in merges {
+            match merge {
+                Merge::Done(update) => self.tell_later(id, Some(*update)),
+                Merge::Later(copy) => {
+                    let Some(node) = self.node_mut(id) else { return };
+                    node.next_ask += 1;
+                    let (session, who) = (copy.id, Who::Merge(node.next_ask));
+                    node.merges.insert(node.next_ask, *copy);
+                    self.want_turn(id, session, who, CLAIM_TIMEOUT);
+                }
+            }
+        }
+    }
+
+    /// `Doorway::merge`, once the turn has come.
+    pub(crate) fn merge(&mut self, id: NodeId, copy: Whole) {
+        let now = self.world.moment();
+        let Some(node) = self.node_mut(id) else { return };
+        if let Applied::Merged(update) = node.slots.with(copy.id, |slot| replica::merge_copy(slot, copy, now)) {
+            self.tell_later(id, Some(*update));
+        }
+    }
+
+    /// What nobody waits for goes through the mailbox of a replicator.
+    pub(crate) fn tell_later(&mut self, id: NodeId, update: Option<Update>) {
+        let (Some(update), Some(node)) = (update, self.node_mut(id)) else { return };
+        node.tells_under_way += 1;
+        let delay_us = self.world.between(0, 100);
+        self.world.after(delay_us, Event::Node(id, Input::Tell(update)));
     }
 
     /// Writes to the node that opened a link.
@@ -136,19 +168,34 @@ impl Cluster {
     }
 }
 
-/// Takes an update into the slots and says what speaks against it.
-fn take_update(slots: &SimSlots, update: Update, now: Moment, canary: Option<Canary>) -> Option<Objection> {
+/// What became of an update.
+enum Taken {
+    Held,
+    Refused(Objection),
+    Merge(Merge),
+}
+
+/// What is left to do for one that was merged.
+enum Merge {
+    Done(Box<Update>),
+    Later(Box<Whole>),
+}
+
+/// Takes an update into the slots and says what speaks against it, or what is left to do.
+fn take_update(slots: &SimSlots, update: Update, now: Moment, canary: Option<Canary>) -> Taken {
     let (id, kept) = (update.id(), canary.map(|_| update.clone()));
     let applied = slots.with(id, |slot| replica::apply(slot, update, now));
     if let (Some(canary), Some(update)) = (canary, kept)
-        && canary::spoils(canary, slots, &update, applied, now)
+        && canary::spoils(canary, slots, &update, &applied, now)
     {
-        return None;
+        return Taken::Held;
     }
     match applied {
-        Applied::Applied | Applied::Duplicate => None,
-        Applied::Gap => Some(Objection::Gap),
-        Applied::Fenced(epoch) => Some(Objection::Fenced(epoch)),
-        Applied::Ended(stamp) => Some(Objection::Ended(stamp)),
+        Applied::Applied | Applied::Duplicate => Taken::Held,
+        Applied::Merged(update) => Taken::Merge(Merge::Done(update)),
+        Applied::Later(copy) => Taken::Merge(Merge::Later(copy)),
+        Applied::Gap => Taken::Refused(Objection::Gap),
+        Applied::Fenced(epoch) => Taken::Refused(Objection::Fenced(epoch)),
+        Applied::Ended(stamp) => Taken::Refused(Objection::Ended(stamp)),
     }
 }

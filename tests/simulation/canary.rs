@@ -13,7 +13,7 @@ use tasuki::{
 use crate::{Canary, slots::SimSlots};
 
 /// Makes a mess of an update and says whether its objection is kept from the sender.
-pub(crate) fn spoils(canary: Canary, slots: &SimSlots, update: &Update, applied: Applied, now: Moment) -> bool {
+pub(crate) fn spoils(canary: Canary, slots: &SimSlots, update: &Update, applied: &Applied, now: Moment) -> bool {
     match (canary, applied) {
         (Canary::NoFence, Applied::Fenced(_)) => true,
         (Canary::GapApplied, Applied::Gap) => {
@@ -43,7 +43,7 @@ fn apply_over_gap(slots: &SimSlots, update: &Update, now: Moment) {
         for change in &delta.changes {
             whole.attributes.retain(|attribute| attribute.name != *change.name());
             if let Change::Set(name, value) = change {
-                whole.attributes.push(Attribute { name: name.clone(), value: value.clone(), stamp: delta.stamp });
+                whole.attributes.push(Attribute { name: name.clone(), value: Some(value.clone()), stamp: delta.stamp });
             }
         }
         (whole.stamp, whole.owner) = (delta.stamp, delta.stamp.epoch);

@@ -16,7 +16,7 @@ const CATCH_UP_US: u64 = 15_000_000;
 const LONGEST_CALL_US: u64 = 6_000_000;
 
 /// Bytes by which a queue may pass its bound: the message that filled it.
-const ONE_MESSAGE: usize = 1_024;
+const ONE_MESSAGE: usize = 2_048;
 
 /// After a fault that only delays: writes that nobody waited for have arrived, and a whole session for a gap in them.
 /// Until then they are held by one node, and the next fault may be the end of that one.

@@ -18,7 +18,7 @@ use tasuki::{
     },
     session::{
         Slots,
-        delta::{Answer, Update},
+        delta::{Answer, Update, Whole},
         replica,
     },
     time::Moment,
@@ -67,6 +67,8 @@ pub(crate) enum Input {
     Closed { conn: ConnId, end: End },
     /// A peer may lack sessions; for the exporter.
     Needs(NodeId),
+    /// The exporter is to tell the others something that nobody waits for.
+    Tell(Update),
     /// A claim that arrived earlier is looked at.
     Asked(Ask),
     /// An answer to a claim is ready to be written.
@@ -94,6 +96,8 @@ pub(crate) enum Who {
     Job(JobId),
     /// A claim that would take the session away.
     Ask(u64),
+    /// A copy that is to be merged into it.
+    Merge(u64),
 }
 
 /// One life of a node.
@@ -114,6 +118,9 @@ pub(crate) struct Node {
     pub(crate) next_job: JobId,
     pub(crate) turns: BTreeMap<SessionId, TurnQueue>,
     pub(crate) asks: BTreeMap<u64, Ask>,
+    pub(crate) merges: BTreeMap<u64, Whole>,
+    /// What the exporter is to tell and has not yet heard of.
+    pub(crate) tells_under_way: usize,
     pub(crate) next_ask: u64,
     pub(crate) waits: BTreeMap<(usize, WaitId), JobId>,
     pub(crate) claims: BTreeMap<(usize, ClaimId), JobId>,
@@ -155,6 +162,8 @@ impl Node {
             next_job: 0,
             turns: BTreeMap::new(),
             asks: BTreeMap::new(),
+            merges: BTreeMap::new(),
+            tells_under_way: 0,
             next_ask: 0,
             waits: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -174,6 +183,7 @@ impl Node {
     /// Whether a link is up, in sync, and has nothing left to tell.
     pub(crate) fn is_caught_up_with(&self, peer: NodeId, now: Moment) -> bool {
         self.needs_under_way == 0
+            && self.tells_under_way == 0
             && self.cores.iter().enumerate().all(|(core, replicator)| {
                 let up = self.links.get(&(core, peer)).is_some_and(|link| link.up.is_some());
                 let state = replicator.peer(peer, now);
@@ -231,12 +241,19 @@ impl Cluster {
                 }
                 self.with_core(id, 0, |core, now, _| core.repair(peer, now));
             }
+            Input::Tell(update) => {
+                if let Some(node) = self.node_mut(id) {
+                    node.tells_under_way -= 1;
+                }
+                story::tell(update.id(), id, || format!("tells all: {update:?}"));
+                self.with_core(id, 0, |core, now, port| core.announce(&update, now, port));
+            }
             Input::Asked(ask) => self.asked(id, ask),
             Input::Answered(conn, ticket, answer) => self.reply(conn, &[Reply::Answer(ticket, answer)]),
             Input::LateApply(update) => {
                 let now = self.world.moment();
                 if let Some(node) = self.node_mut(id) {
-                    node.slots.with(update.id(), |slot| replica::apply(slot, update, now));
+                    node.slots.with(update.id(), |slot| drop(replica::apply(slot, update, now)));
                 }
             }
             Input::Request(_)

@@ -60,6 +60,12 @@ impl Cluster {
                 }
                 self.end_turn(id, session, Who::Ask(number));
             }
+            Input::Turn(session, Who::Merge(number)) => {
+                if let Some(copy) = self.node_mut(id).and_then(|node| node.merges.remove(&number)) {
+                    self.merge(id, copy);
+                }
+                self.end_turn(id, session, Who::Merge(number));
+            }
             Input::TurnLate(session, who) => self.turn_late(id, session, who),
             Input::Rendered(job) => self.commit(id, job),
             Input::Claimed(job, ended) => self.claimed(id, job, ended),
@@ -126,6 +132,11 @@ impl Cluster {
             Who::Ask(number) => {
                 if let Some(ask) = self.node_mut(id).and_then(|node| node.asks.remove(&number)) {
                     self.keep(id, &ask);
+                }
+            }
+            Who::Merge(number) => {
+                if let Some(node) = self.node_mut(id) {
+                    node.merges.remove(&number);
                 }
             }
         }
@@ -248,15 +259,19 @@ impl Cluster {
         story::tell(session, id, || format!("{stamp:?}: {verdict:?}"));
         match verdict {
             Verdict::Held(copies) => {
+                let keep = |undo: Undo| node.slots.with(session, |slot| replica::keep(slot, session, &undo, now));
+                let told = undo.and_then(keep);
                 if let Some(stamp) = stamp.filter(|_| copies > 1 && exclusive) {
                     self.checker.committed(session, stamp);
                 }
+                self.tell_later(id, told);
                 self.done(id, job, copies);
             }
             Verdict::Fenced(epoch) => {
-                if let Some(undo) = undo {
-                    node.slots.unwatched(session, |slot| replica::undo(slot, undo, epoch));
-                }
+                let undone = undo.and_then(|undo| {
+                    node.slots.unwatched(session, |slot| replica::undo(slot, session, undo, epoch, now))
+                });
+                self.tell_later(id, undone);
                 // Another holder may have taken it before it heard of the claim, and the new owner from that holder.
                 self.answer(id, job, Outcome::Fenced);
             }

@@ -92,8 +92,9 @@ impl Slots for SimSlots {
     }
 
     fn visit_all(&self, mut look: impl FnMut(SessionId, &Slot)) {
-        let map = self.map.borrow();
-        map.iter().filter_map(|(id, slot)| Some((*id, slot.as_ref()?))).for_each(|(id, slot)| look(id, slot));
+        for (id, slot) in self.map.borrow().iter() {
+            slot.iter().for_each(|slot| look(*id, slot));
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Core, Port, Queued, whole};
+use super::{Core, Port, Queued};
 use crate::{
     limits,
     names::NodeId,
@@ -11,7 +11,7 @@ use crate::{
         repair::Repair,
         survey::{Finding, Found, Results, Survey},
     },
-    session::{Slots, delta::Update},
+    session::{Slots, replica},
     time::Moment,
 };
 
@@ -109,7 +109,7 @@ impl<S: Slots> Core<S> {
         }
         while self.ledger.in_flight(peer) < limits::REPAIR_WINDOW {
             let Some(id) = repair.next() else { break };
-            if let Some(update) = self.slots.with(id, |slot| whole(slot, id, now)).map(as_copy) {
+            if let Some(update) = self.slots.with(id, |slot| replica::copy(slot, id, now)) {
                 if port.send_update(peer, &update) == Queued::Full {
                     return;
                 }
@@ -129,14 +129,6 @@ impl<S: Slots> Core<S> {
     fn repair_interval(&self) -> Duration {
         let spread = self.config.repair_interval / 8;
         self.config.repair_interval + Duration::from_millis(self.slots.me().0 % (spread.as_millis() as u64).max(1))
-    }
-}
-
-/// What is told in a repair counts for what is in it, not for who tells it.
-fn as_copy(update: Update) -> Update {
-    match update {
-        Update::Whole(whole) => Update::Copy(whole),
-        other => other,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What may and may not become of one session on one node.
 
+mod split;
+
 use super::*;
 
 const A: NodeId = NodeId(1);
@@ -110,7 +112,7 @@ fn a_claim_is_promised_by_a_member_that_knows_of_it_from_a_fence() {
     apply(&mut b, birth, NOW);
     let asked = request(&mut b, B, true);
     let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
-    undo(&mut a, late.undo, asked.epoch);
+    assert_eq!(undo(&mut a, ID, late.undo, asked.epoch, NOW), None);
     assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Promised(None));
 }
 
@@ -123,7 +125,7 @@ fn a_refused_commit_is_taken_back() {
     adopt(&mut b, asked.epoch, None, Term(0), NOW);
     let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
     let Applied::Fenced(promised) = apply(&mut b, late.update, NOW) else { panic!("the old owner is fenced") };
-    undo(&mut a, late.undo, promised);
+    assert_eq!(undo(&mut a, ID, late.undo, promised, NOW), None);
     assert_eq!(value(&a, "n"), Some(1));
     assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Held { owner: B });
 }
@@ -138,7 +140,7 @@ fn taking_back_never_overwrites_something_newer() {
     adopt(&mut b, asked.epoch, None, Term(0), NOW);
     let newer = committed(&mut b, 6);
     assert_eq!(apply(&mut a, newer, NOW), Applied::Applied);
-    undo(&mut a, late.undo, asked.epoch);
+    assert!(matches!(undo(&mut a, ID, late.undo, asked.epoch, NOW), Some(Update::Copy(_))));
     assert_eq!(value(&a, "n"), Some(6));
 }
 
@@ -224,10 +226,7 @@ fn a_session_whose_time_is_over_is_not_answered_any_more() {
     let (mut a, _) = created(A);
     let almost = NOW + Duration::from_millis(1_799_999);
     assert_eq!(visit(&mut a.clone(), ID, TERM, almost), Visited::Tell);
-    assert!(matches!(
-        visit(&mut a, ID, TERM, NOW + Duration::from_secs(1_800)),
-        Visited::Over(Some(Update::End(_)))
-    ));
+    assert!(matches!(visit(&mut a, ID, TERM, NOW + Duration::from_secs(1_800)), Visited::Over(Some(Update::End(_)))));
     assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Ended);
 }
 

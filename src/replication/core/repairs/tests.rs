@@ -14,7 +14,7 @@ use crate::{
     },
     session::{
         Table,
-        delta::{Delta, End},
+        delta::{Delta, End, Update},
         digest::{fingerprint, mix},
         draft::Change,
         lease::Term,
@@ -184,7 +184,11 @@ impl World {
             let birth =
                 Birth { id: id(n), me: owner, term: TERM, context: &context, reach: Reach::Cluster, timeout: None };
             let change = Change::Set("n".into(), Value::encode(&n).unwrap());
-            let born = self.table(owner).with(id(n), |slot| replica::create(slot, &birth, &[change], self.now));
+            let born = self.table(owner).with(id(n), |slot| {
+                let born = replica::create(slot, &birth, &[change], self.now);
+                assert_eq!(replica::keep(slot, id(n), &born.undo, self.now), None);
+                born
+            });
             for holder in holders {
                 self.table(*holder).with(id(n), |slot| replica::apply(slot, born.update.clone(), self.now));
             }
@@ -201,7 +205,8 @@ impl World {
                 let changes = vec![Change::Set(name.into(), Value::encode(&n).unwrap())];
                 let tenure = Slot::live(slot).unwrap().tenure();
                 if tenure == replica::Tenure::Owned {
-                    replica::commit(slot, id(n), &changes, Some(TERM), self.now).unwrap();
+                    let committed = replica::commit(slot, id(n), &changes, Some(TERM), self.now).unwrap();
+                    assert_eq!(replica::keep(slot, id(n), &committed.undo, self.now), None);
                 } else {
                     assert_eq!(
                         replica::apply(slot, Update::Delta(Delta { id: id(n), stamp, changes }), self.now),
@@ -247,8 +252,16 @@ impl Node {
                 let received = self.received.entry(from).or_default();
                 *received += 1;
                 let ack = Reply::Ack(*received);
-                let objection = match self.table.with(update.id(), |slot| replica::apply(slot, update, now)) {
-                    Applied::Applied | Applied::Duplicate => return vec![ack],
+                let applied = match self.table.with(update.id(), |slot| replica::apply(slot, update, now)) {
+                    Applied::Later(copy) => self.table.with(copy.id, |slot| replica::merge_copy(slot, *copy, now)),
+                    applied => applied,
+                };
+                let objection = match applied {
+                    Applied::Merged(update) => {
+                        self.core.announce(&update, now, &mut self.desk);
+                        return vec![ack];
+                    }
+                    Applied::Applied | Applied::Duplicate | Applied::Later(_) => return vec![ack],
                     Applied::Gap => Objection::Gap,
                     Applied::Fenced(epoch) => Objection::Fenced(epoch),
                     Applied::Ended(stamp) => Objection::Ended(stamp),
