@@ -126,8 +126,17 @@ pub const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes queued for one peer on one link; above it the peer is marked for repair and nothing more is queued.
 pub const LINK_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Whole records on their way to a joining peer and not yet acknowledged, for one link.
-pub const EXPORT_WINDOW: usize = 1_024;
+/// Sessions told in a repair and not yet acknowledged, for one peer.
+pub const REPAIR_WINDOW: usize = 4_096;
+
+/// Sessions of one list that a peer is asked about in a repair: 96 KiB.
+pub const REPAIR_LIST: usize = 4_096;
+
+/// Sessions of which a repair knows at once that they are to be told or listed, for one peer: 6 MiB at most. The rest is
+/// looked up when these are dealt with.
+pub const REPAIR_IDS: usize = 262_144;
+
+const _: () = assert!(REPAIR_LIST * 24 + 64 <= FRAME_BYTES && REPAIR_LIST <= REPAIR_IDS);
 
 // The largest session fits a frame with its names and head, and a queue holds several frames.
 const _: () = assert!(
@@ -156,12 +165,21 @@ pub const REPLICATOR_TICK: Duration = Duration::from_millis(20);
 /// Messages in a replicator's mailbox before senders wait; actix's default of 16 is less than one burst.
 pub const REPLICATOR_MAILBOX: usize = 4_096;
 
-/// How long the links of a joining peer must have been quiet before everything is copied to it.
-pub const EXPORT_QUIET: Duration = Duration::from_millis(40);
+/// How long there must have been no new reason before a repair begins: the links of all workers come up one after the
+/// other, and one repair serves them all.
+pub const REPAIR_QUIET: Duration = Duration::from_millis(40);
 
-/// A peer that was told everything less than this before a node was lost is told again: what the lost node owned was left
-/// to that node to tell. Longer than it takes to notice a loss and to copy everything.
-pub const EXPORT_AGAIN: Duration = Duration::from_secs(60);
+/// How long a repair goes on without a word from its peer before it begins anew. A link that is dead ends sooner, by
+/// [`LINK_SILENCE`].
+pub const REPAIR_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pause before a repair that found something is followed by a look whether all is well now; it doubles.
+pub const REPAIR_AGAIN: Duration = Duration::from_secs(2);
+
+/// Such looks in a row. Under load something is always on its way, and differs for that moment.
+pub const REPAIR_LOOKS: u32 = 3;
+
+const _: () = assert!(REPAIR_PATIENCE.as_secs() > LINK_SILENCE.as_secs());
 
 /// Copies from one link that wait for the turns of their sessions. A turn comes within the time of a request, so a repair
 /// is not held up by them.

@@ -354,6 +354,7 @@ fn replicator_config(
             ack_timeout: settings.session.ack_timeout,
             claim_timeout: settings.session.claim_timeout,
             lease: limits::LEASE,
+            repair_interval: settings.session.repair_interval,
         },
         spread: match settings.session.manager {
             SessionManager::Delta | SessionManager::Full => Spread::Everywhere,

@@ -10,6 +10,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
@@ -19,6 +20,7 @@ use super::{
     greeting::{self, Hello},
     ledger::{Objection, Sequence},
     link,
+    survey::{Question, compare},
 };
 use crate::{
     limits,
@@ -53,6 +55,8 @@ pub struct Doorway {
 pub async fn accept(listener: TcpListener, doorway: Doorway) {
     let doorway = Rc::new(doorway);
     let greetings = Arc::new(Semaphore::new(limits::PENDING_GREETINGS));
+    // One at a time, whoever asks: looks at the whole table must not take all processors.
+    let surveys = Arc::new(Semaphore::new(1));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -66,13 +70,13 @@ pub async fn accept(listener: TcpListener, doorway: Doorway) {
             debug!("too many links at once are being greeted: one is dropped");
             continue;
         };
-        let doorway = doorway.clone();
+        let (doorway, surveys) = (doorway.clone(), surveys.clone());
         rt::spawn(async move {
             let greeted = doorway.greet(stream).await;
             drop(permit);
             if let Some((stream, hello)) = greeted {
                 let peer = hello.route().clone();
-                let error = Incoming::new(doorway, &hello).serve(stream).await;
+                let error = Incoming::new(doorway, surveys, &hello).serve(stream).await;
                 debug!(%peer, "incoming link ended: {error}");
             }
         });
@@ -84,6 +88,9 @@ struct Incoming {
     doorway: Rc<Doorway>,
     from: NodeId,
     received: Sequence,
+    surveys: Arc<Semaphore>,
+    /// The right to be asked to compare: the peer asks again only when it has an answer.
+    comparison: Arc<Semaphore>,
     /// Of those who may wait for the turn of a session to merge a copy.
     merges: Arc<Semaphore>,
 }
@@ -141,9 +148,9 @@ impl Doorway {
 }
 
 impl Incoming {
-    fn new(doorway: Rc<Doorway>, hello: &Hello) -> Self {
-        let merges = Arc::new(Semaphore::new(limits::MERGES_WAITING));
-        Self { doorway, from: hello.from(), received: 0, merges }
+    fn new(doorway: Rc<Doorway>, surveys: Arc<Semaphore>, hello: &Hello) -> Self {
+        let (comparison, merges) = (Semaphore::new(1).into(), Semaphore::new(limits::MERGES_WAITING).into());
+        Self { doorway, from: hello.from(), received: 0, surveys, comparison, merges }
     }
 
     async fn serve(mut self, mut stream: TcpStream) -> String {
@@ -202,12 +209,29 @@ impl Incoming {
                         let _ = answers.send(Reply::Answer(ticket, answer)).await;
                     });
                 }
+                Request::Compare(question) => self.compare(question, answers.clone()),
             }
         }
         if self.received > before {
             frame::put_reply(output, &Reply::Ack(self.received));
         }
         Ok(())
+    }
+
+    /// Answers later, from another thread: this one acknowledges commits.
+    fn compare(&self, question: Question, answers: mpsc::Sender<Reply>) {
+        // Who asks again too early gets one answer.
+        let Ok(asked) = self.comparison.clone().try_acquire_owned() else { return };
+        let (table, from, surveys) = (self.doorway.table.clone(), self.from, self.surveys.clone());
+        rt::spawn(async move {
+            let survey = surveys.acquire_owned().await;
+            let finding = spawn_blocking(move || compare(&table, from, &question, Moment::now())).await;
+            drop((survey, asked));
+            if let Ok(finding) = finding {
+                // Nobody listens when the link has gone meanwhile.
+                let _ = answers.send(Reply::Compared(finding)).await;
+            }
+        });
     }
 
     fn update(&mut self, update: Update, output: &mut BytesMut) {

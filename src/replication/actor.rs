@@ -7,8 +7,8 @@ use std::{
 };
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseFuture};
-use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tokio::{sync::oneshot, task::spawn_blocking};
+use tracing::{debug, info, warn};
 
 use super::{
     core::{ClaimEnded, ClaimId, Core, CoreConfig, Lagging, Port, Queued, Serves, Wish},
@@ -16,6 +16,8 @@ use super::{
     greeting::Hello,
     ledger::{Verdict, WaitId},
     link::{Carried, FromLink, Link, LinkEvent},
+    repair::Repaired,
+    survey::{Found, Survey},
 };
 use crate::{
     limits,
@@ -50,7 +52,7 @@ pub struct ReplicatorConfig {
     pub spread: Spread,
     /// How many must hold what is answered, this one included.
     pub min_copies: usize,
-    /// Who copies whole sessions to a peer and keeps the node's lease; none: this one does.
+    /// Who repairs the peers and keeps the node's lease; none: this one does.
     pub exporter: Option<Recipient<PeerNeeds>>,
     /// Who hears that a peer's process is gone.
     pub gone: Recipient<LinkBroken>,
@@ -108,7 +110,7 @@ pub struct LinkReport {
     pub route: Route,
     /// It is waited for.
     pub in_sync: bool,
-    /// Nothing is left that it ought to be told whole.
+    /// It was repaired since there was last a reason to.
     pub complete: bool,
     /// Age of the oldest update it has not answered.
     pub lag: Duration,
@@ -119,6 +121,11 @@ pub struct LinkReport {
     /// Bytes written and read since this link was first opened, those of earlier connections included.
     pub traffic: Carried,
 }
+
+/// A survey that the core wanted has been run.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Surveyed(Found);
 
 /// The world as the core may touch it.
 struct Outside {
@@ -131,8 +138,10 @@ struct Outside {
     /// What the core decided at once, before its caller could begin to wait.
     at_once: Option<Verdict>,
     claimed_at_once: Option<Claimed>,
-    /// Reasons for this replicator itself to copy everything to a peer.
+    /// Reasons for this replicator itself to repair a peer.
     needs: Vec<NodeId>,
+    /// This replicator itself, once it runs.
+    me: Option<Recipient<Surveyed>>,
 }
 
 impl Replicator {
@@ -153,6 +162,7 @@ impl Replicator {
             at_once: None,
             claimed_at_once: None,
             needs: Vec::new(),
+            me: None,
         };
         Self { core, outside }
     }
@@ -162,7 +172,7 @@ impl Replicator {
         let now = Moment::now();
         let result = act(&mut self.core, now, &mut self.outside);
         for peer in self.outside.needs.drain(..) {
-            self.core.export(peer, now);
+            self.core.repair(peer, now);
         }
         result
     }
@@ -245,8 +255,25 @@ impl Port for Outside {
         info!(peer = self.name(peer), "it has caught up and is waited for again");
     }
 
-    fn exported(&mut self, peer: NodeId, sessions: usize) {
-        info!(peer = self.name(peer), sessions, "the peer was told everything and holds it");
+    fn survey(&mut self, survey: Survey) {
+        let (table, me) = (self.config.table.clone(), self.me.clone());
+        // On a thread of its own: this one keeps the lease. If it cannot tell what it found, the process is going down.
+        spawn_blocking(move || {
+            let found = survey.run(&table);
+            if let Some(me) = me {
+                me.do_send(Surveyed(found));
+            }
+        });
+    }
+
+    fn repaired(&mut self, peer: NodeId, report: Repaired) {
+        let (peer, took_ms) = (self.name(peer), report.took.as_millis());
+        let Repaired { sessions, differing, listed, told, left, .. } = report;
+        if told + left > 0 {
+            info!(peer, sessions, differing, listed, told, left, took_ms, "repaired: the peer holds what it lacked");
+        } else {
+            debug!(peer, sessions, differing, listed, took_ms, "compared: the peer lacks nothing");
+        }
     }
 }
 
@@ -255,6 +282,7 @@ impl Actor for Replicator {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(limits::REPLICATOR_MAILBOX);
+        self.outside.me = Some(ctx.address().recipient());
         ctx.run_interval(limits::REPLICATOR_TICK, |replicator, _| replicator.run(Core::tick));
     }
 }
@@ -366,7 +394,15 @@ impl Handler<PeerNeeds> for Replicator {
     type Result = ();
 
     fn handle(&mut self, PeerNeeds(peer): PeerNeeds, _: &mut Self::Context) {
-        self.run(|core, now, _| core.export(peer, now));
+        self.run(|core, now, _| core.repair(peer, now));
+    }
+}
+
+impl Handler<Surveyed> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, Surveyed(found): Surveyed, _: &mut Self::Context) {
+        self.run(|core, now, outside| core.surveyed(found, now, outside));
     }
 }
 
@@ -430,7 +466,13 @@ mod tests {
             table: Table::new(ME),
             route: "r1".parse().unwrap(),
             cluster: "tasuki".into(),
-            rules: CoreConfig { ack: Ack::One, ack_timeout: timeout, claim_timeout: timeout, lease: limits::LEASE },
+            rules: CoreConfig {
+                ack: Ack::One,
+                ack_timeout: timeout,
+                claim_timeout: timeout,
+                lease: limits::LEASE,
+                repair_interval: timeout,
+            },
             spread: Spread::Everywhere,
             min_copies: 1,
             exporter: None,

@@ -4,6 +4,7 @@
 //! which the core acts; the actor does so with links and mailboxes, the simulator with queues.
 
 mod claims;
+mod repairs;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,19 +13,19 @@ use std::{
 
 use self::claims::{Asking, Errand, ask_unasked};
 use super::{
-    export::Export,
     frame::{Reply, Request, Ticket},
     ledger::{Ledger, Objection, Remedy, Sequence, Settled, Verdict, WaitId},
+    repair::{Repair, Repaired},
+    survey::Survey,
 };
 use crate::{
-    limits,
     names::{ContextPath, NodeId, SessionId},
     session::{
         Slots,
         delta::{End, Update},
         lease::{LeaseKeeper, Renewal},
         placement::{Chosen, Fitness, Placement, Spread},
-        replica::{self, Applied, Reach, Slot, Tenure},
+        replica::{self, Applied, Reach, Slot},
         stamp::Stamp,
     },
     time::Moment,
@@ -42,7 +43,9 @@ pub struct Core<S> {
     next_claim: u64,
     /// Claims that cannot begin: the node has no lease.
     parked: Vec<Errand>,
-    exports: BTreeMap<NodeId, Export>,
+    repairs: BTreeMap<NodeId, Repair>,
+    /// Since when a survey has been under way: one at a time.
+    surveying: Option<Moment>,
     /// Peers whose queue was full since the last tick: told once for all that was dropped.
     dropped: BTreeSet<NodeId>,
     /// Of the one replicator that keeps the node's lease.
@@ -71,6 +74,8 @@ pub struct CoreConfig {
     pub claim_timeout: Duration,
     /// How long a node may act on what a peer has confirmed: [`limits::LEASE`], the same on all nodes.
     pub lease: Duration,
+    /// How often each peer is compared with this node, even when nothing seems to be missing.
+    pub repair_interval: Duration,
 }
 
 /// How the core acts on the world.
@@ -83,14 +88,16 @@ pub trait Port {
     fn settled(&mut self, wait: WaitId, verdict: Verdict);
     /// A claim is over.
     fn claimed(&mut self, claim: ClaimId, ended: ClaimEnded);
-    /// A peer may lack sessions: it ought to be told everything.
+    /// A peer may lack sessions: it ought to be repaired.
     fn needs(&mut self, peer: NodeId);
     /// A peer left the in-sync set.
     fn lagging(&mut self, peer: NodeId, why: Lagging);
     /// A peer that was lagging is in the in-sync set again.
     fn caught_up(&mut self, _peer: NodeId) {}
-    /// A peer was told so many sessions and holds them all.
-    fn exported(&mut self, peer: NodeId, sessions: usize);
+    /// A survey is to be run, anywhere; [`Core::surveyed`] waits for what it finds.
+    fn survey(&mut self, survey: Survey);
+    /// A peer was compared with this node, and holds all that this node had to tell it.
+    fn repaired(&mut self, peer: NodeId, report: Repaired);
 }
 
 /// Whether there was room.
@@ -154,7 +161,7 @@ pub enum ClaimEnded {
 pub struct PeerState {
     /// It is waited for.
     pub in_sync: bool,
-    /// Nothing is left that it ought to be told whole.
+    /// It was repaired since there was last a reason to.
     pub complete: bool,
     /// Age of the oldest update it has not answered.
     pub lag: Duration,
@@ -174,7 +181,8 @@ impl<S: Slots> Core<S> {
             next_ticket: 0,
             next_claim: 0,
             parked: Vec::new(),
-            exports: BTreeMap::new(),
+            repairs: BTreeMap::new(),
+            surveying: None,
             dropped: BTreeSet::new(),
             keeper: None,
             gone: BTreeSet::new(),
@@ -196,14 +204,13 @@ impl<S: Slots> Core<S> {
 
     /// The live nodes, this one left out.
     ///
-    /// A node that is on the list no more leaves sessions that only holders can tell. A peer that joined while it still
-    /// seemed to be there has not been told of them by anyone: it is told everything again.
+    /// A node that is on the list no more may have told its last commits to some of them only, and those that it owned to
+    /// nobody who joined lately.
     pub fn nodes(&mut self, nodes: BTreeMap<NodeId, Serves>, now: Moment) {
-        self.exports.retain(|peer, _| nodes.contains_key(peer));
+        self.repairs.retain(|peer, _| nodes.contains_key(peer));
         self.dropped.retain(|peer| nodes.contains_key(peer));
         if self.nodes.keys().any(|node| !nodes.contains_key(node)) {
-            let since = now - limits::EXPORT_AGAIN;
-            self.exports.values_mut().for_each(|export| export.node_lost(since, now));
+            self.repairs.values_mut().for_each(|repair| repair.want(now));
         }
         self.gone.retain(|node| nodes.contains_key(node));
         if let Some(keeper) = &mut self.keeper {
@@ -219,7 +226,7 @@ impl<S: Slots> Core<S> {
         self.placement = placement;
         if moves && self.keeper.is_some() {
             for peer in self.nodes.keys() {
-                self.exports.entry(*peer).or_default().want(now);
+                self.repairs.entry(*peer).or_default().want(now);
             }
         }
     }
@@ -256,8 +263,8 @@ impl<S: Slots> Core<S> {
 
     /// A link is down. Its peer may be alive and act as an owner, so claims go on waiting for it.
     pub fn link_down(&mut self, peer: NodeId, port: &mut impl Port) {
-        if let Some(export) = self.exports.get_mut(&peer) {
-            export.broken();
+        if let Some(repair) = self.repairs.get_mut(&peer) {
+            repair.broken();
         }
         release(self.ledger.link_down(peer), port);
         for asking in self.claims.values_mut() {
@@ -324,19 +331,13 @@ impl<S: Slots> Core<S> {
                         keeper.confirmed(peer, at, now);
                     }
                 }
+                Reply::Compared(finding) => self.compared(peer, finding, now),
             }
         }
         if !was_in_sync && self.ledger.is_in_sync(peer) {
             self.caught_up(peer, port);
         }
-        self.pump(peer, now, port);
-    }
-
-    /// A peer is to be told everything it may lack.
-    pub fn export(&mut self, peer: NodeId, now: Moment) {
-        if self.nodes.contains_key(&peer) {
-            self.exports.entry(peer).or_default().want(now);
-        }
+        self.go_on(peer, now, port);
     }
 
     /// Time passes.
@@ -353,17 +354,14 @@ impl<S: Slots> Core<S> {
         for peer in std::mem::take(&mut self.dropped) {
             port.needs(peer);
         }
-        self.begin_exports(now);
-        for peer in self.exports.keys().copied().collect::<Vec<_>>() {
-            self.pump(peer, now, port);
-        }
+        self.tick_repairs(now, port);
     }
 
     /// How a peer is.
     pub fn peer(&self, peer: NodeId, now: Moment) -> PeerState {
         PeerState {
             in_sync: self.ledger.is_in_sync(peer),
-            complete: !self.dropped.contains(&peer) && self.exports.get(&peer).is_none_or(Export::is_complete),
+            complete: !self.dropped.contains(&peer) && self.repairs.get(&peer).is_none_or(Repair::is_complete),
             lag: self.ledger.lag(peer, now),
             in_flight: self.ledger.in_flight(peer),
         }
@@ -467,60 +465,6 @@ impl<S: Slots> Core<S> {
             Some(update) => self.send_update(peer, &update, wait, now, port),
             // It was forgotten here meanwhile.
             None => release(wait.and_then(|wait| self.ledger.given_up(peer, wait)), port),
-        }
-    }
-
-    // --- export ---
-
-    fn begin_exports(&mut self, now: Moment) {
-        let quiet_since = now - limits::EXPORT_QUIET;
-        let due = self.exports.iter().filter(|(peer, export)| {
-            export.is_due(quiet_since) && self.ledger.is_in_sync(**peer) && self.ledger.in_flight(**peer) == 0
-        });
-        for peer in due.map(|(peer, _)| *peer).collect::<Vec<_>>() {
-            let ids = self.ids_for(peer);
-            self.exports.entry(peer).or_default().begin(ids, now);
-        }
-    }
-
-    /// What this node owns, what nobody else is there to tell, and what has ended.
-    fn ids_for(&self, peer: NodeId) -> Vec<SessionId> {
-        let mut ids = self.slots.ids(|slot| match slot {
-            Slot::Ended(_) => true,
-            Slot::Live(record) if record.reach() == Reach::Node => false,
-            Slot::Live(record) if record.tenure() == Tenure::Owned => true,
-            Slot::Live(record) => {
-                let owner = record.promised().node;
-                owner != peer && !self.nodes.contains_key(&owner)
-            }
-        });
-        if matches!(self.placement.spread(), Spread::Chosen(_)) {
-            ids.retain(|id| self.slots.with(*id, |slot| self.concerns(*id, slot, peer)));
-        }
-        ids
-    }
-
-    fn concerns(&self, id: SessionId, slot: &Option<Slot>, peer: NodeId) -> bool {
-        Slot::live(slot).is_none_or(|record| self.placement.involves(id, record.promised().node, peer))
-    }
-
-    /// Sends as much of a run as the peer has room for. Its acknowledgements are the credit.
-    fn pump(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
-        while self.ledger.in_flight(peer) < limits::EXPORT_WINDOW {
-            let Some(id) = self.exports.get(&peer).and_then(Export::next) else { break };
-            if let Some(update) = self.slots.with(id, |slot| whole(slot, id, now)) {
-                // A full queue is no reason to begin anew: the run goes on when there is room.
-                if port.send_update(peer, &update) == Queued::Full {
-                    break;
-                }
-                self.ledger.sent(peer, &update, None, now);
-            }
-            self.exports.entry(peer).and_modify(Export::sent);
-        }
-        if self.ledger.in_flight(peer) == 0
-            && let Some(sessions) = self.exports.get_mut(&peer).and_then(Export::drained)
-        {
-            port.exported(peer, sessions);
         }
     }
 }

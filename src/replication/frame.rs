@@ -10,12 +10,17 @@ use rmp_serde::{decode::ReadRefReader, encode::Error as EncodeError};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, Bytes};
 
-use super::ledger::{Objection, Sequence};
+use super::{
+    buckets::Buckets,
+    ledger::{Objection, Sequence},
+    survey::{Finding, Listed, Question, RoundNumber},
+};
 use crate::{
     limits,
     names::{ContextPath, NodeId, SessionId},
     session::{
         delta::{Answer, Attribute, ClaimRequest, Delta, End, Update, Whole},
+        digest::BUCKETS,
         draft::Change,
         stamp::{Epoch, Stamp},
         value::Value,
@@ -42,6 +47,8 @@ pub enum Request {
         /// The sender's own time, which means nothing here and is given back.
         at: Moment,
     },
+    /// Compares what both ends have.
+    Compare(Question),
 }
 
 /// From the node that accepted.
@@ -58,6 +65,8 @@ pub enum Reply {
         /// As it was sent.
         at: Moment,
     },
+    /// What a comparison has shown.
+    Compared(Finding),
 }
 
 /// Numbers the claims of one link.
@@ -88,6 +97,8 @@ mod kind {
     pub(super) const CLAIM: u8 = 5;
     pub(super) const RENEW: u8 = 6;
     pub(super) const COPY: u8 = 7;
+    pub(super) const DIGEST: u8 = 8;
+    pub(super) const LIST: u8 = 9;
     pub(super) const ACK: u8 = 16;
     pub(super) const GAP: u8 = 17;
     pub(super) const FENCED: u8 = 18;
@@ -98,6 +109,8 @@ mod kind {
     pub(super) const REFUSED: u8 = 23;
     pub(super) const OWNED: u8 = 24;
     pub(super) const RENEWED: u8 = 25;
+    pub(super) const DIFFERS: u8 = 26;
+    pub(super) const WANTS: u8 = 27;
 }
 
 // An epoch or a stamp as written: counter, node; version.
@@ -145,6 +158,12 @@ pub fn put_request(out: &mut BytesMut, request: &Request) {
             ),
         ),
         Request::Renew { at } => put(out, kind::RENEW, &at.0),
+        Request::Compare(Question::Digest { round, sums }) => {
+            put(out, kind::DIGEST, &(round, Bytes::new(&wire_sums(sums))));
+        }
+        Request::Compare(Question::List { round, sessions }) => {
+            put(out, kind::LIST, &(round, Bytes::new(&wire_list(sessions))));
+        }
     }
 }
 
@@ -173,6 +192,10 @@ pub fn put_reply(out: &mut BytesMut, reply: &Reply) {
         Reply::Answer(ticket, Answer::Refused(epoch)) => put(out, kind::REFUSED, &(ticket, wire_epoch(*epoch))),
         Reply::Answer(ticket, Answer::Owned(owner)) => put(out, kind::OWNED, &(ticket, owner.0)),
         Reply::Renewed { at } => put(out, kind::RENEWED, &at.0),
+        Reply::Compared(Finding::Differs { round, differing, empty }) => {
+            put(out, kind::DIFFERS, &(round, Bytes::new(differing.as_bytes()), Bytes::new(empty.as_bytes())));
+        }
+        Reply::Compared(Finding::Wants { round, wanted }) => put(out, kind::WANTS, &(round, Bytes::new(wanted))),
     }
 }
 
@@ -206,6 +229,16 @@ fn read_request(kind: u8, body: &[u8], from: NodeId) -> Result<Request, BadFrame
             Request::Claim(ticket, ClaimRequest { id: id_of(id), epoch, context, have, insist })
         }
         kind::RENEW => Request::Renew { at: Moment(decode(kind, body)?) },
+        kind::DIGEST => {
+            let (round, sums): (RoundNumber, &Bytes) = decode(kind, body)?;
+            let sums = sums_of(sums).ok_or_else(|| BadFrame::BadBody(kind, "no digest".into()))?;
+            Request::Compare(Question::Digest { round, sums })
+        }
+        kind::LIST => {
+            let (round, sessions): (RoundNumber, &Bytes) = decode(kind, body)?;
+            let sessions = list_of(sessions).ok_or_else(|| BadFrame::BadBody(kind, "no list".into()))?;
+            Request::Compare(Question::List { round, sessions })
+        }
         _ => return Err(BadFrame::UnknownKind(kind)),
     })
 }
@@ -240,6 +273,16 @@ fn read_reply(kind: u8, body: &[u8]) -> Result<Reply, BadFrame> {
             Reply::Answer(ticket, Answer::Owned(NodeId(owner)))
         }
         kind::RENEWED => Reply::Renewed { at: Moment(decode(kind, body)?) },
+        kind::DIFFERS => {
+            let (round, differing, empty): (RoundNumber, &Bytes, &Bytes) = decode(kind, body)?;
+            let buckets =
+                |bytes| Buckets::from_bytes(bytes).ok_or_else(|| BadFrame::BadBody(kind, "no buckets".into()));
+            Reply::Compared(Finding::Differs { round, differing: buckets(differing)?, empty: buckets(empty)? })
+        }
+        kind::WANTS => {
+            let (round, wanted): (RoundNumber, &Bytes) = decode(kind, body)?;
+            Reply::Compared(Finding::Wants { round, wanted: wanted.to_vec() })
+        }
         _ => return Err(BadFrame::UnknownKind(kind)),
     })
 }
@@ -332,6 +375,42 @@ fn delta_of(WireDelta(id, counter, version, changes): WireDelta<'_>, from: NodeI
     Delta { id: id_of(id), stamp, changes: changes.collect() }
 }
 
+/// The set of the buckets that are not zero, then their sums: a cluster with few sessions sends few bytes.
+fn wire_sums(sums: &[u64]) -> Vec<u8> {
+    let used: Buckets = (0..BUCKETS).filter(|bucket| sums.get(*bucket).is_some_and(|sum| *sum != 0)).collect();
+    let mut bytes = used.as_bytes().to_vec();
+    used.iter().for_each(|bucket| bytes.extend(sums[bucket].to_be_bytes()));
+    bytes
+}
+
+fn sums_of(bytes: &[u8]) -> Option<Box<[u64]>> {
+    let (used, values) = bytes.split_at_checked(BUCKETS / 8)?;
+    let (used, (values, rest)) = (Buckets::from_bytes(used)?, values.as_chunks::<8>());
+    if values.len() != used.len() || !rest.is_empty() {
+        return None;
+    }
+    let mut sums = vec![0; BUCKETS];
+    used.iter().zip(values).for_each(|(bucket, value)| sums[bucket] = u64::from_be_bytes(*value));
+    Some(sums.into())
+}
+
+/// For each session its id and its fingerprint.
+fn wire_list(sessions: &[Listed]) -> Vec<u8> {
+    sessions.iter().flat_map(|Listed { id, fingerprint }| id.0.into_iter().chain(fingerprint.to_be_bytes())).collect()
+}
+
+fn list_of(bytes: &[u8]) -> Option<Vec<Listed>> {
+    let (entries, rest) = bytes.as_chunks::<24>();
+    if entries.len() > limits::REPAIR_LIST || !rest.is_empty() {
+        return None;
+    }
+    let listed = |entry: &[u8; 24]| {
+        let (id, fingerprint) = (entry.first_chunk::<16>()?, entry.last_chunk::<8>()?);
+        Some(Listed { id: SessionId(*id), fingerprint: u64::from_be_bytes(*fingerprint) })
+    };
+    entries.iter().map(listed).collect()
+}
+
 fn context_of(kind: u8, text: &str) -> Result<ContextPath, BadFrame> {
     text.parse().map_err(|error| BadFrame::BadBody(kind, format!("{error}")))
 }
@@ -410,7 +489,16 @@ mod tests {
             Request::Touch { id: ID, idle: Duration::from_millis(5) },
             Request::Claim(9, claim),
             Request::Renew { at: Moment(7_000) },
+            Request::Compare(digest(&[0, 77, BUCKETS - 1])),
+            Request::Compare(digest(&[])),
+            Request::Compare(Question::List { round: 3, sessions: vec![Listed { id: ID, fingerprint: 0x0102 }] }),
         ]
+    }
+
+    fn digest(used: &[usize]) -> Question {
+        let mut sums = vec![0; BUCKETS];
+        used.iter().for_each(|bucket| sums[*bucket] = u64::MAX - *bucket as u64);
+        Question::Digest { round: 3, sums: sums.into() }
     }
 
     fn replies() -> Vec<Reply> {
@@ -426,7 +514,10 @@ mod tests {
         let objections = [Objection::Gap, Objection::Fenced(epoch), Objection::Ended(stamp(1))];
         let answers = answers.into_iter().map(|answer| Reply::Answer(9, answer));
         let objections = objections.into_iter().map(|objection| Reply::Objection(300, objection));
-        answers.chain(objections).chain([Reply::Ack(1), Reply::Renewed { at: Moment(7_000) }]).collect()
+        let (differing, empty) = ([1, 9].into_iter().collect(), [9].into_iter().collect());
+        let findings = [Finding::Differs { round: 3, differing, empty }, Finding::Wants { round: 3, wanted: vec![5] }];
+        let others = [Reply::Ack(1), Reply::Renewed { at: Moment(7_000) }];
+        answers.chain(objections).chain(others).chain(findings.map(Reply::Compared)).collect()
     }
 
     #[test]
@@ -451,6 +542,40 @@ mod tests {
         put_request(&mut out, &Request::Renew { at });
         put_reply(&mut out, &Reply::Renewed { at });
         assert_eq!(out[..], [0, 0, 6, 6, 0xCE, 1, 2, 3, 4, 0, 0, 6, 25, 0xCE, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_bytes_of_a_comparison_are_pinned() {
+        let list = Question::List { round: 3, sessions: vec![Listed { id: ID, fingerprint: 0x0102 }] };
+        let (mut out, mut expected) = (BytesMut::new(), vec![0, 0, 29, 9, 0x92, 3, 0xC4, 24]);
+        put_request(&mut out, &Request::Compare(list));
+        expected.extend([0xAA; 16]);
+        expected.extend([0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(out[..], expected);
+        let mut full = BytesMut::new();
+        put_request(&mut full, &Request::Compare(digest(&(0..BUCKETS).collect::<Vec<_>>())));
+        assert_eq!(full.len(), 4 + 2 + 3 + BUCKETS / 8 + BUCKETS * 8);
+        assert_eq!(full[..9], [0, 0x82, 6, 8, 0x92, 3, 0xC5, 0x82, 0]);
+        let mut small = BytesMut::new();
+        put_request(&mut small, &Request::Compare(digest(&[8])));
+        assert_eq!(small.len(), 4 + 2 + 3 + BUCKETS / 8 + 8);
+        assert_eq!(small[9..12], [0, 1, 0], "the lowest bit of a byte is the first bucket");
+        let mut reply = BytesMut::new();
+        put_reply(&mut reply, &Reply::Compared(Finding::Wants { round: 3, wanted: vec![5] }));
+        assert_eq!(reply[..], [0, 0, 6, 27, 0x92, 3, 0xC4, 1, 5]);
+    }
+
+    #[test]
+    fn a_digest_or_a_list_that_does_not_add_up_is_refused() {
+        let body = |kind, length: usize| {
+            let mut frame = BytesMut::new();
+            put(&mut frame, kind, &(3, Bytes::new(&vec![1; length])));
+            take_request(&mut frame, SENDER)
+        };
+        assert!(body(kind::DIGEST, 511).is_err() && body(kind::DIGEST, 520).is_err());
+        assert!(body(kind::DIGEST, 512 + 8 * 512).is_ok(), "one bit of each byte is set");
+        assert!(body(kind::LIST, 25).is_err() && body(kind::LIST, 24 * (limits::REPAIR_LIST + 1)).is_err());
+        assert!(body(kind::LIST, 24 * limits::REPAIR_LIST).is_ok());
     }
 
     #[test]
@@ -492,8 +617,8 @@ mod tests {
         };
         for _ in 0..20_000 {
             let length = random() % 60;
-            let mut input =
-                BytesMut::from(&[0, 0, length, [1, 2, 3, 4, 5, 6, 7, 20, 25][usize::from(random()) % 9]][..]);
+            let kind = [1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 25, 26, 27][usize::from(random()) % 13];
+            let mut input = BytesMut::from(&[0, 0, length, kind][..]);
             input.extend((0..length).map(|_| random()));
             let _ = take_request(&mut input.clone(), SENDER);
             let _ = take_reply(&mut input);

@@ -3,7 +3,7 @@
 //! ```text
 //!   worker 1 ─► Replicator ─┬─ link ──► peer's accept ─► its table
 //!   worker 2 ─► Replicator ─┤   ◄── acks, objections, answers
-//!   main     ─► Replicator ─┘   (this one also copies everything to a peer that joins)
+//!   main     ─► Replicator ─┘   (this one also repairs a peer that may lack something)
 //! ```
 //!
 //! A replicator lives on the arbiter of the HTTP worker it serves: an update never hops between threads on its way out,
@@ -12,12 +12,14 @@
 
 pub mod accept;
 mod actor;
+mod buckets;
 pub mod core;
-mod export;
 pub mod frame;
 mod greeting;
 pub mod ledger;
 mod link;
+pub mod repair;
+pub mod survey;
 
 pub use actor::{
     Claim, Claimed, LinkReport, Observe, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch, WouldHold,

@@ -50,7 +50,7 @@ struct Inner {
 #[derive(Clone, Debug)]
 pub struct Placed {
     /// As the roster has it.
-    pub placement: Placement,
+    pub placement: Arc<Placement>,
     /// When the nodes were others.
     pub since: Moment,
 }
@@ -61,6 +61,8 @@ pub trait Slots {
     fn me(&self) -> NodeId;
     /// Its right to answer from them.
     fn lease(&self) -> &Lease;
+    /// Which nodes hold what.
+    fn placement(&self) -> Arc<Placement>;
     /// Shows one slot to `act`, which may fill, change or empty it, and never asks for another one.
     fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R;
     /// The ids of all slots for which `wanted` holds.
@@ -104,7 +106,7 @@ impl Table {
         Self(Arc::new(Inner {
             me,
             lease: Lease::new(),
-            placed: ArcSwap::from_pointee(Placed { placement: Placement::everywhere(), since: Moment(0) }),
+            placed: ArcSwap::from_pointee(Placed { placement: Placement::everywhere().into(), since: Moment(0) }),
             slots,
             turns,
             owned: AtomicUsize::new(0),
@@ -128,8 +130,8 @@ impl Table {
 
     /// The live nodes are others.
     pub fn place(&self, placement: Placement, now: Moment) {
-        if self.0.placed.load().placement != placement {
-            self.0.placed.store(Arc::new(Placed { placement, since: now }));
+        if *self.0.placed.load().placement != placement {
+            self.0.placed.store(Arc::new(Placed { placement: placement.into(), since: now }));
         }
     }
 
@@ -199,6 +201,10 @@ impl Slots for Table {
 
     fn lease(&self) -> &Lease {
         &self.0.lease
+    }
+
+    fn placement(&self) -> Arc<Placement> {
+        self.0.placed.load().placement.clone()
     }
 
     /// Nobody else sees the slot meanwhile, so `act` is short.

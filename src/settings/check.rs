@@ -53,6 +53,8 @@ fn session(raw: raw::Session) -> Result<Session, Wrong> {
     set(&mut it.ack_timeout, "session.ack_timeout", raw.ack_timeout, |value| duration(value, WAIT))?;
     set(&mut it.claim_timeout, "session.claim_timeout", raw.claim_timeout, |value| duration(value, WAIT))?;
     set(&mut it.turn_timeout, "session.turn_timeout", raw.turn_timeout, |value| duration(value, WAIT))?;
+    let repair = Duration::from_secs(1)..=MINUTE * 60;
+    set(&mut it.repair_interval, "session.repair_interval", raw.repair_interval, |value| duration(value, repair))?;
     set(&mut it.max_sessions, "session.max_sessions", raw.max_sessions, |value| values::count(value, 1_000_000_000))?;
     Ok(it)
 }

@@ -73,6 +73,8 @@ pub struct Session {
     pub claim_timeout: Duration,
     /// The longest wait of a request for its turn in its session.
     pub turn_timeout: Duration,
+    /// How often each peer is compared with this node, even when nothing seems to be missing.
+    pub repair_interval: Duration,
     /// Sessions one node keeps, copies included; a new one above it is refused with 503.
     pub max_sessions: NonZero<usize>,
 }

@@ -63,6 +63,7 @@ impl Default for Session {
             ack_timeout: Duration::from_secs(1),
             claim_timeout: Duration::from_millis(500),
             turn_timeout: Duration::from_secs(10),
+            repair_interval: Duration::from_secs(60),
             max_sessions: MAX_SESSIONS,
         }
     }

@@ -45,6 +45,7 @@ pub(super) struct Session {
     pub(super) ack_timeout: Option<Scalar>,
     pub(super) claim_timeout: Option<Scalar>,
     pub(super) turn_timeout: Option<Scalar>,
+    pub(super) repair_interval: Option<Scalar>,
     pub(super) max_sessions: Option<Scalar>,
 }
 

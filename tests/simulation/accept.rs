@@ -6,6 +6,7 @@ use tasuki::{
     replication::{
         frame::{self, Reply, Request, Ticket},
         ledger::{Objection, Sequence},
+        survey,
     },
     session::{
         Slots,
@@ -79,6 +80,9 @@ impl Cluster {
                 Request::Renew { at } => {
                     slots.lease().grant(incoming.from, now);
                     replies.push(Reply::Renewed { at });
+                }
+                Request::Compare(question) => {
+                    replies.push(Reply::Compared(survey::compare(slots, incoming.from, &question, now)));
                 }
                 Request::Claim(ticket, request) => {
                     let delay_us = self.world.between(0, 200);

@@ -179,7 +179,8 @@ impl Cluster {
         let id = NodeId(drawn << 8 | machine as u64);
         let lease = if self.canary == Some(Canary::NoLease) { Duration::from_secs(3_600) } else { LEASE };
         let (ack, ack_timeout, claim_timeout) = (self.rules.ack, ACK_TIMEOUT, CLAIM_TIMEOUT);
-        let config = CoreConfig { ack, ack_timeout, claim_timeout, lease };
+        let repair_interval = Duration::from_millis(900);
+        let config = CoreConfig { ack, ack_timeout, claim_timeout, lease, repair_interval };
         let node = Node::new(id, self.rules.workers, config, self.world.now_us());
         self.machines[machine] = Machine { node: Some(node), ..Machine::default() };
         for core in 0..=self.rules.workers {

@@ -9,6 +9,8 @@ use tasuki::{
         core::{ClaimEnded, ClaimId, Core, Lagging, Port, Queued},
         frame::{self, Reply, Request, Ticket},
         ledger::{Verdict, WaitId},
+        repair::Repaired,
+        survey::Survey,
     },
     session::delta::{Answer, Update},
     time::Moment,
@@ -30,6 +32,7 @@ pub(crate) struct Desk {
     settled: Vec<(WaitId, Verdict)>,
     claimed: Vec<(ClaimId, ClaimEnded)>,
     needs: Vec<NodeId>,
+    surveys: Vec<Survey>,
     canary: Option<Canary>,
     asked: BTreeMap<Ticket, NodeId>,
     /// Who is taken to have nothing to say, without being asked.
@@ -74,7 +77,11 @@ impl Port for Desk {
 
     fn lagging(&mut self, _: NodeId, _: Lagging) {}
 
-    fn exported(&mut self, _: NodeId, _: usize) {}
+    fn survey(&mut self, survey: Survey) {
+        self.surveys.push(survey);
+    }
+
+    fn repaired(&mut self, _: NodeId, _: Repaired) {}
 }
 
 impl Desk {
@@ -111,6 +118,7 @@ impl Cluster {
             settled: Vec::new(),
             claimed: Vec::new(),
             needs: Vec::new(),
+            surveys: Vec::new(),
             canary,
             asked: std::mem::take(&mut node.asked[core]),
             not_asked: Vec::new(),
@@ -118,6 +126,10 @@ impl Cluster {
         let result = act(&mut node.cores[core], now, &mut desk);
         while let Some((peer, ticket)) = desk.not_asked.pop() {
             node.cores[core].replied(peer, [Reply::Answer(ticket, Answer::Unknown)], now, &mut desk);
+        }
+        while let Some(survey) = desk.surveys.pop() {
+            let found = survey.run(&node.slots);
+            node.cores[core].surveyed(found, now, &mut desk);
         }
         node.asked[core] = std::mem::take(&mut desk.asked);
         for (peer, bytes) in &desk.out {

@@ -16,7 +16,7 @@ const CATCH_UP_US: u64 = 15_000_000;
 const LONGEST_CALL_US: u64 = 6_000_000;
 
 /// Bytes by which a queue may pass its bound: the message that filled it.
-const ONE_MESSAGE: usize = 1_024;
+const ONE_MESSAGE: usize = 2_048;
 
 /// How long nothing is asked before the nodes are compared.
 const SETTLE_US: u64 = 1_500_000;

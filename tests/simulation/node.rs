@@ -239,7 +239,7 @@ impl Cluster {
                 if let Some(node) = self.node_mut(id) {
                     node.needs_under_way -= 1;
                 }
-                self.with_core(id, 0, |core, now, _| core.export(peer, now));
+                self.with_core(id, 0, |core, now, _| core.repair(peer, now));
             }
             Input::Tell(update) => {
                 if let Some(node) = self.node_mut(id) {

@@ -1,12 +1,13 @@
 //! The slots of a simulated node: a map that watches every change for steps back.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 
 use tasuki::{
     names::{NodeId, SessionId},
     session::{
         Slots,
         lease::Lease,
+        placement::Placement,
         replica::Slot,
         stamp::{Epoch, Stamp},
     },
@@ -70,6 +71,10 @@ impl Slots for SimSlots {
 
     fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    fn placement(&self) -> Arc<Placement> {
+        Arc::new(Placement::everywhere())
     }
 
     fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R {

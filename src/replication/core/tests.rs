@@ -10,7 +10,7 @@ use crate::{
         Table,
         delta::{Answer, Delta},
         lease::Term,
-        replica::{Birth, Record},
+        replica::{Birth, Record, Tenure},
         stamp::{Epoch, Stamp},
     },
     settings::Ack,
@@ -30,7 +30,6 @@ struct Desk {
     updates: Vec<(NodeId, SessionId)>,
     claimed: Vec<ClaimEnded>,
     settled: Vec<Verdict>,
-    exported: Vec<usize>,
     needs: Vec<NodeId>,
     room: Option<usize>,
     stopped: Vec<NodeId>,
@@ -70,9 +69,9 @@ impl Port for Desk {
 
     fn lagging(&mut self, _: NodeId, _: Lagging) {}
 
-    fn exported(&mut self, _: NodeId, sessions: usize) {
-        self.exported.push(sessions);
-    }
+    fn survey(&mut self, _: Survey) {}
+
+    fn repaired(&mut self, _: NodeId, _: Repaired) {}
 }
 
 fn id(n: u8) -> SessionId {
@@ -92,7 +91,13 @@ fn create(table: &Table, session: SessionId, owner: NodeId) {
 }
 
 fn core(table: &Table, desk: &mut Desk) -> Core<Table> {
-    let config = CoreConfig { ack: Ack::One, ack_timeout: TIMEOUT, claim_timeout: TIMEOUT, lease: LEASE };
+    let config = CoreConfig {
+        ack: Ack::One,
+        ack_timeout: TIMEOUT,
+        claim_timeout: TIMEOUT,
+        lease: LEASE,
+        repair_interval: TIMEOUT,
+    };
     let mut core = Core::keeping_lease(table.clone(), config);
     core.nodes([(B, Serves::Yes), (C, Serves::Yes)].into(), NOW);
     core.link_up(B, NOW, desk);
@@ -334,40 +339,6 @@ fn a_node_for_which_all_others_lag_asks_them_before_it_takes_a_session() {
     let ticket = desk.claims[0].1;
     core.replied(C, [Reply::Answer(ticket, Answer::Owned(C))], later, &mut desk);
     assert_eq!(desk.claimed, [ClaimEnded::Elsewhere(C)]);
-}
-
-#[test]
-fn a_copy_run_goes_on_where_a_full_queue_stopped_it() {
-    let (table, mut desk) = (Table::new(ME), Desk::default());
-    (1..=5).for_each(|n| create(&table, id(n), ME));
-    let mut core = core(&table, &mut desk);
-    core.export(B, NOW);
-    let mut now = NOW + limits::EXPORT_QUIET;
-    for sent in [2, 4, 5] {
-        desk.room = Some(2);
-        core.tick(now, &mut desk);
-        assert_eq!(desk.updates.len(), sent);
-        core.replied(B, [Reply::Ack(sent as Sequence)], now, &mut desk);
-        now = now + limits::REPLICATOR_TICK;
-    }
-    assert_eq!(desk.exported, [5]);
-    let told: std::collections::BTreeSet<_> = desk.updates.iter().map(|(_, session)| *session).collect();
-    assert_eq!(told.len(), 5, "each one once");
-}
-
-#[test]
-fn a_peer_that_joined_before_a_loss_was_known_is_told_what_the_lost_node_owned() {
-    let (table, mut desk) = (Table::new(ME), Desk::default());
-    create(&table, id(1), C);
-    let mut core = core(&table, &mut desk);
-    core.export(B, NOW);
-    let mut now = NOW + limits::EXPORT_QUIET;
-    core.tick(now, &mut desk);
-    assert_eq!((&desk.exported[..], desk.updates.len()), (&[0][..], 0), "its owner is there to tell it");
-    core.nodes([(B, Serves::Yes)].into(), now);
-    now = now + limits::EXPORT_QUIET;
-    core.tick(now, &mut desk);
-    assert_eq!(desk.updates, [(B, id(1))]);
 }
 
 #[test]

@@ -1,0 +1,136 @@
+//! Repairs on their way: when each peer is compared with this node, and what it is told.
+
+use std::time::Duration;
+
+use super::{Core, Port, Queued};
+use crate::{
+    limits,
+    names::NodeId,
+    replication::{
+        frame::Request,
+        repair::Repair,
+        survey::{Finding, Found, Results, Survey},
+    },
+    session::{Slots, replica},
+    time::Moment,
+};
+
+impl<S: Slots> Core<S> {
+    /// A peer may lack something: it is compared with this node soon.
+    pub fn repair(&mut self, peer: NodeId, now: Moment) {
+        if self.nodes.contains_key(&peer) {
+            self.repairs.entry(peer).or_default().want(now);
+        }
+    }
+
+    /// A survey has been run.
+    pub fn surveyed(&mut self, Found(results): Found, now: Moment, port: &mut impl Port) {
+        self.surveying = None;
+        match results {
+            Results::Digests(digests) => {
+                for (peer, round, digest) in digests {
+                    self.with_repair(peer, |repair| repair.digested(round, &digest, now));
+                    self.go_on(peer, now, port);
+                }
+            }
+            Results::Window(peer, round, window) => {
+                self.with_repair(peer, |repair| repair.looked_up(round, window, now));
+                self.go_on(peer, now, port);
+            }
+        }
+        self.survey(now, port);
+    }
+
+    pub(super) fn compared(&mut self, peer: NodeId, finding: Finding, now: Moment) {
+        self.with_repair(peer, |repair| repair.found(finding, now));
+    }
+
+    pub(super) fn tick_repairs(&mut self, now: Moment, port: &mut impl Port) {
+        self.repairs.values_mut().for_each(|repair| repair.tick(now));
+        self.survey(now, port);
+        for peer in self.repairs.keys().copied().collect::<Vec<_>>() {
+            self.pump(peer, now, port);
+        }
+    }
+
+    /// A peer has answered something, so there is room for more.
+    pub(super) fn go_on(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
+        self.with_repair(peer, |repair| repair.moved(now));
+        self.pump(peer, now, port);
+    }
+
+    fn with_repair(&mut self, peer: NodeId, act: impl FnOnce(&mut Repair)) {
+        if let Some(repair) = self.repairs.get_mut(&peer) {
+            act(repair);
+        }
+    }
+
+    /// One survey at a time, so that repairs of several peers do not take all processors; those that begin together share
+    /// one.
+    fn survey(&mut self, now: Moment, port: &mut impl Port) {
+        // One that never ends has taken its thread with it.
+        if self.surveying.is_some_and(|since| now.since(since) < limits::REPAIR_PATIENCE) {
+            return;
+        }
+        let survey = self.digests_due(now).or_else(|| self.window_due(now));
+        if let Some(survey) = survey {
+            self.surveying = Some(now);
+            port.survey(survey);
+        }
+    }
+
+    fn digests_due(&mut self, now: Moment) -> Option<Survey> {
+        let quiet_since = now - limits::REPAIR_QUIET;
+        let ledger = &self.ledger;
+        let is_ready = |peer: NodeId| ledger.is_in_sync(peer) && ledger.in_flight(peer) == 0;
+        let due = self.repairs.iter_mut().filter(|(peer, repair)| repair.is_due(quiet_since, now) && is_ready(**peer));
+        let peers: Vec<_> = due.map(|(peer, repair)| (*peer, repair.begin(now))).collect();
+        (!peers.is_empty()).then(|| Survey::digests(self.slots.me(), peers, now))
+    }
+
+    fn window_due(&mut self, now: Moment) -> Option<Survey> {
+        let (peer, (round, mut wanted)) =
+            self.repairs.iter_mut().find_map(|(peer, repair)| Some((*peer, repair.next_window()?)))?;
+        let others = self.nodes.keys().filter(|node| **node != peer && !self.gone.contains(node));
+        wanted.others = others.copied().collect();
+        Some(Survey::window(self.slots.me(), peer, round, wanted, now))
+    }
+
+    /// Sends as much as the peer has room for. Its answers and acknowledgements are the credit.
+    fn pump(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
+        let interval = self.repair_interval();
+        let Some(repair) = self.repairs.get_mut(&peer) else { return };
+        if let Some(question) = repair.question() {
+            // A full queue is no reason to begin anew: the round goes on when there is room.
+            if port.send(peer, &Request::Compare(question.clone())) == Queued::Full {
+                return;
+            }
+            repair.asked();
+        }
+        while self.ledger.in_flight(peer) < limits::REPAIR_WINDOW {
+            let Some(id) = repair.next() else { break };
+            if let Some(update) = self.slots.with(id, |slot| replica::copy(slot, id, now)) {
+                if port.send_update(peer, &update) == Queued::Full {
+                    return;
+                }
+                self.ledger.sent(peer, &update, None, now);
+            }
+            repair.told();
+        }
+        if self.ledger.in_flight(peer) == 0
+            && let Some(report) = repair.drained(interval, now)
+        {
+            port.repaired(peer, report);
+        }
+        self.survey(now, port);
+    }
+
+    /// Nodes that were started together do not compare everything together.
+    fn repair_interval(&self) -> Duration {
+        let spread = self.config.repair_interval / 8;
+        self.config.repair_interval + Duration::from_millis(self.slots.me().0 % (spread.as_millis() as u64).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests;

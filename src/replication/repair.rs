@@ -1,0 +1,510 @@
+//! How a peer comes to hold what this node holds: where both differ, which sessions that is, and these.
+//!
+//! ```text
+//!   this node                                   peer
+//!   digest of all that both should have   ──►   its own; which buckets differ, which are empty there
+//!   sessions of empty buckets, at once    ──►
+//!   lists of the other buckets' sessions  ──►   which of them it lacks or has otherwise
+//!   those                                 ──►   merges them
+//! ```
+//!
+//! Pure: one of these for each peer, a round at a time. A round is done when the last session of it is acknowledged. It
+//! works on a window of buckets, so a million sessions take no more memory than [`limits::REPAIR_IDS`] of them, and the
+//! peer's answers and acknowledgements are the credit.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{
+    buckets::{self, Buckets},
+    survey::{Finding, Listed, Question, RoundNumber, Wanted, Window},
+};
+use crate::{limits, names::SessionId, session::digest::Digest, time::Moment};
+
+/// The repair of one peer.
+#[derive(Debug, Default)]
+pub(super) struct Repair {
+    reason_at: Option<Moment>,
+    /// When to look even without a reason.
+    look_at: Option<Moment>,
+    number: RoundNumber,
+    round: Option<Round>,
+    looks: u32,
+    /// What the peer wanted in the round before.
+    wanted_before: Option<usize>,
+}
+
+/// What a round has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// Sessions that both nodes should have, as this node counts them.
+    pub sessions: usize,
+    /// Buckets that differed, of 4,096.
+    pub differing: usize,
+    /// Sessions the peer was asked about.
+    pub listed: usize,
+    /// Sessions it was told, ended ones included.
+    pub told: usize,
+    /// Sessions that other nodes are to tell.
+    pub left: usize,
+    /// How long the round took.
+    pub took: Duration,
+}
+
+#[derive(Debug)]
+struct Round {
+    has_reason: bool,
+    began_at: Moment,
+    moved_at: Moment,
+    waits: Awaited,
+    /// To be sent as soon as there is room.
+    question: Option<Question>,
+    counts: Box<[u32]>,
+    /// Buckets of which nothing has been looked up yet.
+    tell_in: Buckets,
+    list_in: Buckets,
+    tell: VecDeque<SessionId>,
+    list: VecDeque<Listed>,
+    /// The list that the peer was asked about last.
+    asked: Vec<SessionId>,
+    wanted: usize,
+    report: Repaired,
+}
+
+/// What a round cannot go on without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    Digest,
+    Differences,
+    Window,
+    Nothing,
+}
+
+impl Repair {
+    /// The peer may lack something, as of now.
+    pub(super) fn want(&mut self, now: Moment) {
+        self.reason_at = Some(now);
+    }
+
+    /// Whether a round should begin: none is going on, and there is a reason that is as old as `quiet_since`, or it is
+    /// time for a look.
+    pub(super) fn is_due(&self, quiet_since: Moment, now: Moment) -> bool {
+        let has_reason = self.reason_at.is_some_and(|at| at <= quiet_since);
+        self.round.is_none() && (has_reason || self.look_at.is_some_and(|at| at <= now))
+    }
+
+    /// Begins a round; the digest is to be made.
+    pub(super) fn begin(&mut self, now: Moment) -> RoundNumber {
+        let has_reason = self.reason_at.take().is_some();
+        if has_reason {
+            (self.looks, self.wanted_before) = (0, None);
+        }
+        self.look_at = None;
+        self.number = self.number.wrapping_add(1);
+        self.round = Some(Round::new(has_reason, now));
+        self.number
+    }
+
+    /// The digest is made.
+    pub(super) fn digested(&mut self, number: RoundNumber, digest: &Digest, now: Moment) {
+        let Some(round) = self.current(number).filter(|round| round.waits == Awaited::Digest) else { return };
+        round.moved_at = now;
+        round.counts = digest.counts().into();
+        round.report.sessions = digest.counts().iter().map(|count| *count as usize).sum();
+        round.waits = Awaited::Nothing;
+        if round.report.sessions > 0 {
+            round.waits = Awaited::Differences;
+            round.question = Some(Question::Digest { round: number, sums: digest.sums().into() });
+        }
+    }
+
+    /// The peer has answered a question.
+    pub(super) fn found(&mut self, finding: Finding, now: Moment) {
+        match finding {
+            Finding::Differs { round, differing, empty } => self.differs(round, &differing, &empty, now),
+            Finding::Wants { round, wanted } => self.wants(round, &wanted, now),
+        }
+    }
+
+    /// The sessions of a window have been looked up.
+    pub(super) fn looked_up(&mut self, number: RoundNumber, window: Window, now: Moment) {
+        let Some(round) = self.current(number).filter(|round| round.waits == Awaited::Window) else { return };
+        round.moved_at = now;
+        round.waits = Awaited::Nothing;
+        round.report.left += window.left;
+        round.tell.extend(window.tell);
+        round.list.extend(window.list);
+    }
+
+    /// The peer gives signs of life.
+    pub(super) fn moved(&mut self, now: Moment) {
+        if let Some(round) = &mut self.round {
+            round.moved_at = now;
+        }
+    }
+
+    /// The question to be sent now, again and again until [`Repair::asked`].
+    pub(super) fn question(&mut self) -> Option<&Question> {
+        let number = self.number;
+        let round = self.round.as_mut()?;
+        if round.question.is_none() && round.may_list() {
+            let some = round.list.len().min(limits::REPAIR_LIST);
+            let sessions: Vec<Listed> = round.list.drain(..some).collect();
+            round.asked = sessions.iter().map(|listed| listed.id).collect();
+            round.question = Some(Question::List { round: number, sessions });
+        }
+        round.question.as_ref()
+    }
+
+    /// The question is on its way.
+    pub(super) fn asked(&mut self) {
+        if let Some(round) = &mut self.round {
+            round.question = None;
+            round.report.listed += round.asked.len();
+        }
+    }
+
+    /// The next session to tell, the same until [`Repair::told`]: a full queue must not lose its place.
+    pub(super) fn next(&self) -> Option<SessionId> {
+        self.round.as_ref()?.tell.front().copied()
+    }
+
+    /// The next session is on its way, or there is nothing to tell of it any more.
+    pub(super) fn told(&mut self) {
+        if let Some(round) = &mut self.round {
+            round.report.told += usize::from(round.tell.pop_front().is_some());
+        }
+    }
+
+    /// What is to be looked up next, if little is left of what was looked up before; [`Repair::looked_up`] follows.
+    pub(super) fn next_window(&mut self) -> Option<(RoundNumber, Wanted)> {
+        let round = self.round.as_mut().filter(|round| round.needs_window())?;
+        round.waits = Awaited::Window;
+        Some((self.number, round.next_window()))
+    }
+
+    /// Nothing that was told is under way any more. Gives the report if that ends the round; then the next look comes
+    /// after `interval`, or soon if this round does not prove that the peer lacks nothing.
+    pub(super) fn drained(&mut self, interval: Duration, now: Moment) -> Option<Repaired> {
+        let round = self.round.take_if(|round| round.is_done())?;
+        let less = self.wanted_before.is_none_or(|before| round.wanted <= before / 2);
+        let is_proved = round.wanted == 0 && round.report.left == 0;
+        if is_proved || !less || self.looks >= limits::REPAIR_LOOKS {
+            (self.looks, self.wanted_before) = (0, None);
+            self.look_at = Some(now + interval);
+        } else {
+            self.look_at = Some(now + limits::REPAIR_AGAIN * 2_u32.pow(self.looks));
+            self.looks += 1;
+            self.wanted_before = (round.wanted > 0).then_some(round.wanted);
+        }
+        Some(Repaired { took: now.since(round.began_at), ..round.report })
+    }
+
+    /// Time passes: a round in which nothing has happened for too long begins anew.
+    pub(super) fn tick(&mut self, now: Moment) {
+        let is_stuck = |round: &mut Round| now.since(round.moved_at) >= limits::REPAIR_PATIENCE;
+        if self.round.take_if(is_stuck).is_some() {
+            self.want(now);
+        }
+    }
+
+    /// The link broke: what was under way counts for nothing, and the next link is a reason of its own.
+    pub(super) fn broken(&mut self) {
+        *self = Self { number: self.number, ..Self::default() };
+    }
+
+    /// A round has ended since the last reason.
+    pub(super) fn is_complete(&self) -> bool {
+        self.reason_at.is_none() && self.round.as_ref().is_none_or(|round| !round.has_reason)
+    }
+
+    fn differs(&mut self, number: RoundNumber, differing: &Buckets, empty: &Buckets, now: Moment) {
+        let Some(round) = self.current(number).filter(|round| round.waits == Awaited::Differences) else { return };
+        round.moved_at = now;
+        round.waits = Awaited::Nothing;
+        let counts = &round.counts;
+        let mine = |bucket: &usize| counts.get(*bucket).is_some_and(|count| *count > 0);
+        round.tell_in = differing.iter().filter(mine).filter(|bucket| empty.contains(*bucket)).collect();
+        round.list_in = differing.iter().filter(mine).filter(|bucket| !empty.contains(*bucket)).collect();
+        round.report.differing = differing.len();
+    }
+
+    fn wants(&mut self, number: RoundNumber, wanted: &[u8], now: Moment) {
+        // An answer to what has not been sent is none.
+        let Some(round) = self.current(number).filter(|round| round.question.is_none()) else { return };
+        round.moved_at = now;
+        let asked = std::mem::take(&mut round.asked).into_iter().enumerate();
+        let before = round.tell.len();
+        round.tell.extend(asked.filter(|(at, _)| buckets::is_marked(wanted, *at)).map(|(_, id)| id));
+        round.wanted += round.tell.len() - before;
+    }
+
+    fn current(&mut self, number: RoundNumber) -> Option<&mut Round> {
+        self.round.as_mut().filter(|_| self.number == number)
+    }
+}
+
+impl Round {
+    fn new(has_reason: bool, now: Moment) -> Self {
+        Self {
+            has_reason,
+            began_at: now,
+            moved_at: now,
+            waits: Awaited::Digest,
+            question: None,
+            counts: Box::default(),
+            tell_in: Buckets::default(),
+            list_in: Buckets::default(),
+            tell: VecDeque::new(),
+            list: VecDeque::new(),
+            asked: Vec::new(),
+            wanted: 0,
+            report: Repaired::default(),
+        }
+    }
+
+    /// The next list goes out when the last one was answered and nearly all that it brought is on its way.
+    fn may_list(&self) -> bool {
+        self.asked.is_empty() && !self.list.is_empty() && self.tell.len() < limits::REPAIR_LIST
+    }
+
+    /// While the last of a window is told the next one is looked up.
+    fn needs_window(&self) -> bool {
+        let has_buckets = !(self.tell_in.is_empty() && self.list_in.is_empty());
+        self.waits == Awaited::Nothing && has_buckets && self.tell.len() + self.list.len() < limits::REPAIR_IDS / 4
+    }
+
+    /// Takes as many buckets as [`limits::REPAIR_IDS`] sessions fill, and at least one.
+    fn next_window(&mut self) -> Wanted {
+        let (mut wanted, mut room) = (Wanted::default(), limits::REPAIR_IDS);
+        take_buckets(&mut self.tell_in, &mut wanted.tell, &self.counts, &mut room);
+        take_buckets(&mut self.list_in, &mut wanted.list, &self.counts, &mut room);
+        wanted
+    }
+
+    fn is_done(&self) -> bool {
+        let nothing_left = self.tell_in.is_empty() && self.list_in.is_empty();
+        let nothing_waits = self.waits == Awaited::Nothing && self.question.is_none() && self.asked.is_empty();
+        nothing_left && nothing_waits && self.tell.is_empty() && self.list.is_empty()
+    }
+}
+
+fn take_buckets(from: &mut Buckets, into: &mut Buckets, counts: &[u32], room: &mut usize) {
+    for bucket in from.iter().collect::<Vec<_>>() {
+        let count = counts.get(bucket).map_or(0, |count| *count as usize);
+        if count > *room && *room < limits::REPAIR_IDS {
+            *room = 0;
+            return;
+        }
+        *room = room.saturating_sub(count);
+        from.remove(bucket);
+        into.insert(bucket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::digest::BUCKETS;
+
+    const INTERVAL: Duration = Duration::from_secs(60);
+    const T: Moment = Moment(1_000);
+
+    fn id(bucket: usize, n: u8) -> SessionId {
+        let mut id = [n; 16];
+        (id[0], id[1]) = ((bucket >> 4) as u8, ((bucket & 0xF) << 4) as u8);
+        SessionId(id)
+    }
+
+    fn digest(sessions: &[SessionId]) -> Digest {
+        let mut digest = Digest::default();
+        sessions.iter().for_each(|id| digest.add(*id, 1));
+        digest
+    }
+
+    fn differs(round: RoundNumber, differing: &[usize], empty: &[usize]) -> Finding {
+        let set = |buckets: &[usize]| buckets.iter().copied().collect();
+        Finding::Differs { round, differing: set(differing), empty: set(empty) }
+    }
+
+    /// A round whose digest has been sent.
+    fn begun(sessions: &[SessionId]) -> (Repair, RoundNumber) {
+        let mut repair = Repair::default();
+        repair.want(T);
+        let round = repair.begin(T);
+        repair.digested(round, &digest(sessions), T);
+        assert!(matches!(repair.question(), Some(Question::Digest { .. })));
+        repair.asked();
+        (repair, round)
+    }
+
+    fn listed(ids: &[SessionId]) -> Vec<Listed> {
+        ids.iter().map(|id| Listed { id: *id, fingerprint: 1 }).collect()
+    }
+
+    #[test]
+    fn one_round_serves_reasons_that_come_together() {
+        let mut repair = Repair::default();
+        assert!(repair.is_complete() && !repair.is_due(Moment(9), Moment(9)));
+        repair.want(Moment(10));
+        repair.want(Moment(12));
+        assert!(!repair.is_due(Moment(11), Moment(50)) && repair.is_due(Moment(12), Moment(50)));
+        assert!(!repair.is_complete());
+    }
+
+    #[test]
+    fn a_node_without_sessions_asks_nothing() {
+        let mut repair = Repair::default();
+        repair.want(T);
+        let round = repair.begin(T);
+        assert_eq!(repair.drained(INTERVAL, T), None, "the digest is not made yet");
+        repair.digested(round, &Digest::default(), T);
+        assert_eq!(repair.question(), None);
+        assert_eq!(repair.drained(INTERVAL, T), Some(Repaired::default()));
+        assert!(repair.is_complete());
+    }
+
+    #[test]
+    fn a_round_tells_empty_buckets_at_once_and_asks_about_the_others() {
+        let (full, empty) = (id(5, 1), id(9, 2));
+        let (mut repair, round) = begun(&[full, empty]);
+        assert_eq!(repair.next_window(), None, "the peer has not answered");
+        repair.found(differs(round, &[5, 9, 11], &[9, 11]), T);
+        let (_, wanted) = repair.next_window().unwrap();
+        assert_eq!(
+            (wanted.tell.iter().collect::<Vec<_>>(), wanted.list.iter().collect::<Vec<_>>()),
+            (vec![9], vec![5])
+        );
+        assert_eq!(repair.next_window(), None, "one at a time");
+        repair.looked_up(round, Window { tell: vec![empty], list: listed(&[full]), left: 0 }, T);
+        assert_eq!((repair.next(), repair.next()), (Some(empty), Some(empty)), "it was not sent yet");
+        repair.told();
+        assert_eq!(repair.question(), Some(&Question::List { round, sessions: listed(&[full]) }));
+        repair.asked();
+        assert_eq!((repair.next(), repair.drained(INTERVAL, T)), (None, None), "the answer is not there");
+        repair.found(Finding::Wants { round, wanted: vec![1] }, T);
+        assert_eq!((repair.next(), repair.drained(INTERVAL, T)), (Some(full), None));
+        repair.told();
+        let report = repair.drained(INTERVAL, T + Duration::from_millis(7)).unwrap();
+        let took = Duration::from_millis(7);
+        assert_eq!(report, Repaired { sessions: 2, differing: 3, listed: 1, told: 2, left: 0, took });
+    }
+
+    #[test]
+    fn the_next_list_waits_for_the_answer_to_the_last_one() {
+        let ids: Vec<SessionId> = (0..=limits::REPAIR_LIST).map(|n| id(n % BUCKETS, (n / BUCKETS) as u8)).collect();
+        let (mut repair, round) = begun(&ids);
+        repair.found(differs(round, &(0..BUCKETS).collect::<Vec<_>>(), &[]), T);
+        repair.next_window().unwrap();
+        repair.looked_up(round, Window { tell: Vec::new(), list: listed(&ids), left: 0 }, T);
+        let length = |question: Option<&Question>| match question {
+            Some(Question::List { sessions, .. }) => Some(sessions.len()),
+            _ => None,
+        };
+        assert_eq!(length(repair.question()), Some(limits::REPAIR_LIST));
+        repair.found(Finding::Wants { round, wanted: vec![0xFF] }, T);
+        assert_eq!(repair.next(), None, "an answer to what was not asked yet");
+        repair.asked();
+        assert_eq!(repair.question(), None);
+        repair.found(Finding::Wants { round, wanted: Vec::new() }, T);
+        assert_eq!(length(repair.question()), Some(1));
+    }
+
+    #[test]
+    fn a_window_holds_no_more_than_its_share_and_the_next_one_comes_before_it_is_empty() {
+        let (mut repair, round) = begun(&[id(0, 0)]);
+        repair.round.as_mut().unwrap().counts = vec![limits::REPAIR_IDS as u32 / 4; BUCKETS].into();
+        let all: Vec<usize> = (0..BUCKETS).collect();
+        repair.found(differs(round, &all, &all), T);
+        let (_, first) = repair.next_window().unwrap();
+        assert_eq!(first.tell.iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        let tell = vec![id(0, 0); limits::REPAIR_IDS / 4];
+        repair.looked_up(round, Window { tell, ..Window::default() }, T);
+        assert_eq!(repair.next_window(), None);
+        repair.told();
+        let (_, second) = repair.next_window().unwrap();
+        assert_eq!(second.tell.iter().collect::<Vec<_>>(), [4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn a_bucket_that_is_larger_than_a_window_is_looked_up_alone() {
+        let (mut repair, round) = begun(&[id(0, 0)]);
+        repair.round.as_mut().unwrap().counts = vec![u32::MAX; BUCKETS].into();
+        repair.found(differs(round, &[7, 8], &[7]), T);
+        let (_, wanted) = repair.next_window().unwrap();
+        assert_eq!((wanted.tell.len(), wanted.list.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_reason_during_a_round_asks_for_another() {
+        let (mut repair, round) = begun(&[id(1, 1)]);
+        repair.want(Moment(2_000));
+        assert!(!repair.is_due(Moment(9_000), Moment(9_000)), "the first one is still going on");
+        repair.found(differs(round, &[], &[]), T);
+        assert!(repair.drained(INTERVAL, T).is_some() && !repair.is_complete());
+        assert!(repair.is_due(Moment(2_000), Moment(2_000)));
+    }
+
+    #[test]
+    fn a_round_that_found_something_is_followed_by_looks_until_they_find_no_less() {
+        let mut repair = Repair::default();
+        let mut round_with = |wanted: u8, at: Moment| {
+            let round = repair.begin(at);
+            let ids: Vec<SessionId> = (0..8).map(|n| id(3, n)).collect();
+            repair.digested(round, &digest(&ids), at);
+            assert!(repair.question().is_some());
+            repair.asked();
+            repair.found(differs(round, &[3], &[]), at);
+            repair.next_window();
+            repair.looked_up(round, Window { list: listed(&ids), ..Window::default() }, at);
+            assert!(repair.question().is_some());
+            repair.asked();
+            repair.found(Finding::Wants { round, wanted: vec![wanted] }, at);
+            while repair.next().is_some() {
+                repair.told();
+            }
+            repair.drained(INTERVAL, at).unwrap();
+            repair.look_at.unwrap().since(at)
+        };
+        assert_eq!(round_with(0b1111_1111, T), limits::REPAIR_AGAIN);
+        assert_eq!(round_with(0b1111, T), limits::REPAIR_AGAIN * 2);
+        assert_eq!(round_with(0b111, T), INTERVAL, "not much less: this is the load");
+        assert_eq!(round_with(1, T), limits::REPAIR_AGAIN);
+        assert_eq!(round_with(0, T), INTERVAL);
+        let pauses = [0b1111_1111, 0b1111, 0b11, 0b1].map(|wanted| round_with(wanted, T));
+        let [first, second, third] = [1, 2, 4].map(|times| limits::REPAIR_AGAIN * times);
+        assert_eq!(pauses, [first, second, third, INTERVAL], "and not for ever");
+    }
+
+    #[test]
+    fn what_was_left_to_others_is_looked_for_later() {
+        let (mut repair, round) = begun(&[id(1, 1)]);
+        repair.found(differs(round, &[1], &[1]), T);
+        repair.next_window();
+        repair.looked_up(round, Window { left: 1, ..Window::default() }, T);
+        assert!(repair.drained(INTERVAL, T).is_some() && repair.is_complete());
+        assert!(repair.is_due(Moment(0), T + limits::REPAIR_AGAIN));
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_round_means_nothing() {
+        let (mut repair, round) = begun(&[id(1, 1)]);
+        repair.broken();
+        assert!(repair.is_complete());
+        repair.want(T);
+        assert_ne!(repair.begin(T), round);
+        repair.found(differs(round, &[1], &[1]), T);
+        repair.digested(round, &digest(&[id(1, 1)]), T);
+        assert!(repair.question().is_none() && repair.next_window().is_none());
+    }
+
+    #[test]
+    fn a_round_without_an_answer_begins_anew() {
+        let (mut repair, _) = begun(&[id(1, 1)]);
+        repair.moved(T + Duration::from_secs(1));
+        repair.tick(T + limits::REPAIR_PATIENCE);
+        assert!(repair.round.is_some());
+        let late = T + limits::REPAIR_PATIENCE + Duration::from_secs(1);
+        repair.tick(late);
+        assert!(repair.is_due(late, late) && !repair.is_complete());
+    }
+}
