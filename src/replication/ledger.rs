@@ -250,8 +250,12 @@ impl Ledger {
         }
     }
 
-    /// Peers that owe an answer for too long leave the in-sync set.
+    /// Peers that owe an answer for too long leave the in-sync set; those that owe none come back, even if nothing is sent
+    /// to them any more.
     pub fn tick(&mut self, now: Moment) -> Vec<(NodeId, Vec<Settled>)> {
+        for account in self.peers.values_mut().filter(|account| account.pending.is_empty()) {
+            account.sync = Sync::InSync;
+        }
         let patience = self.patience;
         let late = |account: &Account| account.pending.front().is_some_and(|entry| now.since(entry.at) >= patience);
         let lagging: Vec<NodeId> = self
@@ -529,6 +533,15 @@ mod tests {
         let (wait, _) = commit(&mut ledger, START);
         assert_eq!(ledger.overflowed(B), [held(wait, 1)]);
         assert!(!ledger.is_in_sync(B));
+    }
+
+    #[test]
+    fn a_peer_that_fell_back_owing_nothing_comes_back_by_itself() {
+        let mut ledger = ledger(Ack::One);
+        ledger.overflowed(B);
+        assert!(!ledger.is_in_sync(B));
+        ledger.tick(START);
+        assert!(ledger.is_in_sync(B), "nothing may ever be sent to it that it could acknowledge");
     }
 
     #[test]
