@@ -175,6 +175,12 @@ impl Repair {
         }
     }
 
+    /// Whether a peer that has nothing of some sessions may be left to others that ought to tell it of them. Not in a look
+    /// after a round: they may lack them as well.
+    pub(super) fn leaves_to_others(&self) -> bool {
+        self.looks == 0
+    }
+
     /// What is to be looked up next, if little is left of what was looked up before; [`Repair::looked_up`] follows.
     pub(super) fn next_window(&mut self) -> Option<(RoundNumber, Wanted)> {
         let round = self.round.as_mut().filter(|round| round.needs_window())?;

@@ -93,7 +93,7 @@ pub(super) struct Wanted {
     pub(super) tell: Buckets,
     /// Buckets in which it has something else.
     pub(super) list: Buckets,
-    /// The live nodes but the peer and this one: what one of them owns it tells itself.
+    /// The live nodes but the peer and this one, to which some of it is left: what one of them owns it tells itself.
     pub(super) others: Vec<NodeId>,
 }
 
@@ -131,7 +131,7 @@ impl Survey {
     pub fn run(self, slots: &impl Slots) -> Found {
         let Self { me, now, work } = self;
         Found(match work {
-            Work::Digests(peers) => Results::Digests(digests(slots, peers, now)),
+            Work::Digests(peers) => Results::Digests(digests(slots, Role::Tells, peers, now)),
             Work::Window { peer, round, wanted } => Results::Window(peer, round, window(slots, me, peer, &wanted, now)),
         })
     }
@@ -141,7 +141,8 @@ impl Survey {
 pub fn compare(slots: &impl Slots, from: NodeId, question: &Question, now: Moment) -> Finding {
     match question {
         Question::Digest { round, sums } => {
-            let mine = digests(slots, vec![(from, *round)], now).pop().map(|(_, _, digest)| digest).unwrap_or_default();
+            let mine = digests(slots, Role::IsTold, vec![(from, *round)], now).pop();
+            let mine = mine.map(|(_, _, digest)| digest).unwrap_or_default();
             let differs = |bucket: &usize| sums.get(*bucket).copied().unwrap_or_default() != mine.sums()[*bucket];
             let differing: Buckets = (0..BUCKETS).filter(differs).collect();
             let empty = differing.iter().filter(|bucket| mine.counts()[*bucket] == 0).collect();
@@ -160,9 +161,14 @@ pub fn compare(slots: &impl Slots, from: NodeId, question: &Question, now: Momen
     }
 }
 
-fn digests(slots: &impl Slots, peers: Vec<(NodeId, RoundNumber)>, now: Moment) -> Vec<(NodeId, RoundNumber, Digest)> {
+fn digests(
+    slots: &impl Slots,
+    role: Role,
+    peers: Vec<(NodeId, RoundNumber)>,
+    now: Moment,
+) -> Vec<(NodeId, RoundNumber, Digest)> {
     let mut digests: Vec<_> = peers.into_iter().map(|(peer, round)| (peer, round, Digest::default())).collect();
-    let sharing = Sharing { me: slots.me(), placement: slots.placement(), now };
+    let sharing = Sharing { me: slots.me(), role, placement: slots.placement(), now };
     slots.visit_all(|id, slot| {
         let mut print = None;
         for (_, _, digest) in digests.iter_mut().filter(|(peer, _, _)| sharing.covers(id, slot, *peer)) {
@@ -176,7 +182,7 @@ fn digests(slots: &impl Slots, peers: Vec<(NodeId, RoundNumber)>, now: Moment) -
 
 fn window(slots: &impl Slots, me: NodeId, peer: NodeId, wanted: &Wanted, now: Moment) -> Window {
     let mut window = Window::default();
-    let sharing = Sharing { me, placement: slots.placement(), now };
+    let sharing = Sharing { me, role: Role::Tells, placement: slots.placement(), now };
     slots.visit_all(|id, slot| {
         let at = bucket(id);
         let (tells, lists) = (wanted.tell.contains(at), wanted.list.contains(at));
@@ -200,16 +206,26 @@ impl Window {
     }
 }
 
-/// What two nodes ought both to have. Each of them computes the same of what it has itself.
+/// What two nodes ought both to have. Each of them finds the same, of what it has itself.
 struct Sharing {
     me: NodeId,
+    role: Role,
     placement: Arc<Placement>,
     now: Moment,
 }
 
+/// This node's part in a comparison.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It tells the other what that one lacks.
+    Tells,
+    /// It is told.
+    IsTold,
+}
+
 impl Sharing {
-    /// Whether this node and a peer ought both to have a session that leaves its node at all. One whose owner is gone
-    /// passes to those who ought to have it now from whoever has it.
+    /// Whether this node and a peer ought both to have a session that leaves its node at all. Of one whose owner is gone
+    /// those who ought to have it now are told by whoever has it.
     ///
     /// What is about to be forgotten is not told any more, or nodes would remind each other of it for ever: a tombstone is
     /// told in the first third of its life, so that whoever hears of it last forgets it after all those who told of it.
@@ -223,7 +239,7 @@ impl Sharing {
         }
         let owner = record.promised().node;
         let [mine, theirs] = [self.me, peer].map(|node| self.placement.involves(id, owner, node));
-        mine && theirs || (mine || theirs) && !self.placement.has(owner)
+        theirs && (mine || self.role == Role::Tells && !self.placement.has(owner))
     }
 }
 

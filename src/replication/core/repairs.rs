@@ -11,7 +11,7 @@ use crate::{
         repair::Repair,
         survey::{Finding, Found, Results, Survey},
     },
-    session::{Slots, replica},
+    session::{Slots, placement::Spread, replica},
     time::Moment,
 };
 
@@ -89,10 +89,15 @@ impl<S: Slots> Core<S> {
     }
 
     fn window_due(&mut self, now: Moment) -> Option<Survey> {
-        let (peer, (round, mut wanted)) =
-            self.repairs.iter_mut().find_map(|(peer, repair)| Some((*peer, repair.next_window()?)))?;
-        let others = self.nodes.keys().filter(|node| **node != peer && !self.gone.contains(node));
-        wanted.others = others.copied().collect();
+        let (peer, leaves, (round, mut wanted)) = self
+            .repairs
+            .iter_mut()
+            .find_map(|(peer, repair)| Some((*peer, repair.leaves_to_others(), repair.next_window()?)))?;
+        // Where only some hold a session, the one that would be left to tell it may not be one of them.
+        if leaves && self.placement.spread() == Spread::Everywhere {
+            let others = self.nodes.keys().filter(|node| **node != peer && !self.gone.contains(node));
+            wanted.others = others.copied().collect();
+        }
         Some(Survey::window(self.slots.me(), peer, round, wanted, now))
     }
 

@@ -18,6 +18,7 @@ use crate::{
         digest::{fingerprint, mix},
         draft::Change,
         lease::Term,
+        placement::{Place, Placement, Spread},
         replica::{self, Applied, Birth, Reach, Slot},
         stamp::{Epoch, Stamp},
         value::Value,
@@ -133,6 +134,20 @@ impl World {
                 node.core.repair(*peer, now);
             }
         }
+    }
+
+    /// Each session is held by its owner and so many others of those that live.
+    fn spread(&mut self, copies: usize) {
+        let place = |node: &NodeId| Place { node: *node, route: format!("r{}", node.0).parse().unwrap(), serves: true };
+        let placement = Placement::new(Spread::Chosen(copies), self.nodes.keys().map(place));
+        for node in self.nodes.values_mut() {
+            node.table.place(placement.clone(), self.now);
+            node.core.place(placement.clone(), self.now);
+        }
+    }
+
+    fn holders(&self, n: u64) -> Vec<NodeId> {
+        self.nodes.keys().copied().filter(|node| self.holds(*node, n).is_some()).collect()
     }
 
     /// A node is gone, and the others know it.
@@ -469,4 +484,38 @@ fn after_a_link_broke_in_the_middle_only_what_is_left_is_told() {
     world.pass(MOMENT);
     assert!(world.all_hold_the_same(0..10_000));
     assert!(world.reports(A, B)[0].told <= 10_000 - before);
+}
+
+#[test]
+fn a_lost_holder_is_replaced_without_a_request() {
+    let mut world = World::of(&[A, B, C]);
+    world.create(0..200, A, &[]);
+    world.link_all();
+    world.spread(1);
+    world.pass(MOMENT);
+    assert!((0..200).all(|n| world.holders(n).len() == 2), "each has one holder");
+    assert!(world.reports(A, B)[0].told > 0 && world.reports(A, C)[0].told > 0);
+    world.lose(B);
+    world.spread(1);
+    world.pass(MOMENT);
+    assert!((0..200).all(|n| world.holders(n) == [A, C]));
+    assert!(world.state(A, C).complete);
+}
+
+#[test]
+fn what_a_lost_owner_leaves_gets_another_copy() {
+    let mut world = World::of(&[A, B, C, D]);
+    world.create(0..200, D, &[]);
+    world.link_all();
+    world.spread(1);
+    world.pass(MOMENT);
+    assert!((0..200).all(|n| world.holders(n).len() == 2), "the owner and one holder");
+    world.lose(D);
+    world.spread(1);
+    world.pass(limits::REPAIR_AGAIN * 2 + MOMENT);
+    let placement = world.table(A).placed().placement.clone();
+    for n in 0..200 {
+        let chosen: Vec<NodeId> = [A, B, C].into_iter().filter(|node| placement.involves(id(n), D, *node)).collect();
+        assert_eq!((chosen.len(), world.holders(n)), (2, chosen));
+    }
 }

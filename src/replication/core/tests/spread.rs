@@ -3,8 +3,6 @@
 use super::*;
 use crate::session::placement::Place;
 
-const D: NodeId = NodeId(4);
-
 fn place(node: NodeId) -> Place {
     Place { node, route: format!("r{}", node.0).parse().unwrap(), serves: true }
 }
@@ -29,19 +27,6 @@ fn create_many(table: &Table, owner: NodeId) -> Vec<u8> {
     let all: Vec<u8> = (1..=40).collect();
     all.iter().for_each(|n| create(table, id(*n), owner));
     all
-}
-
-/// Lets a run of copying begin and end.
-fn export(core: &mut Core<Table>, desk: &mut Desk, from: u64) -> Vec<(NodeId, SessionId)> {
-    let before = desk.updates.len();
-    for ms in (from..from + 400).step_by(20) {
-        pass(core, desk, ms, ms);
-        for peer in [B, C] {
-            let sent = desk.updates.iter().filter(|(to, _)| *to == peer).count() as u64;
-            core.replied(peer, [Reply::Ack(sent)], after(ms), desk);
-        }
-    }
-    desk.updates[before..].to_vec()
 }
 
 #[test]
@@ -83,41 +68,6 @@ fn a_commit_goes_past_a_holder_that_has_no_link_or_lags() {
     desk.updates.clear();
     core.replicate(&commit(&table, of_b[2]), after(1_020), &mut desk);
     assert_eq!(desk.updates, [(C, id(of_b[2]))], "B has no link");
-}
-
-#[test]
-fn a_lost_holder_is_replaced_without_a_request() {
-    let (table, mut desk) = (Table::new(ME), Desk::default());
-    let mut core = chosen(&table, &mut desk);
-    let ids = create_many(&table, ME);
-    let before = export(&mut core, &mut desk, 20);
-    assert_eq!(before.len(), ids.len(), "each has one holder");
-    core.link_down(B, &mut desk);
-    core.nodes([(C, Serves::Yes)].into(), after(500));
-    core.place(placement(&[ME, C]), after(500));
-    let again = export(&mut core, &mut desk, 500);
-    assert!(ids.iter().all(|n| again.contains(&(C, id(*n)))), "C holds them all now");
-    assert!(core.peer(C, after(900)).complete);
-}
-
-#[test]
-fn what_a_lost_owner_leaves_gets_another_copy() {
-    let (table, mut desk) = (Table::new(ME), Desk::default());
-    let mut core = core(&table, &mut desk);
-    core.nodes([(B, Serves::Yes), (C, Serves::Yes), (D, Serves::Yes)].into(), NOW);
-    core.place(placement(&[ME, B, C, D]), NOW);
-    let ids = create_many(&table, D);
-    assert_eq!(export(&mut core, &mut desk, 20), [], "D is there to tell them");
-    core.nodes([(B, Serves::Yes), (C, Serves::Yes)].into(), after(500));
-    let left = placement(&[ME, B, C]);
-    core.place(left.clone(), after(500));
-    let told = export(&mut core, &mut desk, 500);
-    for n in ids {
-        for peer in [B, C] {
-            assert_eq!(told.contains(&(peer, id(n))), left.involves(id(n), D, peer));
-        }
-    }
-    assert!(!told.is_empty());
 }
 
 #[test]
