@@ -275,7 +275,8 @@ fn read_reply(kind: u8, body: &[u8]) -> Result<Reply, BadFrame> {
         kind::RENEWED => Reply::Renewed { at: Moment(decode(kind, body)?) },
         kind::DIFFERS => {
             let (round, differing, empty): (RoundNumber, &Bytes, &Bytes) = decode(kind, body)?;
-            let buckets = |bytes| Buckets::from_bytes(bytes).ok_or_else(|| BadFrame::BadBody(kind, "no buckets".into()));
+            let buckets =
+                |bytes| Buckets::from_bytes(bytes).ok_or_else(|| BadFrame::BadBody(kind, "no buckets".into()));
             Reply::Compared(Finding::Differs { round, differing: buckets(differing)?, empty: buckets(empty)? })
         }
         kind::WANTS => {

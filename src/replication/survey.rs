@@ -129,9 +129,7 @@ impl Survey {
         let Self { me, now, work } = self;
         Found(match work {
             Work::Digests(peers) => Results::Digests(digests(slots, peers, now)),
-            Work::Window { peer, round, wanted } => {
-                Results::Window(peer, round, window(slots, me, peer, &wanted, now))
-            }
+            Work::Window { peer, round, wanted } => Results::Window(peer, round, window(slots, me, peer, &wanted, now)),
         })
     }
 }
@@ -159,11 +157,7 @@ pub fn compare(slots: &impl Slots, from: NodeId, question: &Question, now: Momen
     }
 }
 
-fn digests(
-    slots: &impl Slots,
-    peers: Vec<(NodeId, RoundNumber)>,
-    now: Moment,
-) -> Vec<(NodeId, RoundNumber, Digest)> {
+fn digests(slots: &impl Slots, peers: Vec<(NodeId, RoundNumber)>, now: Moment) -> Vec<(NodeId, RoundNumber, Digest)> {
     let mut digests: Vec<_> = peers.into_iter().map(|(peer, round)| (peer, round, Digest::default())).collect();
     slots.visit_all(|id, slot| {
         let mut print = None;

@@ -7,6 +7,7 @@ mod failover;
 mod joining;
 mod pages;
 mod pause;
+mod repair;
 mod restart;
 mod sorry;
 mod stopping;

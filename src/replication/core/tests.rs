@@ -86,7 +86,13 @@ fn create(table: &Table, session: SessionId, owner: NodeId) {
 }
 
 fn core(table: &Table, desk: &mut Desk) -> Core<Table> {
-    let config = CoreConfig { ack: Ack::One, ack_timeout: TIMEOUT, claim_timeout: TIMEOUT, lease: LEASE, repair_interval: TIMEOUT };
+    let config = CoreConfig {
+        ack: Ack::One,
+        ack_timeout: TIMEOUT,
+        claim_timeout: TIMEOUT,
+        lease: LEASE,
+        repair_interval: TIMEOUT,
+    };
     let mut core = Core::keeping_lease(table.clone(), config);
     core.nodes([(B, Serves::Yes), (C, Serves::Yes)].into(), NOW);
     core.link_up(B, NOW, desk);
