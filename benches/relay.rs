@@ -13,7 +13,7 @@ use std::{
 
 use support::{
     browser::Browser,
-    cluster::{Cluster, Place, children},
+    cluster::{Cluster, Place, children, settled, status},
     load::{Load, Seen},
     wait_for,
 };
@@ -24,6 +24,8 @@ const USERS: usize = 32;
 const KILLS: usize = 20;
 const SESSIONS: usize = 100_000;
 const SESSION_BYTES: usize = 1_024;
+/// Small sessions that a joining node is told under load; TASUKI_JOINING_SESSIONS says otherwise.
+const JOINING_SESSIONS: usize = 1_000_000;
 /// How long each way of running is loaded at a time, and how often: the median of the rounds counts.
 const ROUND: Duration = Duration::from_secs(3);
 const ROUNDS: usize = 5;
@@ -33,7 +35,7 @@ fn main() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
-        for name in ["start", "parallel", "kill", "restart", "throughput", "sessions"] {
+        for name in ["start", "parallel", "kill", "restart", "throughput", "sessions", "joining"] {
             if is_wanted(name) {
                 println!("\n{name}");
                 measure(name).await;
@@ -50,6 +52,7 @@ async fn measure(name: &str) {
         "restart" => restart().await,
         "throughput" => throughput().await,
         "sessions" => sessions().await,
+        "joining" => joining().await,
         _ => unreachable!("named in main"),
     }
 }
@@ -208,6 +211,91 @@ async fn sessions() {
     let there = there.await.into_iter().filter(|there| *there).count();
     println!("  r2 killed as well: {there} of {SESSIONS} sessions still there");
     cluster.back("r2", killed, 2).await;
+}
+
+/// A node joins when very many sessions are there, while the one that has them serves.
+async fn joining() {
+    let wanted = std::env::var("TASUKI_JOINING_SESSIONS").ok().and_then(|text| text.parse().ok());
+    let sessions: usize = wanted.unwrap_or(JOINING_SESSIONS);
+    let (first, second, door) = (joining_place(), joining_place(), joining_place());
+    let r1 = first.start(&["node", "--route", "r1"]);
+    let gossip = wait_for("r1 has a port", || std::future::ready(replication_port(&first.log()))).await;
+    let door = door.set("CLUSTER__PEERS", &gossip);
+    let _balancer = door.start(&["balancer"]);
+    let run = door.path("run");
+    let listen = wait_for("the balancer listens", || std::future::ready(Listening::read(&run).ok())).await.listen;
+    settled(listen, 1).await;
+    let r1_http = status(listen).await.unwrap().nodes[0].http;
+    let began = Instant::now();
+    each((0..USERS).collect(), move |_| async move {
+        let mut browser = Browser::new(r1_http);
+        for _ in 0..sessions.div_ceil(USERS) {
+            browser.cookies.clear();
+            assert_eq!(browser.get("/fill.txt").await.unwrap().body, "ok");
+        }
+    })
+    .await;
+    let megabytes = resident_megabytes(r1.pid());
+    println!("  {sessions} sessions made in {:.1} s, r1 has {megabytes:.0} MB", began.elapsed().as_secs_f64());
+    let load = Load::start(listen, USERS);
+    load.progress(5_000).await;
+    sleep(Duration::from_secs(2)).await;
+    let (calm, cpu) = (load.seen().micros.len(), cpu_seconds(&[r1.pid()]));
+    let began = Instant::now();
+    let r2 = second.set("CLUSTER__PEERS", &gossip).start(&["node", "--route", "r2"]);
+    let held = async || {
+        let report = status(listen).await?;
+        let counts = report.nodes.iter().find(|node| node.route.as_str() == "r2")?.sessions;
+        (counts.owned + counts.held >= sessions).then_some(())
+    };
+    while held().await.is_none() {
+        assert!(began.elapsed() < Duration::from_secs(120), "{}", first.log());
+        sleep(Duration::from_millis(20)).await;
+    }
+    let (took, answered) = (began.elapsed(), load.seen().micros.len());
+    let cpu = [cpu_seconds(&[r1.pid()]) - cpu, cpu_seconds(&[r2.pid()])];
+    println!(
+        "  r2 started; it holds all of them after {:.2} s; CPU of r1 {:.1} s, r2 {:.1} s",
+        took.as_secs_f64(),
+        cpu[0],
+        cpu[1]
+    );
+    settled(listen, 2).await;
+    println!("  in sync after {:.2} s", began.elapsed().as_secs_f64());
+    sleep(Duration::from_secs(2)).await;
+    let seen = load.finish().await;
+    seen.assert_whole();
+    let of = |micros: &[u32]| Seen { micros: micros.to_vec(), ..Seen::default() };
+    for (when, from, to) in [("before", 0, calm), ("meanwhile", calm, answered), ("after", answered, seen.micros.len())]
+    {
+        let mut part = of(&seen.micros[from..to]);
+        let (p50, p99, most) = (part.percentile(0.5), part.percentile(0.99), part.percentile(1.0));
+        println!("  {when:9}: {:6} answered, p50 {p50:.1} ms, p99 {p99:.1} ms, longest {most:.0} ms", to - from);
+    }
+    for line in first.log().lines().filter(|line| line.contains("repaired")) {
+        println!("  {line}");
+    }
+}
+
+/// A webapp that counts, and one that makes small sessions.
+fn joining_place() -> Place {
+    let place = Place::new();
+    let webapp = place.path("webapps/ROOT");
+    fs::create_dir_all(webapp.join("WEB-INF")).unwrap();
+    fs::write(webapp.join("WEB-INF/web.xml"), "<web-app><distributable/></web-app>").unwrap();
+    fs::write(webapp.join("fill.txt.j2"), "{% do session.set('data', '1234567') %}ok").unwrap();
+    fs::write(webapp.join("index.html.j2"), "[{{ node.route }}]\n{{ session.add('count') }}\n").unwrap();
+    let webapps = place.path("webapps").display().to_string();
+    let place = place.set("NODE__WEBAPPS", &webapps).set("CLUSTER__NAME", "joining");
+    place.set("SESSION__MAX_SESSIONS", "3000000")
+}
+
+/// From the log line of a starting node.
+fn replication_port(log: &str) -> Option<String> {
+    let after = &log[log.find("replication=")?..];
+    let address = &after[after.find("127.0.0.1:")?..];
+    let end = address.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':')?;
+    Some(address[..end].to_owned())
 }
 
 /// So many users one after the other, some at a time.

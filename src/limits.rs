@@ -129,6 +129,9 @@ pub const LINK_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 /// Sessions told in a repair and not yet acknowledged, for one peer.
 pub const REPAIR_WINDOW: usize = 4_096;
 
+/// Bytes queued for a peer up to which a repair adds more. What else goes over the same link waits for no more than that.
+pub const REPAIR_QUEUE_BYTES: usize = 512 * 1024;
+
 /// Sessions of one list that a peer is asked about in a repair: 96 KiB.
 pub const REPAIR_LIST: usize = 4_096;
 
@@ -136,6 +139,7 @@ pub const REPAIR_LIST: usize = 4_096;
 /// looked up when these are dealt with.
 pub const REPAIR_IDS: usize = 262_144;
 
+const _: () = assert!(REPAIR_QUEUE_BYTES < LINK_QUEUE_BYTES);
 const _: () = assert!(REPAIR_LIST * 24 + 64 <= FRAME_BYTES && REPAIR_LIST <= REPAIR_IDS);
 
 // The largest session fits a frame with its names and head, and a queue holds several frames.

@@ -211,6 +211,12 @@ impl Port for Outside {
         self.links.get(&peer).map_or(Queued::Full, |link| link.queue(|out| frame::put_update(out, update)))
     }
 
+    fn send_copy(&mut self, peer: NodeId, update: &Update) -> Queued {
+        let has_room = |link: &&Link| link.queued_bytes() < limits::REPAIR_QUEUE_BYTES;
+        let link = self.links.get(&peer).filter(has_room);
+        link.map_or(Queued::Full, |link| link.queue(|out| frame::put_update(out, update)))
+    }
+
     fn settled(&mut self, wait: WaitId, verdict: Verdict) {
         match self.waits.remove(&wait) {
             // The request may have been given up meanwhile.

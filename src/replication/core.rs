@@ -84,6 +84,11 @@ pub trait Port {
     fn send(&mut self, peer: NodeId, request: &Request) -> Queued;
     /// Queues an update for a peer whose link is up.
     fn send_update(&mut self, peer: NodeId, update: &Update) -> Queued;
+    /// Queues what a repair tells, for a peer whose link is up, but only while little waits there: the lease is renewed
+    /// over the same link and must not stand behind it.
+    fn send_copy(&mut self, peer: NodeId, update: &Update) -> Queued {
+        self.send_update(peer, update)
+    }
     /// A wait is over.
     fn settled(&mut self, wait: WaitId, verdict: Verdict);
     /// A claim is over.

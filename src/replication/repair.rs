@@ -72,7 +72,7 @@ struct Round {
 
 /// What a round cannot go on without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Awaited {
+enum Waits {
     Digest,
     Differences,
     Window,
@@ -106,13 +106,13 @@ impl Repair {
 
     /// The digest is made.
     pub(super) fn digested(&mut self, number: RoundNumber, digest: &Digest, now: Moment) {
-        let Some(round) = self.current(number).filter(|round| round.waits == Awaited::Digest) else { return };
+        let Some(round) = self.current(number).filter(|round| round.waits == Waits::Digest) else { return };
         round.moved_at = now;
         round.counts = digest.counts().into();
         round.report.sessions = digest.counts().iter().map(|count| *count as usize).sum();
-        round.waits = Awaited::Nothing;
+        round.waits = Waits::Nothing;
         if round.report.sessions > 0 {
-            round.waits = Awaited::Differences;
+            round.waits = Waits::Differences;
             round.question = Some(Question::Digest { round: number, sums: digest.sums().into() });
         }
     }
@@ -127,9 +127,9 @@ impl Repair {
 
     /// The sessions of a window have been looked up.
     pub(super) fn looked_up(&mut self, number: RoundNumber, window: Window, now: Moment) {
-        let Some(round) = self.current(number).filter(|round| round.waits == Awaited::Window) else { return };
+        let Some(round) = self.current(number).filter(|round| round.waits == Waits::Window) else { return };
         round.moved_at = now;
-        round.waits = Awaited::Nothing;
+        round.waits = Waits::Nothing;
         round.report.left += window.left;
         round.tell.extend(window.tell);
         round.list.extend(window.list);
@@ -184,7 +184,7 @@ impl Repair {
     /// What is to be looked up next, if little is left of what was looked up before; [`Repair::looked_up`] follows.
     pub(super) fn next_window(&mut self) -> Option<(RoundNumber, Wanted)> {
         let round = self.round.as_mut().filter(|round| round.needs_window())?;
-        round.waits = Awaited::Window;
+        round.waits = Waits::Window;
         Some((self.number, round.next_window()))
     }
 
@@ -224,9 +224,9 @@ impl Repair {
     }
 
     fn differs(&mut self, number: RoundNumber, differing: &Buckets, empty: &Buckets, now: Moment) {
-        let Some(round) = self.current(number).filter(|round| round.waits == Awaited::Differences) else { return };
+        let Some(round) = self.current(number).filter(|round| round.waits == Waits::Differences) else { return };
         round.moved_at = now;
-        round.waits = Awaited::Nothing;
+        round.waits = Waits::Nothing;
         let counts = &round.counts;
         let mine = |bucket: &usize| counts.get(*bucket).is_some_and(|count| *count > 0);
         round.tell_in = differing.iter().filter(mine).filter(|bucket| empty.contains(*bucket)).collect();
@@ -255,7 +255,7 @@ impl Round {
             has_reason,
             began_at: now,
             moved_at: now,
-            waits: Awaited::Digest,
+            waits: Waits::Digest,
             question: None,
             counts: Box::default(),
             tell_in: Buckets::default(),
@@ -276,7 +276,7 @@ impl Round {
     /// While the last of a window is told the next one is looked up.
     fn needs_window(&self) -> bool {
         let has_buckets = !(self.tell_in.is_empty() && self.list_in.is_empty());
-        self.waits == Awaited::Nothing && has_buckets && self.tell.len() + self.list.len() < limits::REPAIR_IDS / 4
+        self.waits == Waits::Nothing && has_buckets && self.tell.len() + self.list.len() < limits::REPAIR_IDS / 4
     }
 
     /// Takes as many buckets as [`limits::REPAIR_IDS`] sessions fill, and at least one.
@@ -289,7 +289,7 @@ impl Round {
 
     fn is_done(&self) -> bool {
         let nothing_left = self.tell_in.is_empty() && self.list_in.is_empty();
-        let nothing_waits = self.waits == Awaited::Nothing && self.question.is_none() && self.asked.is_empty();
+        let nothing_waits = self.waits == Waits::Nothing && self.question.is_none() && self.asked.is_empty();
         nothing_left && nothing_waits && self.tell.is_empty() && self.list.is_empty()
     }
 }

@@ -8,6 +8,7 @@ mod joining;
 mod managers;
 mod pages;
 mod pause;
+mod repair;
 mod restart;
 mod snapshot;
 mod sorry;

@@ -115,7 +115,7 @@ impl<S: Slots> Core<S> {
         while self.ledger.in_flight(peer) < limits::REPAIR_WINDOW {
             let Some(id) = repair.next() else { break };
             if let Some(update) = self.slots.with(id, |slot| replica::copy(slot, id, now)) {
-                if port.send_update(peer, &update) == Queued::Full {
+                if port.send_copy(peer, &update) == Queued::Full {
                     return;
                 }
                 self.ledger.sent(peer, &update, None, now);
