@@ -3,6 +3,7 @@
 mod aborts;
 mod concurrency;
 mod counter;
+mod crash;
 mod failover;
 mod joining;
 mod pages;
