@@ -7,6 +7,7 @@ mod crash;
 mod failover;
 mod joining;
 mod pages;
+mod partition;
 mod pause;
 mod restart;
 mod snapshot;

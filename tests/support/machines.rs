@@ -25,7 +25,8 @@ pub const NODES: [Name; 3] = ["r1", "r2", "r3"];
 
 const DOOR: &str = "127.0.0.1:12121";
 
-fn http(node: usize) -> String {
+/// Where a node answers HTTP, on its machine.
+pub fn http(node: usize) -> String {
     format!("127.0.0.1:{}", 18_080 + 10_000 * node)
 }
 
@@ -115,13 +116,13 @@ impl Machines {
         settled(self.listen, nodes).await
     }
 
-    /// Waits until a node sees exactly so many peers.
-    pub async fn sees(&self, node: Name, peers: usize) {
-        let seen = async || {
+    /// Waits until a node waits for no peer any more.
+    pub async fn apart(&self, node: Name) {
+        let is_apart = async || {
             let report = self.status().await?;
             let node = report.nodes.into_iter().find(|report| report.route.as_str() == node)?;
-            (node.peers.len() == peers).then_some(())
+            node.peers.iter().all(|peer| !peer.in_sync).then_some(())
         };
-        wait_for(&format!("{node} sees {peers} peers"), seen).await;
+        wait_for(&format!("{node} is apart"), is_apart).await;
     }
 }

@@ -56,7 +56,9 @@ struct Inner {
 
 /// One direction between two machines.
 struct Way {
+    /// For connections.
     open: watch::Sender<bool>,
+    loses_datagrams: Cell<bool>,
     /// Of connections, in milliseconds. Datagrams are not delayed.
     delay: RefCell<Range<u32>>,
     /// Datagrams and chunks that went through.
@@ -140,12 +142,24 @@ impl Network {
 
     /// Nothing gets from one machine to another any more. What is under way waits; datagrams are lost.
     pub fn stop(&self, from: Name, to: Name) {
+        self.clog(from, to);
+        self.lose_datagrams(from, to, true);
+    }
+
+    /// Whether datagrams are lost; connections go on.
+    pub fn lose_datagrams(&self, from: Name, to: Name, lost: bool) {
+        self.way(from, to).loses_datagrams.set(lost);
+    }
+
+    /// The same of connections only: for the sender the other machine takes bytes and reads none of them.
+    pub fn clog(&self, from: Name, to: Name) {
         self.way(from, to).open.send_replace(false);
     }
 
     /// It does again, in order, as TCP would repeat it.
     pub fn go(&self, from: Name, to: Name) {
         self.way(from, to).open.send_replace(true);
+        self.lose_datagrams(from, to, false);
     }
 
     /// Ends every connection between two machines, and loses what was under way.
@@ -169,7 +183,10 @@ impl Network {
     }
 
     fn way(&self, from: Name, to: Name) -> Rc<Way> {
-        let new = || Rc::new(Way { open: watch::Sender::new(true), delay: RefCell::new(0..0), passed: Cell::new(0) });
+        let new = || {
+            let (loses_datagrams, passed) = (Cell::new(false), Cell::new(0));
+            Rc::new(Way { open: watch::Sender::new(true), loses_datagrams, delay: RefCell::new(0..0), passed })
+        };
         self.0.ways.borrow_mut().entry((from, to)).or_insert_with(new).clone()
     }
 
@@ -239,7 +256,7 @@ impl Network {
         let Some(home) = self.0.homes.borrow().get(&to).copied() else { return };
         let way = self.way(machine, home);
         // A port that somebody there uses already cannot be stood for: the datagram is lost.
-        if *way.open.borrow()
+        if !way.loses_datagrams.get()
             && let Ok(door) = self.door(home, from)
         {
             way.passed.set(way.passed.get() + 1);
