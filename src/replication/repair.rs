@@ -55,7 +55,7 @@ struct Round {
     has_reason: bool,
     began_at: Moment,
     moved_at: Moment,
-    waits: Awaited,
+    waits: Waits,
     /// To be sent as soon as there is room.
     question: Option<Question>,
     counts: Box<[u32]>,

@@ -3,10 +3,12 @@
 mod aborts;
 mod concurrency;
 mod counter;
+mod crash;
 mod failover;
 mod joining;
 mod managers;
 mod pages;
+mod partition;
 mod pause;
 mod repair;
 mod restart;

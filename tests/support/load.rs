@@ -13,7 +13,7 @@ use std::{
 
 use tokio::task::{JoinHandle, spawn_local};
 
-use super::browser::Browser;
+use super::browser::{Browser, NoAnswer};
 
 /// What all users together saw.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,9 @@ pub struct Seen {
     pub failed: u64,
     /// A number that was not larger than the one before.
     pub lost: u64,
+    /// Those of the lost ones whose every lost number was answered with the word that no other node holds it
+    /// (`Tasuki-Copies: 1`).
+    pub unheld: u64,
     /// A session that began anew.
     pub reset: u64,
     /// Numbers passed over: requests that were executed twice.
@@ -86,7 +89,15 @@ impl Seen {
         self.micros.get(at).map_or(0.0, |micros| f64::from(*micros) / 1_000.0)
     }
 
-    fn note(&mut self, last: u64, outcome: Result<u64, String>, trouble_at: impl Fn() -> String) {
+    /// Nothing failed, and no write was lost that another node was said to hold: what can be asked for while nodes do not
+    /// see each other and both go on.
+    pub fn assert_held(&self) {
+        let harm = (self.failed, self.lost - self.unheld, self.reset);
+        assert_eq!(harm, (0, 0, 0), "failed, lost, reset; first: {:?}", self.first_trouble);
+        assert!(self.answered > 0, "a load that does nothing proves nothing");
+    }
+
+    fn note(&mut self, last: u64, held: u64, outcome: Result<u64, String>, trouble_at: impl Fn() -> String) {
         let trouble = match outcome {
             Ok(count) if count == last + 1 => None,
             Ok(count) if count > last => {
@@ -99,6 +110,8 @@ impl Seen {
             }
             Ok(count) => {
                 self.lost += 1;
+                // The request that saw this number has counted too, so all that was held is below it.
+                self.unheld += u64::from(count > held);
                 Some(format!("{count} after {last}"))
             }
             Err(error) => {
@@ -114,21 +127,31 @@ impl Seen {
 
 async fn user(address: SocketAddr, stop: Rc<Cell<bool>>, seen: Rc<RefCell<Seen>>) {
     let mut browser = Browser::new(address);
-    let (mut last, mut answered) = (0, Instant::now());
+    // The last number, and the last one that another node was said to hold.
+    let (mut last, mut held, mut answered) = (0, 0, Instant::now());
     while !stop.get() {
         let asked = Instant::now();
-        let outcome = browser.count().await;
+        let outcome = count(&mut browser).await;
         let mut seen = seen.borrow_mut();
         let jar = || format!("{:?}", browser.cookies);
         match outcome {
-            Ok((_, count)) => {
-                seen.note(last, Ok(count), jar);
+            Ok((count, copies)) => {
+                seen.note(last, held, Ok(count), jar);
+                held = if copies > 1 { count } else { held.min(count) };
                 seen.answered += 1;
                 seen.longest_gap = seen.longest_gap.max(answered.elapsed());
                 seen.micros.push(asked.elapsed().as_micros().try_into().unwrap_or(u32::MAX));
                 (last, answered) = (count, Instant::now());
             }
-            Err(error) => seen.note(last, Err(error.0), jar),
+            Err(error) => seen.note(last, held, Err(error.0), jar),
         }
     }
+}
+
+/// The number, and how many nodes hold it.
+async fn count(browser: &mut Browser) -> Result<(u64, u64), NoAnswer> {
+    let answer = browser.get("/?plain").await?;
+    let copies = answer.header("tasuki-copies").and_then(|copies| copies.parse().ok()).unwrap_or(1);
+    let (_, count) = answer.plain().ok_or_else(|| NoAnswer(format!("{} {:?}", answer.status, answer.body)))?;
+    Ok((count, copies))
 }

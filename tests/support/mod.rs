@@ -7,6 +7,8 @@
 pub mod browser;
 pub mod cluster;
 pub mod load;
+pub mod machines;
+pub mod relay;
 
 use std::{
     future::Future,

@@ -1,0 +1,127 @@
+//! What users lose when nodes die, hang, or lose their power under load: nothing, or this program fails.
+//!
+//! `cargo bench --bench faults` does everything, `cargo bench --bench faults -- kill crash` some of it. How often:
+//! `KILLS=200 PAUSES=50 CRASHES=20 USERS=32`, which are the defaults. The crashes need network namespaces (root).
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::{
+    cluster::{self, Cluster, Place},
+    load::{Load, Seen},
+    machines::Machines,
+};
+use tokio::{runtime::Builder, task::LocalSet, time::sleep};
+
+/// Answers between two faults.
+const PROGRESS: u64 = 500;
+const NODES: [&str; 2] = ["r1", "r2"];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    LocalSet::new().block_on(&runtime, async {
+        for name in ["kill", "pause", "crash", "control"] {
+            if is_wanted(name) {
+                let began = Instant::now();
+                run(name).await;
+                println!("    took {:.0} s", began.elapsed().as_secs_f64());
+            }
+        }
+    });
+}
+
+async fn run(name: &str) {
+    match name {
+        "kill" => kills(count("KILLS", 200)).await,
+        "pause" => pauses(count("PAUSES", 50)).await,
+        "crash" => crashes("one", count("CRASHES", 20)).await,
+        "control" => crashes("none", count("CRASHES", 20)).await,
+        _ => unreachable!("named in main"),
+    }
+}
+
+/// kill -9 of either node in turn, the next one as soon as both are in sync.
+async fn kills(times: usize) {
+    let cluster = Cluster::up(2).await;
+    let load = Load::start(cluster.listen, users());
+    for n in 0..times {
+        load.progress(PROGRESS).await;
+        let killed = cluster.kill(NODES[n % 2]).await;
+        load.progress(PROGRESS).await;
+        cluster.back(NODES[n % 2], killed, 2).await;
+    }
+    let seen = load.finish().await;
+    report(&format!("{times} x kill -9"), &seen);
+    seen.assert_whole();
+}
+
+/// SIGSTOP of either node for longer and longer, up to four seconds, and SIGCONT.
+async fn pauses(times: usize) {
+    let cluster = Cluster::up(2).await;
+    let load = Load::start(cluster.listen, users());
+    for n in 0..times {
+        load.progress(PROGRESS).await;
+        let pid = cluster.node(NODES[n % 2]).await.pid.unwrap();
+        cluster::stop(pid).await;
+        sleep(Duration::from_millis(80 * (1 + n as u64 % 50))).await;
+        cluster::send(pid, Signal::CONT);
+        load.progress(PROGRESS).await;
+        cluster.settled(2).await;
+    }
+    let seen = load.finish().await;
+    report(&format!("{times} x SIGSTOP of 0.1 to 4 s, SIGCONT"), &seen);
+    seen.assert_whole();
+}
+
+/// Power cuts with 20 to 50 ms of delay on the replication links, and all that was under way lost.
+async fn crashes(ack: &str, times: usize) {
+    let Some(mut machines) = Machines::start(Place::new().set("SESSION__ACK", ack), 2).await else { return };
+    machines.network.delay("r1", "r2", 20..50);
+    let load = Load::start(machines.listen, users());
+    for n in 0..times {
+        load.progress(PROGRESS).await;
+        machines.crash(NODES[n % 2], 2).await;
+        load.progress(PROGRESS).await;
+        machines.boot(NODES[n % 2], 2);
+        machines.settled(2).await;
+    }
+    let seen = load.finish().await;
+    report(&format!("{times} x power cut, ack = \"{ack}\""), &seen);
+    if ack == "none" {
+        assert!(seen.lost > 0, "a control that does not fail proves nothing");
+    } else {
+        assert_eq!((seen.lost, seen.reset), (0, 0), "first: {:?}", seen.first_trouble);
+    }
+}
+
+fn users() -> usize {
+    count("USERS", 32)
+}
+
+fn count(variable: &str, otherwise: usize) -> usize {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+fn report(what: &str, seen: &Seen) {
+    let mut times = seen.clone();
+    let (p50, p99) = (times.percentile(0.5), times.percentile(0.99));
+    println!("\n{what}, {} users", users());
+    println!(
+        "    {} answered, {} failed, {} lost, {} reset, {} counted twice; longest gap of a user {:.0} ms, p50 {p50:.1} \
+         ms, p99 {p99:.1} ms",
+        seen.answered,
+        seen.failed,
+        seen.lost,
+        seen.reset,
+        seen.doubled,
+        seen.longest_gap.as_secs_f64() * 1e3
+    );
+    if let Some(trouble) = &seen.first_trouble {
+        println!("    first trouble: {trouble}");
+    }
+}

@@ -1,0 +1,141 @@
+//! Nodes lose sight of each other, in both directions or in one, but not of the balancer: both go on, and when they meet
+//! again each has what the other one answered.
+
+use std::{fs, time::Duration};
+
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+use crate::{
+    story,
+    support::{
+        browser::Browser,
+        cluster::Place,
+        load::{Load, Seen},
+        machines::{BALANCER, Machines, http},
+        wait_for,
+    },
+};
+
+const USERS: usize = 12;
+
+/// The links between r1 and r2 fail in these directions, and heal. Then r1 dies: r2 must have all that r1 answered.
+///
+/// While a node is alone its replies say so, and when the balancer then moves a user to the other one, that one cannot know
+/// what was written last: only what another node was said to hold is asked for here.
+async fn split_and_heal(directions: &[(&'static str, &'static str)]) {
+    let Some(mut machines) = Machines::start(Place::new(), 2).await else { return };
+    let load = Load::start(machines.listen, USERS);
+    load.progress(200).await;
+    for (from, to) in directions {
+        machines.network.stop(from, to);
+    }
+    // They stay members of each other: the balancer answers for both (SWIM's indirect probes).
+    machines.apart("r1").await;
+    machines.apart("r2").await;
+    // Everybody is served, those of r1 and those of r2.
+    load.progress(600).await;
+    for (from, to) in directions {
+        machines.network.go(from, to);
+    }
+    machines.settled(2).await;
+    load.progress(200).await;
+    machines.signal("r1", Signal::KILL);
+    load.progress(200).await;
+    machines.boot("r1", 2);
+    machines.settled(2).await;
+    let seen = load.finish().await;
+    let Seen { answered, doubled, lost, longest_gap, .. } = seen;
+    println!(
+        "{answered} answered, {doubled} doubled, {lost} lost that no other node held, longest gap {longest_gap:?}"
+    );
+    seen.assert_held();
+}
+
+#[test]
+fn after_a_partition_each_side_has_what_the_other_one_answered() {
+    story(split_and_heal(&[("r1", "r2"), ("r2", "r1")]));
+}
+
+#[test]
+fn a_partition_in_one_direction_is_survived_as_well() {
+    story(split_and_heal(&[("r1", "r2")]));
+}
+
+#[test]
+fn a_node_that_is_cut_off_from_everyone_is_replaced_and_does_not_bring_old_numbers_back() {
+    story(async {
+        let Some(machines) = Machines::start(Place::new(), 2).await else { return };
+        let load = Load::start(machines.listen, USERS);
+        load.progress(200).await;
+        // A user who is on its side of the cut still reaches it.
+        let cut = [("r1", "r2"), ("r2", "r1"), ("r1", BALANCER), (BALANCER, "r1")];
+        cut.iter().for_each(|(from, to)| machines.network.stop(from, to));
+        let mut alone = Browser::new(machines.network.door_to("r1", http(0).parse().unwrap()));
+        wait_for("the others give it up", async || {
+            let nodes = machines.status().await?.nodes;
+            (nodes.len() == 1 && nodes[0].route.as_str() == "r2").then_some(())
+        })
+        .await;
+        load.progress(500).await;
+        for expected in 1..4 {
+            assert_eq!(alone.count().await.unwrap(), ("r1".to_owned(), expected), "it goes on alone");
+        }
+        cut.iter().for_each(|(from, to)| machines.network.go(from, to));
+        machines.settled(2).await;
+        load.progress(500).await;
+        machines.signal("r2", Signal::KILL);
+        load.progress(100).await;
+        assert_eq!(alone.count().await.unwrap(), ("r1".to_owned(), 4));
+        let seen = load.finish().await;
+        println!("{} answered, {} doubled, longest gap {:?}", seen.answered, seen.doubled, seen.longest_gap);
+        seen.assert_whole();
+    });
+}
+
+#[test]
+fn a_peer_that_reads_nothing_costs_neither_memory_nor_time() {
+    story(async {
+        let place = large_sessions();
+        let Some(machines) = Machines::start(place, 2).await else { return };
+        machines.network.clog("r1", "r2");
+        machines.network.clog("r2", "r1");
+        let load = Load::start(machines.listen, USERS);
+        // The first writes wait for the silent peer; after session.ack_timeout nobody does.
+        load.progress(USERS as u64 + 1).await;
+        sleep(Duration::from_secs(2)).await;
+        let before = load.seen();
+        load.progress(2_000).await;
+        let mut seen = load.finish().await;
+        seen.assert_whole();
+        seen.micros.drain(..before.micros.len());
+        let (p50, p99) = (seen.percentile(0.5), seen.percentile(0.99));
+        let resident: Vec<u64> = ["r1", "r2"].iter().map(|node| resident_megabytes(machines.pid(node))).collect();
+        println!("p50 {p50:.1} ms, p99 {p99:.1} ms, resident {resident:?} MB");
+        assert!(p99 < 500.0, "nobody waits for it: p99 {p99} ms");
+        // 2,000 x 64 KiB were written, and a queue holds 16 MiB for each of three links.
+        assert!(resident.iter().all(|megabytes| *megabytes < 160), "{resident:?} MB");
+        machines.network.go("r1", "r2");
+        machines.network.go("r2", "r1");
+        machines.settled(2).await;
+    });
+}
+
+/// A counter whose every write carries 64 KiB.
+fn large_sessions() -> Place {
+    let place = Place::new();
+    let root = place.path("webapps/ROOT");
+    fs::create_dir_all(root.join("WEB-INF")).unwrap();
+    fs::write(root.join("WEB-INF/web.xml"), "<web-app><distributable/></web-app>").unwrap();
+    let set = format!("{{% do session.set('data', '{}') %}}", "x".repeat(64 * 1_024));
+    let page = format!("{set}[{{{{ node.route }}}}]\n{{{{ session.add('count') }}}}\n");
+    fs::write(root.join("index.html.j2"), page).unwrap();
+    let webapps = place.path("webapps").display().to_string();
+    place.set("NODE__WEBAPPS", &webapps)
+}
+
+fn resident_megabytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1_024
+}
