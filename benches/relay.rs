@@ -35,7 +35,7 @@ fn main() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
-        for name in ["start", "parallel", "kill", "restart", "throughput", "sessions", "joining"] {
+        for name in ["start", "parallel", "kill", "restart", "throughput", "managers", "sessions", "joining"] {
             if is_wanted(name) {
                 println!("\n{name}");
                 measure(name).await;
@@ -51,6 +51,7 @@ async fn measure(name: &str) {
         "kill" => kill().await,
         "restart" => restart().await,
         "throughput" => throughput().await,
+        "managers" => managers().await,
         "sessions" => sessions().await,
         "joining" => joining().await,
         _ => unreachable!("named in main"),
@@ -162,6 +163,48 @@ async fn throughput() {
         let p99 = median(rounds.iter().map(|round| round.2).collect());
         println!("  {name:24} {rate:7.0} req/s   CPU of all processes {cpu:4.0} us a request   p99 {p99:5.1} ms");
     }
+}
+
+/// What a write costs by the session manager and the number of nodes: bytes on the links, acknowledgements included, and
+/// CPU of all nodes. What a cluster at rest costs (leases, membership) is measured first and left out.
+async fn managers() {
+    const WRITES: u64 = 20_000;
+    println!("  manager  nodes   bytes a write   CPU a write   at rest: bytes/s   CPU");
+    for manager in ["delta", "full", "backup"] {
+        for nodes in [2, 4, 8] {
+            let place = Place::new().set("SESSION__MANAGER", manager).set("NODE__WORKERS", "1");
+            let cluster = Cluster::up_in(place, nodes).await;
+            let pids: Vec<u32> = cluster.settled(nodes).await.nodes.iter().filter_map(|node| node.pid).collect();
+            let cost = async || (link_bytes(&cluster).await as f64, cpu_seconds(&pids), Instant::now());
+            let spent = |from: (f64, f64, Instant), to: (f64, f64, Instant)| {
+                (to.0 - from.0, to.1 - from.1, (to.2 - from.2).as_secs_f64())
+            };
+            let start = cost().await;
+            sleep(ROUND).await;
+            let rest = spent(start, cost().await);
+            let (rest_bytes, rest_cpu) = (rest.0 / rest.2, rest.1 / rest.2);
+            let load = Load::start(cluster.listen, USERS);
+            load.progress(2_000).await;
+            let (before, answered) = (cost().await, load.seen().answered);
+            load.progress(WRITES).await;
+            let (after, writes) = (cost().await, (load.seen().answered - answered) as f64);
+            load.finish().await.assert_whole();
+            let (bytes, cpu, seconds) = spent(before, after);
+            println!(
+                "  {manager:7} {nodes:6} {:15.0} {:10.0} us {rest_bytes:18.0} {:4.1} %",
+                (bytes - rest_bytes * seconds) / writes,
+                (cpu - rest_cpu * seconds) / writes * 1e6,
+                rest_cpu * 100.0,
+            );
+        }
+    }
+}
+
+/// Bytes that all links have carried, both ways.
+async fn link_bytes(cluster: &Cluster) -> u64 {
+    let report = wait_for("the status", || cluster.status()).await;
+    let peers = report.nodes.iter().flat_map(|node| &node.peers);
+    peers.map(|peer| peer.sent_bytes + peer.received_bytes).sum()
 }
 
 /// Many sessions, one node restarted: all still there, and how soon.

@@ -80,7 +80,7 @@ impl Worker {
                 return Ok(Entry { draft: self.draft(token.id), turn: Some(turn), cookie_is_stale });
             }
         }
-        Ok(Entry { draft: Draft::blank(), turn: None, cookie_is_stale: !tokens.is_empty() })
+        Ok(Entry { draft: self.compared(Draft::blank()), turn: None, cookie_is_stale: !tokens.is_empty() })
     }
 
     /// The turn of a session that this node owns now; none when there is no such session.
@@ -117,7 +117,11 @@ impl Worker {
             .house
             .table
             .peek(id, |slot| Slot::live(slot).map(|record| record.attributes().collect()).unwrap_or_default());
-        Draft::of(Some(id), attributes)
+        self.compared(Draft::of(Some(id), attributes))
+    }
+
+    fn compared(&self, draft: Draft) -> Draft {
+        if self.house.session.dirty_flag { draft } else { draft.comparing() }
     }
 
     /// Notes at the start of a request that the session is used, so that no sweep ends it under the page's hands, and

@@ -15,10 +15,14 @@ use crate::{limits, names::SessionId};
 #[derive(Clone, Debug)]
 pub struct Draft {
     id: Option<SessionId>,
-    attributes: SmallVec<[(Arc<str>, Value); 2]>,
+    attributes: Attributes,
     changes: SmallVec<[Change; 2]>,
     fate: Fate,
+    /// What was there at the start, if the changes are to be found by comparison in the end.
+    start: Option<Attributes>,
 }
+
+type Attributes = SmallVec<[(Arc<str>, Value); 2]>;
 
 /// One change of one attribute, in the order the page asked for them.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +77,19 @@ impl Draft {
 
     /// For a request of an existing session.
     pub fn of(id: Option<SessionId>, attributes: impl IntoIterator<Item = (Arc<str>, Value)>) -> Self {
-        Self { id, attributes: attributes.into_iter().collect(), changes: SmallVec::new(), fate: Fate::Continues }
+        let attributes = attributes.into_iter().collect();
+        Self { id, attributes, changes: SmallVec::new(), fate: Fate::Continues, start: None }
+    }
+
+    /// The same, for a session whose changes are found by comparing it, in [`Draft::compare`], with what it is now: what is
+    /// set to the value that it had is no change.
+    pub fn comparing(self) -> Self {
+        Self { start: Some(self.attributes.clone()), ..self }
+    }
+
+    /// Whether changes are found by comparison.
+    pub fn is_comparing(&self) -> bool {
+        self.start.is_some()
     }
 
     /// The session's id, if there is a session.
@@ -131,6 +147,9 @@ impl Draft {
     pub fn invalidate(&mut self) {
         self.attributes.clear();
         self.changes.clear();
+        if let Some(start) = &mut self.start {
+            start.clear();
+        }
         self.fate = Fate::Ends;
     }
 
@@ -139,6 +158,17 @@ impl Draft {
         if self.fate == Fate::Continues {
             self.fate = Fate::Renewed;
         }
+    }
+
+    /// Ends the request: what it changed is what differs from the start, byte by byte. Without [`Draft::comparing`] it is
+    /// what was set and removed, and nothing is done here.
+    pub fn compare(&mut self) {
+        let Some(start) = &self.start else { return };
+        let before = |name: &str| start.iter().find(|(known, _)| &**known == name).map(|(_, value)| value);
+        let is_gone = |name: &str| !self.attributes.iter().any(|(known, _)| &**known == name);
+        let removed = start.iter().filter(|(name, _)| is_gone(name)).map(|(name, _)| Change::Remove(name.clone()));
+        let set = self.attributes.iter().filter(|(name, value)| before(name) != Some(value));
+        self.changes = removed.chain(set.map(|(name, value)| Change::Set(name.clone(), value.clone()))).collect();
     }
 
     /// What the request changed, each attribute at most once.
@@ -237,6 +267,32 @@ mod tests {
         assert_eq!(draft.set("b", &big), Err(Refused::TooLarge));
         assert_eq!(draft.set("", &1), Err(Refused::Name));
         assert_eq!(draft.attributes().count(), 1);
+    }
+
+    #[test]
+    fn what_is_as_it_was_is_no_change_where_the_ends_are_compared() {
+        let value = |n: i64| Value::encode(&n).unwrap();
+        let start = || Draft::of(Some(SessionId([1; 16])), [("a".into(), value(1)), ("b".into(), value(2))]);
+        let acted = |mut draft: Draft| {
+            draft.set("a", &9).unwrap();
+            draft.set("a", &1).unwrap();
+            draft.set("b", &3).unwrap();
+            draft.set("c", &4).unwrap();
+            draft.remove("c");
+            draft.compare();
+            draft.changes().iter().map(|change| change.name().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(acted(start().comparing()), ["b"]);
+        assert_eq!(acted(start()), ["a", "b", "c"], "what was set is sent");
+        let mut emptied = start().comparing();
+        emptied.remove("b");
+        emptied.compare();
+        assert_eq!(emptied.changes(), [Change::Remove("b".into())]);
+        let mut ended = start().comparing();
+        ended.invalidate();
+        ended.set("a", &1).unwrap();
+        ended.compare();
+        assert_eq!(ended.changes(), [Change::Set("a".into(), value(1))], "it is another session's");
     }
 
     #[test]

@@ -212,6 +212,30 @@ fn a_session_that_is_not_distributable_stays_and_ends_with_its_node() {
     });
 }
 
+#[test]
+fn without_the_dirty_flag_only_what_differs_is_sent_and_what_changed_in_place_is_caught() {
+    story(async {
+        let place = pages(Place::new().set("SESSION__DIRTY_FLAG", "false"));
+        let root = place.path("pages/ROOT");
+        fs::write(root.join("same.txt.j2"), "{% do session.set('same', 5) %}ok").unwrap();
+        let cart = "{% if not session.has('cart') %}{% do session.set('cart', {'n': 0}) %}{% endif %}\
+                    {% set cart = session.cart %}{% set cart.n = cart.n + 1 %}{{ cart.n }}";
+        fs::write(root.join("cart.txt.j2"), cart).unwrap();
+        let cluster = Cluster::up_in(place, 2).await;
+        let mut browser = cluster.browser();
+        assert_eq!(browser.get("/same.txt").await.unwrap().header("tasuki-copies"), Some("2"));
+        assert_eq!(browser.get("/same.txt").await.unwrap().header("tasuki-copies"), None, "nothing was written");
+        let mut node = String::new();
+        for n in ["1", "2", "3"] {
+            let answer = browser.get("/cart.txt").await.unwrap();
+            assert_eq!((answer.body.as_str(), answer.header("tasuki-copies")), (n, Some("2")));
+            node = answer.header("tasuki-node").unwrap().to_owned();
+        }
+        cluster.kill(&node).await;
+        assert_eq!(browser.get("/cart.txt").await.unwrap().body, "4");
+    });
+}
+
 /// A webapp with a page that writes, one that reads and one that ends the session.
 fn pages(place: Place) -> Place {
     let webapps = place.path("pages");

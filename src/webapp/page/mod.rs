@@ -15,6 +15,7 @@
 
 mod csrf;
 mod exchange;
+mod live;
 mod reach;
 mod request;
 mod response;
@@ -98,7 +99,7 @@ impl Page {
     /// does not reach the template: the answer is 403 and the draft is as it was.
     ///
     /// # Errors
-    /// The template failed, ran out of fuel, nested too deep or made too much; the draft is gone with it.
+    /// The template failed, left in the session what cannot be kept there, ran out of fuel, nested too deep or made too much; the draft is gone with it.
     pub fn render(&self, request: Request, draft: Draft, node: &Arc<NodeInfo>) -> Result<Rendered, PageError> {
         if csrf::is_unsafe(&request.method) && !csrf::accepts(&request, &draft) {
             return Ok(csrf::refusal(draft));
@@ -111,12 +112,13 @@ impl Page {
             Err(_) if exchange.response.is_redirect() => String::new(),
             Err(error) => return Err(self.error(&error)),
         };
+        let draft = exchange.session.take().map_err(|error| self.error(&error))?;
         let (status, mut headers, content_type) = exchange.response.take();
         if self.uses_session && !headers.iter().any(|(name, _)| *name == header::CACHE_CONTROL) {
             headers.push((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
         }
         let content_type = content_type.unwrap_or_else(|| self.content_type.clone());
-        Ok(Rendered { status, headers, content_type, body, draft: exchange.session.take() })
+        Ok(Rendered { status, headers, content_type, body, draft })
     }
 
     /// Names the innermost template of a chain of errors: an include's own line tells little.

@@ -7,7 +7,7 @@ use minijinja::{
     value::{Enumerator, Kwargs, Object, ValueKind, from_args},
 };
 
-use super::csrf;
+use super::{csrf, live::Live};
 use crate::{
     limits,
     session::{
@@ -20,21 +20,43 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct SessionObject {
     draft: Mutex<Draft>,
+    live: Mutex<Live>,
+    /// Changes are found by comparison, so values may be changed in place.
+    is_comparing: bool,
 }
 
 impl SessionObject {
     pub(super) fn new(draft: Draft) -> Self {
-        Self { draft: Mutex::new(draft) }
+        let is_comparing = draft.is_comparing();
+        Self { draft: Mutex::new(draft), live: Mutex::default(), is_comparing }
     }
 
     /// The draft with its changes; what is left behind is blank.
-    pub(super) fn take(&self) -> Draft {
-        std::mem::replace(&mut *self.draft(), Draft::blank())
+    ///
+    /// # Errors
+    /// A value was changed in place into one that cannot be kept in a session.
+    pub(super) fn take(&self) -> Result<Draft, Error> {
+        let mut draft = std::mem::replace(&mut *self.draft(), Draft::blank());
+        let mut fuel = limits::PAGE_FUEL;
+        let mut spend = |units: u64| {
+            fuel = fuel.checked_sub(units).ok_or_else(|| Error::from(ErrorKind::OutOfFuel))?;
+            Ok(())
+        };
+        for (name, value) in self.live().take() {
+            check(&mut spend, &name, &value, 0)?;
+            draft.set(&name, &value).map_err(refused)?;
+        }
+        draft.compare();
+        Ok(draft)
     }
 
     /// An attribute's value, decoded; none when there is no such attribute.
     pub(super) fn attribute(&self, name: &str) -> Option<Value> {
-        self.draft().get(name).map(decoded)
+        let decoded = || self.draft().get(name).map(decoded);
+        match self.is_comparing {
+            true => self.live().get(name, decoded).unwrap_or_else(|bad| Some(Value::from(bad))),
+            false => decoded(),
+        }
     }
 
     /// The CSRF token of this session, made and kept in it when there is none.
@@ -47,6 +69,10 @@ impl SessionObject {
         self.draft.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn get(&self, args: &[Value]) -> Result<Value, Error> {
         let (name, fallback, named): (&str, Option<Value>, Kwargs) = from_args(args)?;
         let fallback = fallback.or(named.get("default")?);
@@ -56,8 +82,11 @@ impl SessionObject {
 
     fn set(&self, state: &State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
         let (name, value): (&str, Value) = from_args(args)?;
-        check(state, name, &value, 0)?;
+        check(&mut |units| state.consume_fuel(units), name, &value, 0)?;
         self.draft().set(name, &value).map_err(refused)?;
+        if self.is_comparing {
+            self.live().keep(name, &value)?;
+        }
         let bytes = self.draft().get(name).map_or(0, value::Value::len);
         state.consume_fuel(bytes as u64 / 64)?;
         Ok(Value::UNDEFINED)
@@ -65,6 +94,7 @@ impl SessionObject {
 
     fn add(&self, args: &[Value]) -> Result<Value, Error> {
         let (name, amount): (&str, Option<i64>) = from_args(args)?;
+        self.live().forget(name);
         self.draft().add(name, amount.unwrap_or(1)).map(Value::from).map_err(refused)
     }
 
@@ -72,7 +102,13 @@ impl SessionObject {
         let (name,): (&str,) = from_args(args)?;
         let before = self.attribute(name);
         self.draft().remove(name);
+        self.live().forget(name);
         Ok(before.unwrap_or(Value::UNDEFINED))
+    }
+
+    fn invalidate(&self) {
+        self.draft().invalidate();
+        drop(self.live().take());
     }
 
     /// A new id after a login, and with it a new CSRF token: one that was planted before is worth nothing.
@@ -110,7 +146,7 @@ impl Object for SessionObject {
             "remove" => self.remove(args),
             "has" => from_args(args).map(|(name,): (&str,)| Value::from(self.draft().get(name).is_some())),
             "renew" => from_args(args).map(|(): ()| self.renew()).map(|()| Value::UNDEFINED),
-            "invalidate" => from_args(args).map(|(): ()| self.draft().invalidate()).map(|()| Value::UNDEFINED),
+            "invalidate" => from_args(args).map(|(): ()| self.invalidate()).map(|()| Value::UNDEFINED),
             _ => Err(unknown("session", name)),
         }
     }
@@ -131,8 +167,13 @@ fn refused(refused: Refused) -> Error {
 }
 
 /// Refuses what is no data before it is encoded: a function would be kept as its name. Each element costs fuel.
-fn check(state: &State<'_, '_>, name: &str, value: &Value, depth: usize) -> Result<(), Error> {
-    state.consume_fuel(1)?;
+fn check(
+    spend: &mut dyn FnMut(u64) -> Result<(), Error>,
+    name: &str,
+    value: &Value,
+    depth: usize,
+) -> Result<(), Error> {
+    spend(1)?;
     let wrong = |what: &str| {
         let text = format!("session attribute {name:?}: {what} cannot be kept in a session");
         Err(Error::new(ErrorKind::InvalidOperation, text))
@@ -142,8 +183,8 @@ fn check(state: &State<'_, '_>, name: &str, value: &Value, depth: usize) -> Resu
     }
     match value.kind() {
         ValueKind::Plain | ValueKind::Invalid => wrong("an object of the server"),
-        ValueKind::Seq | ValueKind::Iterable => value.try_iter()?.try_for_each(|it| check(state, name, &it, depth + 1)),
-        ValueKind::Map => value.try_iter()?.try_for_each(|key| check(state, name, &value.get_item(&key)?, depth + 1)),
+        ValueKind::Seq | ValueKind::Iterable => value.try_iter()?.try_for_each(|it| check(spend, name, &it, depth + 1)),
+        ValueKind::Map => value.try_iter()?.try_for_each(|key| check(spend, name, &value.get_item(&key)?, depth + 1)),
         _ => Ok(()),
     }
 }

@@ -277,3 +277,75 @@ fn what_a_page_produces_decides_type_and_escaping() {
         assert_eq!((rendered.content_type.to_str().unwrap(), rendered.body.as_str()), (kind, escaped), "{name}");
     }
 }
+
+/// What a page changes in a session with these attributes, which are compared at the ends of a request.
+fn compared(attributes: &[(&str, serde_json::Value)], template: &str) -> Vec<Change> {
+    let encoded = |(name, value): &(&str, serde_json::Value)| {
+        ((*name).into(), crate::session::value::Value::encode(value).unwrap())
+    };
+    let draft = Draft::of(Some(SessionId([1; 16])), attributes.iter().map(encoded)).comparing();
+    render(template, get(""), draft).draft.changes().to_vec()
+}
+
+fn became(changes: &[Change]) -> Vec<(String, serde_json::Value)> {
+    let value = |change: &Change| match change {
+        Change::Set(name, value) => (name.to_string(), value.decode().unwrap()),
+        Change::Remove(name) => (name.to_string(), serde_json::Value::Null),
+    };
+    changes.iter().map(value).collect()
+}
+
+#[test]
+fn a_value_that_is_changed_in_place_is_kept_where_the_ends_are_compared() {
+    use serde_json::json;
+    let cart = ("cart", json!({"items": [{"n": 1}, {"n": 2}], "name": "x", "2": null}));
+    let whole = |n: i64, name: &str| json!({"items": [{"n": n}, {"n": 2}], "name": name, "2": null});
+    let changed = |template| became(&compared(std::slice::from_ref(&cart), template));
+    assert_eq!(changed("{% set c = session.cart %}{% set c.name = 'y' %}"), [("cart".into(), whole(1, "y"))]);
+    let deep = "{% set i = session.get('cart')['items'][0] %}{% set i.n = 7 %}{{ session.cart['items'][0].n }}";
+    assert_eq!(changed(deep), [("cart".into(), whole(7, "x"))]);
+    let after_set = "{% set a = namespace(n=1) %}{% do session.set('a', [a]) %}{% set a.n = 2 %}";
+    assert_eq!(changed(after_set), [("a".into(), json!([{"n": 2}]))]);
+    let in_hand = "{% set a = namespace(n=1) %}{% do session.set('a', {'a': a}) %}{% set b = session.a %}{% set b.x = 1 %}\
+                   {% set a.n = 2 %}{{ session.a.a.n }}";
+    assert_eq!(changed(in_hand), [("a".into(), json!({"a": {"n": 2}, "x": 1}))], "the page still has it in its hands");
+    let gone = "{% set c = session.cart %}{% set c.name = 'y' %}{% do session.remove('cart') %}";
+    assert_eq!(changed(gone), [("cart".into(), json!(null))]);
+}
+
+#[test]
+fn a_value_that_is_as_it_was_is_not_sent_where_the_ends_are_compared() {
+    use serde_json::json;
+    let session = [("n", json!(3)), ("cart", json!({"b": 1.5, "a": [true, "x", {"k": null}]}))];
+    for template in [
+        "{{ session.cart }}{{ session.n }}",
+        "{% do session.set('n', 3) %}",
+        "{% do session.set('cart', session.cart) %}",
+        "{% set c = session.cart %}{% set c.b = 2 %}{% set c.b = 1.5 %}",
+        "{% do session.set('new', 1) %}{% do session.remove('new') %}",
+        "{% do session.add('n', 2) %}{% do session.add('n', -2) %}",
+    ] {
+        assert_eq!(became(&compared(&session, template)), [], "{template}");
+    }
+    assert_eq!(compared(&[], "{% do session.set('n', 3) %}").len(), 1);
+}
+
+#[test]
+fn what_cannot_be_kept_fails_the_page_also_when_it_was_put_there_in_place() {
+    let page = page("{% set a = namespace() %}{% do session.set('a', a) %}{% set a.f = range %}");
+    let draft = || Draft::blank().comparing();
+    let error = page.render(get(""), draft(), &node()).expect_err("a function is no data");
+    assert!(error.what.contains("cannot be kept in a session"), "{error}");
+    let endless = self::page("{% set a = namespace() %}{% do session.set('a', a) %}{% set a.a = a %}{% set a.b = a %}");
+    assert!(endless.render(get(""), draft(), &node()).is_err());
+}
+
+#[test]
+fn a_page_sees_a_map_of_the_session_in_the_same_way_however_changes_are_found() {
+    let template = "{% set c = session.cart %}{{ c.name }} {{ c['n'] }} {{ c|length }} {{ c is mapping }} {{ c }} \
+                    {% for key, value in c|items %}{{ key }}={{ value }};{% endfor %}";
+    let value = crate::session::value::Value::encode(&serde_json::json!({"name": "x", "n": 2})).unwrap();
+    let draft = || Draft::of(Some(SessionId([1; 16])), [("cart".into(), value.clone())]);
+    let (set, compared) = (render(template, get(""), draft()), render(template, get(""), draft().comparing()));
+    assert_eq!(set.body, compared.body);
+}
