@@ -16,6 +16,7 @@ use super::{
     greeting::Hello,
     ledger::{Verdict, WaitId},
     link::{FromLink, Link, LinkEvent},
+    seal::LinkSeal,
 };
 use crate::{
     limits,
@@ -40,6 +41,8 @@ pub struct ReplicatorConfig {
     pub route: Route,
     /// The cluster's name.
     pub cluster: String,
+    /// How links are sealed.
+    pub seal: LinkSeal,
     /// When a reply is released, and how long anything is waited for.
     pub rules: CoreConfig,
     /// Who copies whole sessions to a peer and keeps the node's lease; none: this one does.
@@ -162,7 +165,7 @@ impl Outside {
         self.links.entry(node.id).or_insert_with(|| {
             self.links_opened += 1;
             let hello = Hello::new(&config.cluster, config.table.me(), config.route.clone(), node.id);
-            Link::open(self.links_opened, node, hello, ctx.address().recipient())
+            Link::open(self.links_opened, node, hello, config.seal.clone(), ctx.address().recipient())
         });
     }
 }
@@ -385,6 +388,7 @@ mod tests {
             table: Table::new(ME),
             route: "r1".parse().unwrap(),
             cluster: "tasuki".into(),
+            seal: LinkSeal::new("tasuki", None),
             rules: CoreConfig { ack: Ack::One, ack_timeout: timeout, claim_timeout: timeout, lease: limits::LEASE },
             exporter: None,
             gone: Ear.start().recipient(),

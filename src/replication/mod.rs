@@ -18,5 +18,7 @@ pub mod frame;
 mod greeting;
 pub mod ledger;
 mod link;
+mod seal;
 
 pub use actor::{Claim, Claimed, LinkReport, Observe, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch};
+pub use seal::LinkSeal;

@@ -15,9 +15,7 @@ pub const VARIABLE_PREFIX: &str = "TASUKI__";
 const MEMBER: &str = "balancer.member";
 
 /// Keys of the design that this release refuses, and what to do instead.
-const LATER: [(&str, &str); 7] = [
-    ("cluster.dns", "name the members in cluster.peers"),
-    ("cluster.secret_file", "cluster links stay on loopback until they can be sealed"),
+const LATER: [(&str, &str); 5] = [
     ("cluster.min_copies", "see session.ack"),
     ("session.manager", "changes go to all nodes, as with \"delta\""),
     ("session.copies", "every node holds a copy"),

@@ -224,10 +224,7 @@ fn a_session_whose_time_is_over_is_not_answered_any_more() {
     let (mut a, _) = created(A);
     let almost = NOW + Duration::from_millis(1_799_999);
     assert_eq!(visit(&mut a.clone(), ID, TERM, almost), Visited::Tell);
-    assert!(matches!(
-        visit(&mut a, ID, TERM, NOW + Duration::from_secs(1_800)),
-        Visited::Over(Some(Update::End(_)))
-    ));
+    assert!(matches!(visit(&mut a, ID, TERM, NOW + Duration::from_secs(1_800)), Visited::Over(Some(Update::End(_)))));
     assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Ended);
 }
 
