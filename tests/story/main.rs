@@ -8,6 +8,7 @@ mod joining;
 mod pages;
 mod pause;
 mod restart;
+mod secret;
 mod sorry;
 mod stopping;
 #[path = "../support/mod.rs"]
