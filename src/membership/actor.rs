@@ -436,6 +436,44 @@ mod tests {
     }
 
     #[actix::test]
+    async fn a_name_is_looked_up_for_the_members_behind_it() {
+        let first = socket();
+        let port = first.local_addr().unwrap().port();
+        let settings = cluster(settings::Discovery::Dns, &[]);
+        let settings = settings::Cluster { dns: vec![format!("localhost:{port}")], ..settings };
+        let mut first = Neighbour::start(&settings, first).await;
+        let mut second = Neighbour::start(&settings, socket()).await;
+        first.until("the second", |roster| roster.discovered && roster.members.len() == 1).await;
+        second.until("the first", |roster| roster.discovered && roster.members.len() == 1).await;
+        let found = second.actor.send(Observe).await.unwrap().members[0].found;
+        assert_eq!(found, Some(crate::membership::Way::Dns));
+    }
+
+    #[actix::test]
+    async fn members_with_one_secret_find_each_other_and_count_what_strangers_send() {
+        let secrets = ['1', '2'].map(|digit| settings::Secret::parse(&digit.to_string().repeat(64)).unwrap());
+        let sockets = [(); 4].map(|()| socket());
+        let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+        let settings = cluster(settings::Discovery::Static, &addresses);
+        let settings = settings::Cluster { discovery_timeout: Duration::from_millis(300), ..settings };
+        let [a, b, other, none] = sockets;
+        let mut a = Neighbour::start_with(&settings, Some(&secrets[0]), a).await;
+        let mut b = Neighbour::start_with(&settings, Some(&secrets[0]), b).await;
+        let mut strangers = [
+            Neighbour::start_with(&settings, Some(&secrets[1]), other).await,
+            Neighbour::start_with(&settings, None, none).await,
+        ];
+        for neighbour in [&mut a, &mut b] {
+            neighbour.until("the other", |roster| roster.discovered && roster.members.len() == 1).await;
+        }
+        for stranger in &mut strangers {
+            stranger.until("alone", |roster| roster.discovered && roster.members.is_empty()).await;
+        }
+        let report = a.actor.send(Observe).await.unwrap();
+        assert!(report.datagrams.unsealed >= 2 && report.members.len() == 1, "{report:?}");
+    }
+
+    #[actix::test]
     async fn beacons_find_members_where_loopback_does_multicast() {
         let settings = cluster(settings::Discovery::Multicast, &[]);
         if !loopback_does_multicast(&settings).await {
