@@ -283,6 +283,12 @@ pub const CLUSTER_NAME_BYTES: usize = 64;
 /// Bytes of the session cookie's name. It stands in every request.
 pub const COOKIE_NAME_BYTES: usize = 64;
 
+/// Bytes of a secret file: two lines of digits, and room for remarks.
+pub const SECRET_FILE_BYTES: usize = 4 * 1024;
+
+/// Secrets that one file may hold: the one in use, and the last or the next one while it is replaced.
+pub const SECRETS: usize = 2;
+
 /// Entries of one list in the settings: peers, members, networks.
 pub const SETTING_LIST: usize = 256;
 
@@ -411,9 +417,3 @@ pub const WARNINGS_PER_SECOND: u32 = 10;
 
 // A retry needs time after the first attempt has run into its timeout.
 const _: () = assert!(RETRY_TIMEOUTS >= 2);
-
-/// Bytes of a secret file: two lines of digits, and room for remarks.
-pub const SECRET_FILE_BYTES: usize = 4 * 1024;
-
-/// Secrets that one file may hold: the one in use, and the last or the next one while it is replaced.
-pub const SECRETS: usize = 2;

@@ -453,8 +453,8 @@ impl fmt::Display for News {
             }
             Self::Unsealed { count, address } => write!(
                 f,
-                "dropped {count} datagrams that are not sealed with this cluster's secret, the last one from {address}; \
-                 if that is a member, give it the same secret and cluster name"
+                "datagrams dropped because they are not sealed with this cluster's secret: {count}, the last one from \
+                 {address}; if that is a member, give it the same secret and cluster name"
             ),
             Self::Unresolved { name } => write!(f, "{name} has no address now; it is looked up again and again"),
         }

@@ -150,7 +150,7 @@ impl Strangers {
     fn note(&self, error: &NoGreeting) {
         let (now, count) = (Moment::now(), self.untold.get() + 1);
         if self.next_line.get().is_none_or(|due| due <= now) {
-            warn!("refused {count} links of strangers; the last one: {error}");
+            warn!("links of strangers refused: {count}; the last one: {error}");
             self.untold.set(0);
             self.next_line.set(Some(now + limits::UNSEALED_LINE));
         } else {

@@ -384,3 +384,19 @@ async fn every_changed_bit_of_a_record_is_noticed() {
         assert!(opened.is_empty(), "bit {bit}: {opened:?}");
     }
 }
+
+#[actix_web::test]
+async fn silent_strangers_take_a_bounded_room_and_give_it_back() {
+    let acceptor = Acceptor::start(seal("1")).await;
+    let mut strangers = Vec::new();
+    for _ in 0..limits::PENDING_GREETINGS {
+        strangers.push(TcpStream::connect(acceptor.address).await.unwrap());
+    }
+    let mut excess = TcpStream::connect(acceptor.address).await.unwrap();
+    let dropped = timeout(Duration::from_secs(2), excess.read(&mut [0; 1])).await.expect("it is dropped at once");
+    assert!(matches!(dropped, Ok(0) | Err(_)));
+    let waits = timeout(Duration::from_millis(50), strangers[0].read(&mut [0; 1])).await;
+    assert!(waits.is_err(), "who came first has its time: {waits:?}");
+    drop(strangers);
+    Dialed::start(acceptor.address, seal("1")).up().await;
+}
