@@ -102,15 +102,16 @@ impl Envelope {
     /// The kind and the body, if the datagram is one of this cluster. Of a sealed one nothing but its first four bytes is
     /// looked at before it is known to come from a member.
     pub(super) fn unwrap<'a>(&mut self, bytes: &'a [u8]) -> Result<(Kind, Cow<'a, [u8]>), Refused> {
+        let noise = if self.seal.is_some() { Refused::Unsealed } else { Refused::Malformed };
         if bytes.len() > DATAGRAM_BYTES {
-            return Err(Refused::Malformed);
+            return Err(noise);
         }
-        let (opening, rest) = bytes.split_first_chunk::<OPENING_BYTES>().ok_or(Refused::Malformed)?;
+        let (opening, rest) = bytes.split_first_chunk::<OPENING_BYTES>().ok_or(noise)?;
         let [m0, m1, m2, version] = *opening;
         let sealed = match [m0, m1, m2] {
             MAGIC => false,
             SEALED_MAGIC => true,
-            _ => return Err(if self.seal.is_some() { Refused::Unsealed } else { Refused::Malformed }),
+            _ => return Err(noise),
         };
         if version != VERSION {
             return Err(Refused::Version(version));
@@ -236,7 +237,9 @@ mod tests {
         for mut stranger in [sealed("a", '2', 2), sealed("b", '1', 3), plain("a")] {
             assert_eq!(member.unwrap(&stranger.wrap(Kind::Gossip, b"body")), Err(Refused::Unsealed));
         }
-        assert_eq!(member.unwrap(b"noise and more noise"), Err(Refused::Unsealed));
+        for noise in [&b"noise and more noise"[..], b"no", &[b'T'; DATAGRAM_BYTES + 1]] {
+            assert_eq!(member.unwrap(noise), Err(Refused::Unsealed));
+        }
         assert_eq!(plain("a").unwrap(&member.wrap(Kind::Gossip, b"body")), Err(Refused::Sealed));
     }
 

@@ -129,6 +129,13 @@ pub(super) struct Neighbours {
     reading_until: Option<Moment>,
 }
 
+/// Whether a datagram reached the protocol.
+enum Taken {
+    /// Members that are gone afterwards are gone for this reason.
+    Yes(Why),
+    No,
+}
+
 /// Datagrams that strangers sent and nobody was told of yet.
 #[derive(Default)]
 struct Unsealed {
@@ -173,6 +180,7 @@ impl Neighbours {
         if self.presence == Presence::Left {
             return Vec::new();
         }
+        let was_held_up = self.reading_until.is_some();
         self.notice_hold_up(now);
         let mut outputs = Vec::new();
         let why = match input {
@@ -182,7 +190,15 @@ impl Neighbours {
                 }
                 Why::Silent
             }
-            Input::Datagram { from, bytes } => self.datagram(from, bytes, now, &mut outputs),
+            Input::Datagram { from, bytes } => match self.datagram(from, bytes, now, &mut outputs) {
+                Taken::Yes(why) => why,
+                // Nothing has changed, and there may be very many of them.
+                Taken::No if !was_held_up => {
+                    outputs.extend(self.unsealed.line(now).map(Output::Tell));
+                    return outputs;
+                }
+                Taken::No => Why::Reported,
+            },
             Input::ProbeRefused(address) => {
                 self.discovery.refused(address);
                 Why::Reported
@@ -251,10 +267,10 @@ impl Neighbours {
         };
     }
 
-    fn datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Moment, outputs: &mut Vec<Output>) -> Why {
+    fn datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Moment, outputs: &mut Vec<Output>) -> Taken {
         self.datagrams.received += 1;
         let refused = match self.judge(from, bytes, now) {
-            Ok(why) => return why,
+            Ok(why) => return Taken::Yes(why),
             Err(refused) => refused,
         };
         self.datagrams.refused += 1;
@@ -271,9 +287,10 @@ impl Neighbours {
                 self.unsealed.last = Some(from);
             }
             Refused::Replayed => self.datagrams.replayed += 1,
-            Refused::Malformed | Refused::Forged | Refused::Flood => {}
+            // What is inside was looked at: the protocol may have moved.
+            Refused::Malformed | Refused::Forged | Refused::Flood => return Taken::Yes(Why::Reported),
         }
-        Why::Reported
+        Taken::No
     }
 
     fn tell_once(&mut self, news: News, about: SocketAddr, outputs: &mut Vec<Output>) {
