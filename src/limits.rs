@@ -163,6 +163,9 @@ pub const LINK_RETRY_LAST: Duration = Duration::from_millis(500);
 /// Bytes read from a link at once.
 pub const LINK_READ_BYTES: usize = 64 * 1024;
 
+/// Bytes given to a link's socket at once: sealing more would hold up the worker for longer than a millisecond.
+pub const LINK_WRITE_BYTES: usize = 1024 * 1024;
+
 /// How often a replicator looks for peers and claims whose time is over.
 pub const REPLICATOR_TICK: Duration = Duration::from_millis(20);
 
@@ -207,11 +210,16 @@ pub const CLAIM_TRIES: usize = 4;
 pub const CLAIMS_ANSWERED: usize = 1_024;
 // --- Membership ---
 
-/// Bytes of a datagram's body. With its head and, later, a seal it fits an Ethernet frame unfragmented.
+/// Bytes of a datagram's body. With its head and its seal it fits an Ethernet frame unfragmented.
 pub const DATAGRAM_BODY_BYTES: usize = 1_400;
 
-// IPv4 head 20, UDP head 8, our head 13, nonce 24 and tag 16 of a sealed datagram: 1,481 of 1,500.
-const _: () = assert!(DATAGRAM_BODY_BYTES + 20 + 8 + 13 + 24 + 16 <= 1_500);
+/// Lives of members whose sealed datagrams are known, so that none is taken twice. The one that was silent longest is
+/// forgotten: twice the members, for restarts.
+pub const SENDERS: usize = 2 * MEMBERS;
+
+/// Time between two lines of the log about datagrams and links that are not sealed with this cluster's secret. The
+/// line says how many there were.
+pub const UNSEALED_LINE: Duration = Duration::from_secs(10);
 
 /// Members remembered, those that are down included, and members of one balancer. Every node holds every session, so a cluster is far smaller.
 pub const MEMBERS: usize = 256;
@@ -225,6 +233,12 @@ pub const UNKNOWN_FIELDS_BYTES: usize = 64;
 
 /// Addresses taken from one name in `cluster.peers`.
 pub const ADDRESSES_OF_A_PEER: usize = 8;
+
+/// Addresses taken from one name in `cluster.dns`.
+pub const ADDRESSES_OF_A_NAME: usize = 64;
+
+/// Time between two lines of the log about a name that cannot be looked up.
+pub const UNRESOLVED_LINE: Duration = Duration::from_secs(60);
 
 /// Addresses heard by multicast that are remembered between beacons.
 pub const HEARD_ADDRESSES: usize = 256;
@@ -336,6 +350,12 @@ pub const CLUSTER_NAME_BYTES: usize = 64;
 
 /// Bytes of the session cookie's name. It stands in every request.
 pub const COOKIE_NAME_BYTES: usize = 64;
+
+/// Bytes of a secret file: two lines of digits, and room for remarks.
+pub const SECRET_FILE_BYTES: usize = 4 * 1024;
+
+/// Secrets that one file may hold: the one in use, and the last or the next one while it is replaced.
+pub const SECRETS: usize = 2;
 
 /// Entries of one list in the settings: peers, members, networks.
 pub const SETTING_LIST: usize = 256;

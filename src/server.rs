@@ -33,7 +33,7 @@ use crate::{
     names::NodeId,
     node::{self, House, NewDuty, Notice, Order, Shortage, Traffic, Worker},
     replication::{
-        Replicator, ReplicatorConfig,
+        LinkSeal, Replicator, ReplicatorConfig,
         accept::{Doorway, accept},
         core::CoreConfig,
     },
@@ -68,6 +68,7 @@ struct Node {
     snapshots: Snapshots,
     /// Where the peers' links wait until this node has loaded its snapshot; none when they are accepted.
     door: Option<(TcpListener, Doorway)>,
+    seal: LinkSeal,
     workers: usize,
     shutdown_timeout: Duration,
 }
@@ -103,10 +104,12 @@ pub async fn run_balancer(settings: Settings, stop: impl Future<Output = ()>) ->
     let patience = settings.node.shutdown_timeout;
     let mut door =
         balancer::start(&settings.balancer, &settings.session, patience).map_err(|error| Failure(error.to_string()))?;
-    // Any port but those of 4000 to 4099, which belong to nodes that may still be starting.
-    let (gossip, _) = membership::bind(settings.cluster.bind, Some(0)).map_err(|error| Failure(error.to_string()))?;
+    let secret = settings.cluster.secret().map_err(|refusal| Failure(refusal.to_string()))?;
+    // By default any port but those of 4000 to 4099, which belong to nodes that may still be starting.
+    let (gossip, _) = membership::bind(settings.cluster.bind, Some(settings.balancer.membership))
+        .map_err(|error| Failure(format!("{error} (balancer.membership)")))?;
     let me = Member { id: NodeId::draw(), address: local_addr(gossip.local_addr())?, role: Role::Balancer };
-    let membership = Membership::start(&settings.cluster, me, gossip)
+    let membership = Membership::start(&settings.cluster, secret.as_ref(), me, gossip)
         .map_err(|error| Failure(format!("cannot start membership: {error}")))?;
     membership.do_send(Subscribe(door.roster.clone()));
     let listening = Listening { listen: door.address, pid: std::process::id() };
@@ -138,18 +141,25 @@ async fn watch_balancer(balancer: Addr<Balancer>, membership: Addr<Membership>) 
 impl Node {
     fn build(settings: &Settings, listener: &TcpListener) -> Result<(Self, mpsc::Receiver<Order>), Failure> {
         let me = NodeId::draw();
+        let secret = settings.cluster.secret().map_err(|refusal| Failure(refusal.to_string()))?;
         let (gossip, links) = membership::bind(settings.cluster.bind, settings.node.replication)
             .map_err(|error| Failure(format!("{error} (node.replication)")))?;
         let address = local_addr(gossip.local_addr())?;
         let http = reachable(local_addr(listener.local_addr())?, settings.cluster.bind);
+        if http.ip().is_loopback() && !settings.cluster.bind.is_loopback() {
+            let variable = variable_of("node.http");
+            warn!("balancers of other machines cannot reach this node at {http} (node.http); set {variable}");
+        }
         let deployer = Deployer::open(&settings.node.webapps).map_err(|error| Failure(error.to_string()))?;
         let catalogue = deployer.catalogue();
         let route = settings.node.route.clone();
         let role = Role::Node { route: route.clone(), http, duty: Duty::Starting };
-        let membership = Membership::start(&settings.cluster, Member { id: me, address, role }, gossip)
-            .map_err(|error| Failure(format!("cannot start membership: {error}")))?;
+        let membership =
+            Membership::start(&settings.cluster, secret.as_ref(), Member { id: me, address, role }, gossip)
+                .map_err(|error| Failure(format!("cannot start membership: {error}")))?;
         let (table, duty, roster) = (Table::new(me), SharedDuty::starting(), Arc::new(ArcSwap::default()));
-        let (exporter, store) = start_keepers(replicator_config(settings, &table, &membership, None));
+        let seal = LinkSeal::new(&settings.cluster.name, secret.as_ref());
+        let (exporter, store) = start_keepers(replicator_config(settings, &seal, &table, &membership, None));
         let (orders, taken) = mpsc::channel(limits::ORDERS);
         let house = Arc::new(House {
             me,
@@ -174,13 +184,24 @@ impl Node {
         membership.do_send(Subscribe(exporter.clone().recipient()));
         let (claim_timeout, merged) = (settings.session.claim_timeout, exporter.clone().recipient());
         let cluster = settings.cluster.name.clone();
-        let doorway = Doorway { table, cluster, duty, roster, claim_timeout, merged };
+        let doorway = Doorway { table, cluster, seal: seal.clone(), duty, roster, claim_timeout, merged };
         info!(route = %house.route, %http, replication = %address, life = %me, "node starting");
         let (workers, shutdown_timeout) = (settings.node.workers.get(), settings.node.shutdown_timeout);
         let (deployer, snapshots) = (deployer.start(), Snapshots::new(settings));
         let door = Some((links, doorway));
-        let mut node =
-            Self { house, membership, notice, exporter, store, deployer, snapshots, door, workers, shutdown_timeout };
+        let mut node = Self {
+            house,
+            membership,
+            notice,
+            exporter,
+            store,
+            deployer,
+            snapshots,
+            door,
+            seal,
+            workers,
+            shutdown_timeout,
+        };
         if !node.snapshots.is_there() {
             node.open_door()?;
         }
@@ -189,8 +210,8 @@ impl Node {
 
     /// Opens the HTTP door. Each worker starts its own replicator on its own arbiter.
     fn open(&self, settings: &Settings, listener: TcpListener) -> io::Result<Server> {
-        let config =
-            replicator_config(settings, &self.house.table, &self.membership, Some(self.exporter.clone().recipient()));
+        let exporter = Some(self.exporter.clone().recipient());
+        let config = replicator_config(settings, &self.seal, &self.house.table, &self.membership, exporter);
         let (house, membership) = (self.house.clone(), self.membership.clone());
         let server = HttpServer::new(move || {
             let replicator = Replicator::new(config.clone()).start();
@@ -341,6 +362,7 @@ fn start_keepers(config: ReplicatorConfig) -> (Addr<Replicator>, Addr<SessionSto
 
 fn replicator_config(
     settings: &Settings,
+    seal: &LinkSeal,
     table: &Table,
     membership: &Addr<Membership>,
     exporter: Option<actix::Recipient<crate::replication::PeerNeeds>>,
@@ -349,6 +371,7 @@ fn replicator_config(
         table: table.clone(),
         route: settings.node.route.clone(),
         cluster: settings.cluster.name.clone(),
+        seal: seal.clone(),
         rules: CoreConfig {
             ack: settings.session.ack,
             ack_timeout: settings.session.ack_timeout,

@@ -150,6 +150,7 @@ fn fixed(route: &str, address: SocketAddr) -> StaticMember {
 
 fn settings(members: Vec<StaticMember>) -> settings::Balancer {
     settings::Balancer {
+        membership: 0,
         listen: ([127, 0, 0, 1], 0).into(),
         method: Method::ByRequests,
         sticky: true,

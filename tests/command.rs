@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     thread,
@@ -137,6 +138,58 @@ fn an_unknown_command_or_option_is_wrong_use() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(text.contains(named), "{named} is in {text}");
+    }
+}
+
+#[test]
+fn a_secret_is_made_once_shown_never_and_used_by_its_variable() {
+    let place = Place::new();
+    let made = place.output(&["secret"]);
+    let said = String::from_utf8(made.stdout).unwrap();
+    assert!(made.status.success() && said.starts_with("conf/secret: a new secret"), "{said}");
+    let path = place.path().join("conf/secret");
+    let secret = fs::read_to_string(&path).unwrap();
+    assert!(secret.len() == 65 && !said.contains(secret.trim()), "{said}");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let again = place.output(&["secret"]);
+    assert_eq!(
+        one_line(&again),
+        (
+            "tasuki: conf/secret: there is such a file already, and a secret is not written over; name another file"
+                .into(),
+            Some(1)
+        )
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), secret);
+
+    let check = |bind: &str| {
+        let mut command = place.tasuki(&["check"]);
+        command.env("TASUKI__CLUSTER__SECRET_FILE", "conf/secret").env("TASUKI__CLUSTER__BIND", bind).output().unwrap()
+    };
+    assert!(check("192.0.2.7").status.success());
+    let (line, code) = one_line(&check("0.0.0.0"));
+    assert!(line.contains("write the one by which they reach this machine") && code == Some(2), "{line}");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let (line, code) = one_line(&check("192.0.2.7"));
+    assert!(line.contains("run: chmod 600 conf/secret") && !line.contains(secret.trim()), "{line}");
+    assert_eq!(code, Some(2));
+}
+
+#[test]
+fn without_its_secret_no_member_starts() {
+    let place = Place::new();
+    for arguments in [&["node"][..], &["balancer"], &["up"], &["check"]] {
+        let refused = |key: &str, value: &str| {
+            let output = place.tasuki(arguments).env(format!("TASUKI__CLUSTER__{key}"), value).output().unwrap();
+            let (line, code) = one_line(&output);
+            assert_eq!(code, Some(2), "{arguments:?}: {line}");
+            line
+        };
+        let missing = refused("SECRET_FILE", "nowhere");
+        assert!(missing.contains("there is no such file; make one with \"tasuki secret nowhere\""), "{missing}");
+        let open = refused("BIND", "192.0.2.7");
+        assert!(open.contains("tasuki secret conf/secret"), "{open}");
     }
 }
 

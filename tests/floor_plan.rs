@@ -66,6 +66,10 @@ const SHELLS: &[&str] = &[
 const ROOMS: &[(&[&str], &[&str])] = &[
     (&["dashmap"], &["session/table.rs"]),
     (&["DashMap"], &["session/table.rs"]),
+    // What seals: one home for each, and the keys are made in one place.
+    (&["snow"], &["replication/seal.rs"]),
+    (&["chacha20poly1305"], &["membership/seal.rs"]),
+    (&["blake2"], &["settings/secret.rs"]),
     (&["println", "!"], &["cli/"]),
     (&["print", "!"], &["cli/"]),
     (&["eprintln", "!"], &["cli/"]),
@@ -234,6 +238,7 @@ fn what_is_planted_is_found() {
         ("session/table.rs", "use crate::elsewhere::Thing;", "no floor"),
         ("main.rs", "use tasuki::elsewhere::Thing;", "no floor"),
         ("session/replica.rs", "let map = dashmap::DashMap::new();", "session/table.rs"),
+        ("replication/link.rs", "use snow::Builder;", "replication/seal.rs"),
         ("node/serve.rs", "println!(\"{x}\");", "println! belongs"),
         ("supervisor.rs", "std::io::stdout().flush();", "io::stdout"),
         ("session/replica.rs", "let now = Moment::now();", "Moment::now"),

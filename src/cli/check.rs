@@ -18,6 +18,7 @@ impl Check {
         let loaded = self.config.sources().load()?;
         loaded.settings.node.check_folders()?;
         loaded.settings.balancer.check_files()?;
+        loaded.settings.cluster.secret()?;
         let name = loaded.file.map_or("built-in settings".to_owned(), |file| file.display().to_string());
         say(&format!("{name}: good"));
         Ok(ExitCode::SUCCESS)

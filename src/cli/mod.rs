@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod duty;
 mod restart;
+mod secret;
 mod serve;
 mod signals;
 mod status;
@@ -70,6 +71,8 @@ enum Command {
     Restart(restart::Restart),
     /// Say whether the settings are good
     Check(check::Check),
+    /// Make the secret of a cluster that spans several machines
+    Secret(secret::MakeSecret),
 }
 
 /// Where settings come from, for every command.
@@ -93,6 +96,8 @@ enum Failure {
     Ask(#[from] client::AskError),
     #[error(transparent)]
     Restart(#[from] restart::NotRestarted),
+    #[error("{file}: {problem}", file = file.display())]
+    Secret { file: PathBuf, problem: String },
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
 }
@@ -111,6 +116,7 @@ pub fn run() -> ExitCode {
         Command::Resume(node) => node.resume(),
         Command::Restart(restart) => restart.run(),
         Command::Check(check) => check.run(),
+        Command::Secret(secret) => secret.run(),
     };
     done.unwrap_or_else(|failure| {
         complain(&failure.to_string());

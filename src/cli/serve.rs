@@ -52,6 +52,7 @@ impl Node {
         let sources = self.process.config.sources().with_flag("--route", "node.route", self.route.clone());
         let settings = sources.load()?.settings;
         settings.node.check_folders()?;
+        settings.cluster.secret()?;
         if env::var_os(STACK).is_none() {
             return Err(Failure::System("the node could not be started with a larger stack", with_a_larger_stack()?));
         }
@@ -63,6 +64,7 @@ impl Balancer {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let settings = self.process.config.sources().load()?.settings;
         settings.balancer.check_files()?;
+        settings.cluster.secret()?;
         self.process.run(settings, server::run_balancer)
     }
 }

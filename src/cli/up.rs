@@ -43,6 +43,7 @@ impl Up {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
         let settings = self.config.sources().load()?.settings;
+        settings.cluster.secret()?;
         let plan = supervisor::plan(&settings, self.nodes(), &program, self.config.config.as_deref())?;
         observe::start_log();
         forget_last_address(&settings);

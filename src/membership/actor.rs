@@ -18,6 +18,7 @@ use super::{
     identity::Identity,
     multicast,
     neighbours::{Input, Neighbours, Output},
+    seal::{Life, Seal},
     udp::{self, Probed},
 };
 use crate::{limits, names::NodeId, settings, time::Moment};
@@ -72,23 +73,31 @@ struct Datagram {
 }
 
 impl Membership {
-    /// Starts on the current arbiter. `socket` is the bound UDP socket of `me.address` (see [`super::bind`]).
+    /// Starts on the current arbiter. `socket` is the bound UDP socket of `me.address` (see [`super::bind`]). With a secret
+    /// everything is sealed, and what is not is dropped.
     ///
     /// A multicast group that cannot be joined is logged and done without.
     ///
     /// # Errors
-    /// The operating system has no file descriptor left for the socket.
+    /// The operating system has no file descriptor left for the socket, or no random bytes.
     ///
     /// # Panics
     /// Outside an actix `System`.
-    pub fn start(settings: &settings::Cluster, me: Member, socket: UdpSocket) -> io::Result<Addr<Self>> {
+    pub fn start(
+        settings: &settings::Cluster,
+        secret: Option<&settings::Secret>,
+        me: Member,
+        socket: UdpSocket,
+    ) -> io::Result<Addr<Self>> {
         socket.set_nonblocking(true)?;
+        let seal =
+            secret.map(|secret| Ok::<_, io::Error>(Seal::new(secret, &settings.name, draw_life()?))).transpose()?;
         let group = settings.discovery.contains(&settings::Discovery::Multicast).then(|| join(settings, &socket));
         let incoming =
             Incoming { gossip: tokio::net::UdpSocket::from_std(socket.try_clone()?)?, group: group.flatten() };
         let me = Identity::new(me, unix_millis());
         let rng = StdRng::seed_from_u64(NodeId::draw().0);
-        let neighbours = Neighbours::new(settings, incoming.group.is_some(), me, rng, Moment::now());
+        let neighbours = Neighbours::new(settings, seal, incoming.group.is_some(), me, rng, Moment::now());
         Ok(Actor::start(Self {
             neighbours,
             socket,
@@ -108,6 +117,7 @@ impl Membership {
                 Output::Probe { to, bytes } => self.probe(to, bytes, ctx),
                 Output::Resolve(name) => resolve(name, ctx),
                 Output::Publish(roster) => self.publish(&roster),
+                Output::Tell(news) if news.is_a_warning() => tracing::warn!("{news}"),
                 Output::Tell(news) => tracing::info!("{news}"),
             }
         }
@@ -233,12 +243,19 @@ fn join(settings: &settings::Cluster, socket: &UdpSocket) -> Option<tokio::net::
 fn resolve(name: String, ctx: &mut Context<Membership>) {
     let looked_up = async move {
         let addresses = tokio::net::lookup_host(&name).await;
-        let addresses = addresses.map(|found| found.take(limits::ADDRESSES_OF_A_PEER * 2).collect::<Vec<_>>());
+        let addresses = addresses.map(|found| found.take(limits::ADDRESSES_OF_A_NAME * 2).collect::<Vec<_>>());
         (name, addresses.unwrap_or_default())
     };
     ctx.spawn(actix::fut::wrap_future::<_, Membership>(looked_up).map(|(name, addresses), actor, ctx| {
         actor.step(Input::Resolved { name: &name, addresses: &addresses }, ctx);
     }));
+}
+
+/// Of this start, for the nonces of its datagrams.
+fn draw_life() -> io::Result<Life> {
+    let mut life = Life::default();
+    getrandom::fill(&mut life).map_err(io::Error::other)?;
+    Ok(life)
 }
 
 /// By this machine's clock; a clock before 1970 counts as 1970.
@@ -288,11 +305,19 @@ mod tests {
 
     impl Neighbour {
         async fn start(settings: &settings::Cluster, socket: UdpSocket) -> Self {
+            Self::start_with(settings, None, socket).await
+        }
+
+        async fn start_with(
+            settings: &settings::Cluster,
+            secret: Option<&settings::Secret>,
+            socket: UdpSocket,
+        ) -> Self {
             let address = socket.local_addr().unwrap();
             let role = Role::Node { route: "r1".parse().unwrap(), http: address, duty: Duty::Starting };
             let me = Member { id: NodeId::draw(), address, role };
             let id = me.id;
-            let actor = Membership::start(settings, me, socket).unwrap();
+            let actor = Membership::start(settings, secret, me, socket).unwrap();
             let (sender, rosters) = watch::channel(Arc::default());
             actor.send(Subscribe(Watcher(sender).start().recipient())).await.unwrap();
             Self { id, address, actor, rosters }
@@ -314,12 +339,10 @@ mod tests {
     fn cluster(discovery: settings::Discovery, peers: &[SocketAddr]) -> settings::Cluster {
         settings::Cluster {
             name: format!("test {:?}", NodeId::draw()),
-            bind: LOOPBACK,
             discovery: vec![discovery],
-            multicast: "228.0.0.4:45564".parse().unwrap(),
             peers: peers.iter().map(ToString::to_string).collect(),
             discovery_timeout: DEADLINE * 2,
-            min_copies: std::num::NonZero::<usize>::MIN,
+            ..settings::Cluster::default()
         }
     }
 
@@ -389,7 +412,7 @@ mod tests {
         let settings = settings::Cluster { peers: vec![a.address.to_string()], ..settings };
         let me = Member { id: NodeId(1), address: dead.local_addr().unwrap(), role: Role::Balancer };
         let rng = StdRng::seed_from_u64(1);
-        let mut core = Neighbours::new(&settings, false, Identity::new(me, unix_millis()), rng, Moment::now());
+        let mut core = Neighbours::new(&settings, None, false, Identity::new(me, unix_millis()), rng, Moment::now());
         for output in core.handle(Input::Tick, Moment::now()) {
             if let Output::Send { to, bytes } = output {
                 dead.send_to(&bytes, to).unwrap();
@@ -410,6 +433,44 @@ mod tests {
         let mut second = Neighbour::start(&settings, socket()).await;
         first.until("the second", |roster| roster.discovered && roster.members.len() == 1).await;
         second.until("the first", |roster| roster.discovered && roster.members.len() == 1).await;
+    }
+
+    #[actix::test]
+    async fn a_name_is_looked_up_for_the_members_behind_it() {
+        let first = socket();
+        let port = first.local_addr().unwrap().port();
+        let settings = cluster(settings::Discovery::Dns, &[]);
+        let settings = settings::Cluster { dns: vec![format!("localhost:{port}")], ..settings };
+        let mut first = Neighbour::start(&settings, first).await;
+        let mut second = Neighbour::start(&settings, socket()).await;
+        first.until("the second", |roster| roster.discovered && roster.members.len() == 1).await;
+        second.until("the first", |roster| roster.discovered && roster.members.len() == 1).await;
+        let found = second.actor.send(Observe).await.unwrap().members[0].found;
+        assert_eq!(found, Some(crate::membership::Way::Dns));
+    }
+
+    #[actix::test]
+    async fn members_with_one_secret_find_each_other_and_count_what_strangers_send() {
+        let secrets = ['1', '2'].map(|digit| settings::Secret::parse(&digit.to_string().repeat(64)).unwrap());
+        let sockets = [(); 4].map(|()| socket());
+        let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+        let settings = cluster(settings::Discovery::Static, &addresses);
+        let settings = settings::Cluster { discovery_timeout: Duration::from_millis(300), ..settings };
+        let [a, b, other, none] = sockets;
+        let mut a = Neighbour::start_with(&settings, Some(&secrets[0]), a).await;
+        let mut b = Neighbour::start_with(&settings, Some(&secrets[0]), b).await;
+        let mut strangers = [
+            Neighbour::start_with(&settings, Some(&secrets[1]), other).await,
+            Neighbour::start_with(&settings, None, none).await,
+        ];
+        for neighbour in [&mut a, &mut b] {
+            neighbour.until("the other", |roster| roster.discovered && roster.members.len() == 1).await;
+        }
+        for stranger in &mut strangers {
+            stranger.until("alone", |roster| roster.discovered && roster.members.is_empty()).await;
+        }
+        let report = a.actor.send(Observe).await.unwrap();
+        assert!(report.datagrams.unsealed >= 2 && report.members.len() == 1, "{report:?}");
     }
 
     #[actix::test]

@@ -7,13 +7,14 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde::Serialize;
 
+use super::dns::{Outcome, Zone};
 use crate::{limits, settings, time::Moment};
 
 /// The first pause between two asks of an absent peer.
-const PAUSE_FIRST: Duration = Duration::from_millis(200);
+pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(200);
 
 /// The last one.
-const PAUSE_LAST: Duration = Duration::from_secs(5);
+pub(super) const PAUSE_LAST: Duration = Duration::from_secs(5);
 
 /// Tomcat's frequency of multicast heartbeats.
 const BEACON_PERIOD: Duration = Duration::from_millis(500);
@@ -27,6 +28,8 @@ const CREDIT: Duration = Duration::from_secs(10);
 pub enum Way {
     /// It stands in `cluster.peers`.
     Static,
+    /// A name of `cluster.dns` has its address.
+    Dns,
     /// Its beacon was heard.
     Multicast,
     /// It came by itself, or another member told of it.
@@ -50,6 +53,7 @@ pub(super) enum Ask {
 pub(super) struct Discovery {
     own: SocketAddr,
     peers: Vec<Peer>,
+    zones: Vec<Zone>,
     beacon: Option<Moment>,
     asked: BTreeMap<SocketAddr, Asked>,
     deadline: Moment,
@@ -104,9 +108,12 @@ impl Discovery {
     pub(super) fn new(settings: &settings::Cluster, multicast: bool, own: SocketAddr, now: Moment) -> Self {
         let listed = settings.discovery.contains(&settings::Discovery::Static);
         let names = settings.peers.iter().filter(|_| listed);
+        let named = settings.discovery.contains(&settings::Discovery::Dns);
+        let zones = settings.dns.iter().filter(|_| named);
         Self {
             own,
             peers: names.map(|name| Peer::new(name, own, now)).collect(),
+            zones: zones.map(|name| Zone::new(name, now)).collect(),
             beacon: multicast.then_some(now),
             asked: BTreeMap::new(),
             deadline: now + settings.discovery_timeout,
@@ -122,13 +129,17 @@ impl Discovery {
             asks.push(Ask::Beacon);
         }
         let complete = self.is_complete();
-        for peer in self.peers.iter_mut().filter(|peer| peer.next <= now) {
-            asks.extend(peer.ask(now, live, complete));
-        }
-        for ask in &asks {
-            if let Ask::Announce(address) = ask {
-                self.note(*address, Way::Static, now);
+        let zones = self.zones.iter_mut().filter(|zone| zone.next() <= now);
+        let by_name: Vec<_> = zones.flat_map(|zone| zone.ask(now, live, complete)).collect();
+        let peers = self.peers.iter_mut().filter(|peer| peer.next <= now);
+        let by_list: Vec<_> = peers.flat_map(|peer| peer.ask(now, live, complete)).collect();
+        for (way, found) in [(Way::Dns, by_name), (Way::Static, by_list)] {
+            for ask in &found {
+                if let Ask::Announce(address) = ask {
+                    self.note(*address, way, now);
+                }
             }
+            asks.extend(found);
         }
         asks
     }
@@ -136,7 +147,8 @@ impl Discovery {
     /// When [`Discovery::due`] or [`Discovery::settle`] has something to do next.
     pub(super) fn next(&self) -> Option<Moment> {
         let deadline = (!self.is_complete()).then_some(self.deadline);
-        self.peers.iter().map(|peer| peer.next).chain(self.beacon).chain(deadline).min()
+        let seeds = self.peers.iter().map(|peer| peer.next).chain(self.zones.iter().map(Zone::next));
+        seeds.chain(self.beacon).chain(deadline).min()
     }
 
     /// A beacon of somebody who is no live member came from this address.
@@ -159,6 +171,7 @@ impl Discovery {
         for peer in self.peers.iter_mut().filter(|peer| peer.addresses.contains(&by)) {
             peer.standing = Standing::Answered;
         }
+        self.zones.iter_mut().for_each(|zone| zone.told(by));
         if self.progress == Progress::Waiting {
             self.progress = Progress::Told;
         }
@@ -172,6 +185,7 @@ impl Discovery {
             }
             peer.judge();
         }
+        self.zones.iter_mut().for_each(|zone| zone.refused(address));
     }
 
     /// A look-up has ended; without addresses if it failed.
@@ -181,6 +195,7 @@ impl Discovery {
             peer.lookup = Lookup::Idle;
             peer.found(addresses, own, now);
         }
+        self.zones.iter_mut().for_each(|zone| zone.resolved(name, addresses, own, now));
     }
 
     /// A member at this address is gone: it is asked soon.
@@ -188,6 +203,7 @@ impl Discovery {
         for peer in self.peers.iter_mut().filter(|peer| peer.addresses.contains(&address)) {
             (peer.next, peer.pause) = (now + PAUSE_FIRST, PAUSE_FIRST);
         }
+        self.zones.iter_mut().for_each(|zone| zone.lost(address, now));
     }
 
     /// How the member at this address, which has just appeared, was found.
@@ -198,9 +214,12 @@ impl Discovery {
 
     /// Looks again whether discovery is complete. To be called when the roster holds everybody heard of so far.
     pub(super) fn settle(&mut self, now: Moment) {
-        let mut others = self.peers.iter().filter(|peer| peer.standing != Standing::Own).peekable();
+        let listed = self.peers.iter().filter(|peer| peer.standing != Standing::Own);
+        let listed = listed.map(|peer| peer.standing != Standing::Unknown);
+        let named = self.zones.iter().map(Zone::outcome).filter(|outcome| *outcome != Outcome::OnlyOwn);
+        let mut others = listed.chain(named.map(|outcome| outcome == Outcome::Settled)).peekable();
         let settled = match others.peek() {
-            Some(_) => others.all(|peer| peer.standing != Standing::Unknown),
+            Some(_) => others.all(|settled| settled),
             None => self.beacon.is_none() || self.progress == Progress::Told,
         };
         if settled || now >= self.deadline {
@@ -290,13 +309,9 @@ mod tests {
 
     fn discovery(peers: &[&str], multicast: bool) -> Discovery {
         let settings = settings::Cluster {
-            name: "test".into(),
-            bind: [127, 0, 0, 1].into(),
-            discovery: vec![settings::Discovery::Static, settings::Discovery::Multicast],
-            multicast: "228.0.0.4:45564".parse().unwrap(),
             peers: peers.iter().map(|peer| (*peer).to_owned()).collect(),
             discovery_timeout: Duration::from_secs(3),
-            min_copies: std::num::NonZero::<usize>::MIN,
+            ..settings::Cluster::default()
         };
         Discovery::new(&settings, multicast, at(1), Moment(0))
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!            group socket ── beacons ──┐                        ┌── discovery: who is asked when
 //!  others ◄─ gossip socket ─ datagrams ┼─► Membership ─► core ──┼── swim: who is live (foca)
-//!            probe sockets ─ refusals ─┘      actor             └── datagram: wrapping
+//!            probe sockets ─ refusals ─┘      actor             └── datagram: wrapping, seal
 //!                                               └─► RosterChanged to every subscriber
 //! ```
 //!
@@ -17,11 +17,14 @@ mod actor;
 mod codec;
 mod datagram;
 mod discovery;
+mod dns;
 mod identity;
 mod multicast;
 mod neighbours;
+mod replay;
 mod report;
 mod roster;
+mod seal;
 mod swim;
 mod timers;
 mod udp;

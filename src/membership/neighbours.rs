@@ -15,10 +15,11 @@ use rand::rngs::StdRng;
 
 use super::{
     Duty, Member, Role, Roster, Way,
-    datagram::{Envelope, Kind, Refused},
+    datagram::{Envelope, Kind, Refused, VERSION},
     discovery::{Ask, Discovery},
     identity::Identity,
     report::{Datagrams, MemberReport, MemberState, Report},
+    seal::Seal,
     swim::{Heard, Swim},
 };
 use crate::{limits, names::NodeId, settings, time::Moment};
@@ -68,9 +69,34 @@ pub(super) enum Output {
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum News {
-    Found { member: Member, way: Way },
-    Gone { member: Member, why: Why },
-    OtherCluster { address: SocketAddr },
+    Found {
+        member: Member,
+        way: Way,
+    },
+    Gone {
+        member: Member,
+        why: Why,
+    },
+    OtherCluster {
+        address: SocketAddr,
+    },
+    OtherVersion {
+        address: SocketAddr,
+        version: u8,
+    },
+    /// It seals, and this member cannot.
+    Sealed {
+        address: SocketAddr,
+    },
+    /// So many datagrams were dropped, the last one from this address, since the last such line.
+    Unsealed {
+        count: u64,
+        address: SocketAddr,
+    },
+    /// A name that has no address now.
+    Unresolved {
+        name: String,
+    },
 }
 
 /// Why a member is gone.
@@ -96,9 +122,26 @@ pub(super) struct Neighbours {
     roster: Arc<Roster>,
     found: BTreeMap<SocketAddr, Way>,
     strangers: BTreeSet<SocketAddr>,
+    unsealed: Unsealed,
+    unresolved: BTreeMap<String, Moment>,
     datagrams: Datagrams,
     presence: Presence,
     reading_until: Option<Moment>,
+}
+
+/// Whether a datagram reached the protocol.
+enum Taken {
+    /// Members that are gone afterwards are gone for this reason.
+    Yes(Why),
+    No,
+}
+
+/// Datagrams that strangers sent and nobody was told of yet.
+#[derive(Default)]
+struct Unsealed {
+    count: u64,
+    last: Option<SocketAddr>,
+    next_line: Option<Moment>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -109,14 +152,23 @@ enum Presence {
 
 impl Neighbours {
     /// To be followed by [`Input::Tick`]. `multicast` says whether the group could be joined.
-    pub(super) fn new(settings: &settings::Cluster, multicast: bool, me: Identity, rng: StdRng, now: Moment) -> Self {
+    pub(super) fn new(
+        settings: &settings::Cluster,
+        seal: Option<Seal>,
+        multicast: bool,
+        me: Identity,
+        rng: StdRng,
+        now: Moment,
+    ) -> Self {
         Self {
-            envelope: Envelope::new(&settings.name),
+            envelope: Envelope::new(&settings.name, seal),
             discovery: Discovery::new(settings, multicast, me.addr(), now),
             swim: Swim::new(me, rng, now),
             roster: Arc::default(),
             found: BTreeMap::new(),
             strangers: BTreeSet::new(),
+            unsealed: Unsealed::default(),
+            unresolved: BTreeMap::new(),
             datagrams: Datagrams::default(),
             presence: Presence::Here,
             reading_until: None,
@@ -128,6 +180,7 @@ impl Neighbours {
         if self.presence == Presence::Left {
             return Vec::new();
         }
+        let was_held_up = self.reading_until.is_some();
         self.notice_hold_up(now);
         let mut outputs = Vec::new();
         let why = match input {
@@ -137,13 +190,22 @@ impl Neighbours {
                 }
                 Why::Silent
             }
-            Input::Datagram { from, bytes } => self.datagram(from, bytes, now, &mut outputs),
+            Input::Datagram { from, bytes } => match self.datagram(from, bytes, now, &mut outputs) {
+                Taken::Yes(why) => why,
+                // Nothing has changed, and there may be very many of them.
+                Taken::No if !was_held_up => {
+                    outputs.extend(self.unsealed.line(now).map(Output::Tell));
+                    return outputs;
+                }
+                Taken::No => Why::Reported,
+            },
             Input::ProbeRefused(address) => {
                 self.discovery.refused(address);
                 Why::Reported
             }
             Input::Resolved { name, addresses } => {
                 self.discovery.resolved(name, addresses, now);
+                self.note_resolved(name, addresses, now, &mut outputs);
                 Why::Reported
             }
             Input::SetDuty(duty) => {
@@ -206,20 +268,46 @@ impl Neighbours {
         };
     }
 
-    fn datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Moment, outputs: &mut Vec<Output>) -> Why {
+    fn datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Moment, outputs: &mut Vec<Output>) -> Taken {
         self.datagrams.received += 1;
-        match self.judge(from, bytes, now) {
-            Ok(why) => return why,
-            Err(Refused::OtherCluster) => {
-                self.datagrams.other_cluster += 1;
-                if self.strangers.len() < limits::STRANGERS_LOGGED && self.strangers.insert(from) {
-                    outputs.push(Output::Tell(News::OtherCluster { address: from }));
-                }
-            }
-            Err(_) => {}
-        }
+        let refused = match self.judge(from, bytes, now) {
+            Ok(why) => return Taken::Yes(why),
+            Err(refused) => refused,
+        };
         self.datagrams.refused += 1;
-        Why::Reported
+        match refused {
+            Refused::OtherCluster => {
+                self.datagrams.other_cluster += 1;
+                self.tell_once(News::OtherCluster { address: from }, from, outputs);
+            }
+            Refused::Version(version) => self.tell_once(News::OtherVersion { address: from, version }, from, outputs),
+            Refused::Sealed => self.tell_once(News::Sealed { address: from }, from, outputs),
+            Refused::Unsealed => {
+                self.datagrams.unsealed += 1;
+                self.unsealed.count += 1;
+                self.unsealed.last = Some(from);
+            }
+            Refused::Replayed => self.datagrams.replayed += 1,
+            // What is inside was looked at: the protocol may have moved.
+            Refused::Malformed | Refused::Forged | Refused::Flood => return Taken::Yes(Why::Reported),
+        }
+        Taken::No
+    }
+
+    fn tell_once(&mut self, news: News, about: SocketAddr, outputs: &mut Vec<Output>) {
+        if self.strangers.len() < limits::STRANGERS_LOGGED && self.strangers.insert(about) {
+            outputs.push(Output::Tell(news));
+        }
+    }
+
+    fn note_resolved(&mut self, name: &str, addresses: &[SocketAddr], now: Moment, outputs: &mut Vec<Output>) {
+        if !addresses.is_empty() {
+            self.unresolved.remove(name);
+        } else if self.unresolved.get(name).is_none_or(|told| now.since(*told) >= limits::UNRESOLVED_LINE) {
+            // Only names of the settings are looked up.
+            self.unresolved.insert(name.to_owned(), now);
+            outputs.push(Output::Tell(News::Unresolved { name: name.to_owned() }));
+        }
     }
 
     /// Takes what a datagram says. A member that is gone afterwards is gone for the reason returned, unless it was
@@ -228,14 +316,14 @@ impl Neighbours {
         let (kind, body) = self.envelope.unwrap(bytes)?;
         match kind {
             Kind::Gossip => {
-                if self.swim.receive(from, body, now)? == Heard::List {
+                if self.swim.receive(from, &body, now)? == Heard::List {
                     self.discovery.told(from);
                 }
             }
-            Kind::Beacon => self.beacon(from, body, now)?,
+            Kind::Beacon => self.beacon(from, &body, now)?,
             Kind::Probe => {}
             Kind::Leave => {
-                let identity = Identity::from_bytes(body).map_err(|_| Refused::Malformed)?;
+                let identity = Identity::from_bytes(&body).map_err(|_| Refused::Malformed)?;
                 if identity.addr() != from {
                     return Err(Refused::Forged);
                 }
@@ -277,6 +365,7 @@ impl Neighbours {
             self.roster = Arc::new(roster);
             outputs.push(Output::Publish(self.roster.clone()));
         }
+        outputs.extend(self.unsealed.line(now).map(Output::Tell));
         self.search(now, outputs);
         self.send_all(outputs);
     }
@@ -341,6 +430,23 @@ impl Neighbours {
     }
 }
 
+impl News {
+    /// Somebody has to do something about it.
+    pub(super) fn is_a_warning(&self) -> bool {
+        !matches!(self, Self::Found { .. } | Self::Gone { .. } | Self::OtherCluster { .. })
+    }
+}
+
+impl Unsealed {
+    /// What to say of them, if it is time. SWIM's timers see to it that somebody asks.
+    fn line(&mut self, now: Moment) -> Option<News> {
+        let address = self.last.filter(|_| self.next_line.is_none_or(|due| due <= now))?;
+        let news = News::Unsealed { count: self.count, address };
+        *self = Self { count: 0, last: None, next_line: Some(now + limits::UNSEALED_LINE) };
+        Some(news)
+    }
+}
+
 impl fmt::Display for News {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -348,12 +454,27 @@ impl fmt::Display for News {
                 let way = match way {
                     Way::Static => "by static",
                     Way::Multicast => "by multicast",
+                    Way::Dns => "by dns",
                     Way::Introduced => "as it came by itself or another member told of it",
                 };
                 write!(f, "found {} at {} {way}", name(member), member.address)
             }
             Self::Gone { member, why } => write!(f, "{} is gone: {why}", name(member)),
             Self::OtherCluster { address } => write!(f, "ignoring a member of another cluster at {address}"),
+            Self::OtherVersion { address, version } => write!(
+                f,
+                "ignoring a member at {address} that speaks version {version} of membership, not {VERSION}: run the same \
+                 release everywhere"
+            ),
+            Self::Sealed { address } => {
+                write!(f, "ignoring a member at {address} that has a secret: name it in cluster.secret_file here, too")
+            }
+            Self::Unsealed { count, address } => write!(
+                f,
+                "datagrams dropped because they are not sealed with this cluster's secret: {count}, the last one from \
+                 {address}; if that is a member, give it the same secret and cluster name"
+            ),
+            Self::Unresolved { name } => write!(f, "{name} has no address now; it is looked up again and again"),
         }
     }
 }

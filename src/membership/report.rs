@@ -48,8 +48,13 @@ pub struct Datagrams {
     pub received: u64,
     /// Those handed to the operating system.
     pub sent: u64,
-    /// Those that came in and were dropped: malformed, of another version or cluster, forged, or too many.
+    /// Those that came in and were dropped: malformed, of another version or cluster, unsealed, replayed, forged, or too
+    /// many.
     pub refused: u64,
     /// Of the refused ones, those of clusters with another name.
     pub other_cluster: u64,
+    /// Of the refused ones, those that are not sealed with this cluster's secret.
+    pub unsealed: u64,
+    /// Of the refused ones, those that were taken before.
+    pub replayed: u64,
 }

@@ -1,6 +1,6 @@
 //! The other end of the links: takes updates into the table, acknowledges what is held, answers claims.
 
-use std::{io, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
 
 use actix::Recipient;
 use actix_web::rt;
@@ -17,9 +17,10 @@ use tracing::{debug, info, warn};
 
 use super::{
     frame::{self, Reply, Request},
-    greeting::{self, Hello},
+    greeting::{self, Hello, NoGreeting},
     ledger::{Objection, Sequence},
     link,
+    seal::{LinkSeal, Opener, Sealer},
     survey::{Question, compare},
 };
 use crate::{
@@ -41,6 +42,8 @@ pub struct Doorway {
     pub table: Table,
     /// The cluster's name.
     pub cluster: String,
+    /// How links are sealed.
+    pub seal: LinkSeal,
     /// This node's duty: one that drains gives its sessions away.
     pub duty: SharedDuty,
     /// The other members.
@@ -53,7 +56,7 @@ pub struct Doorway {
 
 /// Accepts links for as long as the process runs.
 pub async fn accept(listener: TcpListener, doorway: Doorway) {
-    let doorway = Rc::new(doorway);
+    let (doorway, strangers) = (Rc::new(doorway), Rc::new(Strangers::default()));
     let greetings = Arc::new(Semaphore::new(limits::PENDING_GREETINGS));
     // One at a time, whoever asks: looks at the whole table must not take all processors.
     let surveys = Arc::new(Semaphore::new(1));
@@ -70,17 +73,32 @@ pub async fn accept(listener: TcpListener, doorway: Doorway) {
             debug!("too many links at once are being greeted: one is dropped");
             continue;
         };
-        let (doorway, surveys) = (doorway.clone(), surveys.clone());
+        let (doorway, surveys, strangers) = (doorway.clone(), surveys.clone(), strangers.clone());
         rt::spawn(async move {
-            let greeted = doorway.greet(stream).await;
+            let greeted = doorway.greet(stream, &strangers).await;
             drop(permit);
-            if let Some((stream, hello)) = greeted {
-                let peer = hello.route().clone();
-                let error = Incoming::new(doorway, surveys, &hello).serve(stream).await;
+            if let Some(greeted) = greeted {
+                let peer = greeted.hello.route().clone();
+                let error = Incoming::new(doorway, surveys, &greeted.hello).serve(greeted).await;
                 debug!(%peer, "incoming link ended: {error}");
             }
         });
     }
+}
+
+/// A link whose other end is a node of this cluster.
+struct Greeted {
+    stream: TcpStream,
+    hello: Hello,
+    sealer: Sealer,
+    opener: Opener,
+}
+
+/// Links that were refused because nobody knows whose they are: logged together, however many there are.
+#[derive(Default)]
+struct Strangers {
+    untold: Cell<u64>,
+    next_line: Cell<Option<Moment>>,
 }
 
 /// One accepted link.
@@ -96,10 +114,14 @@ struct Incoming {
 }
 
 impl Doorway {
-    async fn greet(&self, mut stream: TcpStream) -> Option<(TcpStream, Hello)> {
-        let greeting = greeting::answer(&mut stream, &self.cluster, self.table.me());
-        let hello = match timeout(limits::GREETING_TIMEOUT, greeting).await {
-            Ok(Ok(hello)) => hello,
+    async fn greet(&self, mut stream: TcpStream, strangers: &Strangers) -> Option<Greeted> {
+        let greeting = greeting::answer(&mut stream, &self.seal, &self.cluster, self.table.me());
+        let (hello, sealer, opener) = match timeout(limits::GREETING_TIMEOUT, greeting).await {
+            Ok(Ok(greeted)) => greeted,
+            Ok(Err(error)) if error.is_of_a_stranger() => {
+                strangers.note(&error);
+                return None;
+            }
             // The peer warns if somebody has to do something. One that asks for an ended life will hear of the new one.
             Ok(Err(error)) => {
                 info!("a link was refused: {error}");
@@ -108,7 +130,7 @@ impl Doorway {
             Err(_) => return None,
         };
         link::tune(&stream).ok()?;
-        Some((stream, hello))
+        Some(Greeted { stream, hello, sealer, opener })
     }
 
     /// Whether a node is live and answers requests.
@@ -147,23 +169,40 @@ impl Doorway {
     }
 }
 
+impl Strangers {
+    fn note(&self, error: &NoGreeting) {
+        let (now, count) = (Moment::now(), self.untold.get() + 1);
+        if self.next_line.get().is_none_or(|due| due <= now) {
+            warn!("links of strangers refused: {count}; the last one: {error}");
+            self.untold.set(0);
+            self.next_line.set(Some(now + limits::UNSEALED_LINE));
+        } else {
+            self.untold.set(count);
+        }
+    }
+}
+
 impl Incoming {
     fn new(doorway: Rc<Doorway>, surveys: Arc<Semaphore>, hello: &Hello) -> Self {
         let (comparison, merges) = (Semaphore::new(1).into(), Semaphore::new(limits::MERGES_WAITING).into());
         Self { doorway, from: hello.from(), received: 0, surveys, comparison, merges }
     }
 
-    async fn serve(mut self, mut stream: TcpStream) -> String {
+    async fn serve(mut self, greeted: Greeted) -> String {
+        let Greeted { mut stream, mut sealer, mut opener, .. } = greeted;
         let (answers, mut answered) = mpsc::channel(limits::CLAIMS_ANSWERED);
         let (mut input, mut output) = (BytesMut::with_capacity(limits::LINK_READ_BYTES), BytesMut::new());
         loop {
             let heard = tokio::select! {
-                read = stream.read_buf(&mut input) => Heard::Bytes(read),
+                read = stream.read_buf(opener.inbox(&mut input)) => Heard::Bytes(read),
                 Some(reply) = answered.recv() => Heard::Answer(reply),
             };
             let result = match heard {
                 Heard::Bytes(Ok(0)) => return "closed by the peer".into(),
-                Heard::Bytes(Ok(_)) => self.take(&mut input, &mut output, &answers),
+                Heard::Bytes(Ok(_)) => match opener.open(&mut input) {
+                    Ok(()) => self.take(&mut input, &mut output, &answers).map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                },
                 Heard::Bytes(Err(error)) => return error.to_string(),
                 Heard::Answer(reply) => {
                     frame::put_reply(&mut output, &reply);
@@ -172,11 +211,16 @@ impl Incoming {
             };
             if let Err(error) = result {
                 warn!(peer = %self.from, "the link is closed: {error}");
-                return error.to_string();
+                return error;
             }
-            if !output.is_empty()
-                && let Err(error) = stream.write_all(&output.split()).await
-            {
+            if output.is_empty() {
+                continue;
+            }
+            let sealed = match sealer.seal(output.split()) {
+                Ok(sealed) => sealed,
+                Err(error) => return error.to_string(),
+            };
+            if let Err(error) = stream.write_all(&sealed).await {
                 return error.to_string();
             }
         }

@@ -17,6 +17,7 @@ use super::{
     ledger::{Verdict, WaitId},
     link::{Carried, FromLink, Link, LinkEvent},
     repair::Repaired,
+    seal::LinkSeal,
     survey::{Found, Survey},
 };
 use crate::{
@@ -46,6 +47,8 @@ pub struct ReplicatorConfig {
     pub route: Route,
     /// The cluster's name.
     pub cluster: String,
+    /// How links are sealed.
+    pub seal: LinkSeal,
     /// When a reply is released, and how long anything is waited for.
     pub rules: CoreConfig,
     /// How many nodes hold a session.
@@ -197,7 +200,7 @@ impl Outside {
         self.links.entry(node.id).or_insert_with(|| {
             self.links_opened += 1;
             let hello = Hello::new(&config.cluster, config.table.me(), config.route.clone(), node.id);
-            Link::open(self.links_opened, node, hello, ctx.address().recipient())
+            Link::open(self.links_opened, node, hello, config.seal.clone(), ctx.address().recipient())
         });
     }
 }
@@ -472,6 +475,7 @@ mod tests {
             table: Table::new(ME),
             route: "r1".parse().unwrap(),
             cluster: "tasuki".into(),
+            seal: LinkSeal::new("tasuki", None),
             rules: CoreConfig {
                 ack: Ack::One,
                 ack_timeout: timeout,

@@ -6,6 +6,7 @@ use bytes::{BufMut, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::seal::{self, LinkSeal, Opener, Sealer};
 use crate::{
     limits,
     names::{NodeId, Route},
@@ -48,6 +49,15 @@ pub(super) enum NoGreeting {
     /// It is no greeting.
     #[error("this is no greeting of tasuki: {0}")]
     Noise(String),
+    /// The other end does not prove that it knows the secret. Nothing more is ever said about the reason.
+    #[error("the other end is not sealed with this cluster's secret")]
+    Unsealed,
+    /// The other end seals, and this one cannot.
+    #[error("the other end has a secret: name it in cluster.secret_file here, too")]
+    Sealed,
+    /// The other end seals in another way.
+    #[error("the other end speaks version {0} of sealed links, this node speaks {1}: run the same release on both")]
+    SealVersion(u8, u8),
     /// This end does not want it.
     #[error("{0}")]
     Unwanted(String),
@@ -93,11 +103,23 @@ impl Hello {
     }
 }
 
-/// Greets as the one who connected.
-pub(super) async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), hello: &Hello) -> Result<(), NoGreeting> {
-    write(stream, hello).await?;
-    match read(stream).await? {
-        Welcome::Come => Ok(()),
+impl NoGreeting {
+    /// Whether it came from somebody who is perhaps no member at all, and can come very often.
+    pub(super) fn is_of_a_stranger(&self) -> bool {
+        matches!(self, Self::Noise(_) | Self::Unsealed | Self::Sealed | Self::SealVersion(..))
+    }
+}
+
+/// Greets as the one who connected. What follows is sealed and opened with what is returned.
+pub(super) async fn greet(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    seal: &LinkSeal,
+    hello: &Hello,
+) -> Result<(Sealer, Opener), NoGreeting> {
+    let (mut sealer, mut opener) = seal.dial(stream).await?;
+    write(stream, &mut sealer, hello).await?;
+    match read(stream, &mut opener).await? {
+        Welcome::Come => Ok((sealer, opener)),
         Welcome::Refused(reason) => Err(NoGreeting::Refused(reason)),
         Welcome::Ended(reason) => Err(NoGreeting::Ended(reason)),
     }
@@ -106,42 +128,77 @@ pub(super) async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), he
 /// Answers a greeting as the one who accepted.
 pub(super) async fn answer(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    seal: &LinkSeal,
     cluster: &str,
     me: NodeId,
-) -> Result<Hello, NoGreeting> {
-    let hello: Hello = read(stream).await?;
+) -> Result<(Hello, Sealer, Opener), NoGreeting> {
+    let (mut sealer, mut opener) = seal.accept(stream).await?;
+    let hello: Hello = read(stream, &mut opener).await?;
     let welcome = hello.welcome(cluster, me);
-    write(stream, &welcome).await?;
+    write(stream, &mut sealer, &welcome).await?;
     match welcome {
-        Welcome::Come => Ok(hello),
+        Welcome::Come => Ok((hello, sealer, opener)),
         Welcome::Refused(reason) | Welcome::Ended(reason) => Err(NoGreeting::Unwanted(reason)),
     }
 }
 
-async fn write(stream: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> Result<(), NoGreeting> {
+async fn write(
+    stream: &mut (impl AsyncWrite + Unpin),
+    sealer: &mut Sealer,
+    message: &impl Serialize,
+) -> Result<(), NoGreeting> {
     let body = rmp_serde::to_vec_named(message).map_err(|error| NoGreeting::Noise(error.to_string()))?;
     let mut frame = BytesMut::with_capacity(2 + body.len());
     frame.put_u16(body.len().try_into().map_err(|_| NoGreeting::Noise("too long".into()))?);
     frame.put_slice(&body);
+    let frame = sealer.seal(frame).map_err(|_| NoGreeting::Unsealed)?;
     Ok(stream.write_all(&frame).await?)
 }
 
 /// Reads not a byte more than the greeting, so that what follows stays in the stream.
-async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> Result<T, NoGreeting> {
-    let length = usize::from(stream.read_u16().await?);
-    if length > limits::GREETING_BYTES {
-        return Err(NoGreeting::Noise(format!("{length} bytes, at most {} are allowed", limits::GREETING_BYTES)));
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
+async fn read<T: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+    opener: &mut Opener,
+) -> Result<T, NoGreeting> {
+    let body = if opener.is_sealed() { read_sealed(stream, opener).await? } else { read_part(stream).await? };
     let mut reader = rmp_serde::Deserializer::from_read_ref(&body);
     reader.set_max_depth(limits::VALUE_DEPTH);
     T::deserialize(&mut reader).map_err(|error| NoGreeting::Noise(error.to_string()))
 }
 
+/// A length and as many bytes.
+async fn read_part(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, NoGreeting> {
+    let length = stream.read_u16().await?;
+    if seal::begins_sealed(length) {
+        return Err(NoGreeting::Sealed);
+    }
+    let length = usize::from(length);
+    if length > limits::GREETING_BYTES {
+        return Err(NoGreeting::Noise(format!("{length} bytes, at most {} are allowed", limits::GREETING_BYTES)));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    Ok(body)
+}
+
+/// One record, and the greeting in it.
+async fn read_sealed(stream: &mut (impl AsyncRead + Unpin), opener: &mut Opener) -> Result<Vec<u8>, NoGreeting> {
+    let record = read_part(stream).await?;
+    let mut greeting = BytesMut::new();
+    let inbox = opener.inbox(&mut greeting);
+    inbox.put_u16(record.len().try_into().map_err(|_| NoGreeting::Unsealed)?);
+    inbox.put_slice(&record);
+    opener.open(&mut greeting).map_err(|_| NoGreeting::Unsealed)?;
+    match greeting.split_first_chunk() {
+        Some((length, body)) if usize::from(u16::from_be_bytes(*length)) == body.len() => Ok(body.to_vec()),
+        _ => Err(NoGreeting::Noise("its length is wrong".into())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Secret;
 
     const ME: NodeId = NodeId(1);
     const PEER: NodeId = NodeId(2);
@@ -150,9 +207,73 @@ mod tests {
         Hello::new("tasuki", PEER, "r2".parse().unwrap(), ME)
     }
 
+    fn plain() -> LinkSeal {
+        LinkSeal::new("tasuki", None)
+    }
+
+    fn sealed() -> LinkSeal {
+        LinkSeal::new("tasuki", Some(&Secret::parse(&"1".repeat(64)).unwrap()))
+    }
+
     async fn meet(hello: &Hello) -> (Result<(), NoGreeting>, Result<Hello, NoGreeting>) {
+        meet_with(hello, &plain(), &plain()).await
+    }
+
+    async fn meet_with(
+        hello: &Hello,
+        dialer: &LinkSeal,
+        acceptor: &LinkSeal,
+    ) -> (Result<(), NoGreeting>, Result<Hello, NoGreeting>) {
         let (mut here, mut there) = tokio::io::duplex(limits::GREETING_BYTES);
-        tokio::join!(greet(&mut there, hello), answer(&mut here, "tasuki", ME))
+        let dial = async move { greet(&mut there, dialer, hello).await.map(|_| ()) };
+        let accept = async move { answer(&mut here, acceptor, "tasuki", ME).await.map(|(hello, ..)| hello) };
+        tokio::join!(dial, accept)
+    }
+
+    #[actix_web::test]
+    async fn an_unsealed_greeting_is_byte_for_byte_what_it_was() {
+        let (mut here, mut there) = tokio::io::duplex(limits::GREETING_BYTES);
+        let (seal, hello) = (plain(), hello());
+        let mut bytes = vec![0; 60];
+        let dial = async { greet(&mut there, &seal, &hello).await.map(|_| ()) };
+        let read = async {
+            here.read_exact(&mut bytes).await.unwrap();
+            here.write_all(&[0, 5, 0xA4, b'c', b'o', b'm', b'e']).await.unwrap();
+        };
+        assert!(tokio::join!(dial, read).0.is_ok());
+        let mut expected = vec![0, 58, 0x86];
+        for (name, value) in [
+            ("magic", &b"\xA6tasuki"[..]),
+            ("protocol", &[1]),
+            ("cluster", b"\xA6tasuki"),
+            ("from", &[2]),
+            ("route", b"\xA2r2"),
+            ("to", &[1]),
+        ] {
+            expected.push(0xA0 + name.len() as u8);
+            expected.extend_from_slice(name.as_bytes());
+            expected.extend_from_slice(value);
+        }
+        assert_eq!(bytes, expected);
+    }
+
+    #[actix_web::test]
+    async fn sealed_ends_greet_each_other_and_refuse_by_name_as_others_do() {
+        let (there, here) = meet_with(&hello(), &sealed(), &sealed()).await;
+        assert!(there.is_ok());
+        assert_eq!(here.unwrap(), hello());
+        let (there, here) = meet_with(&Hello { protocol: 99, ..hello() }, &sealed(), &sealed()).await;
+        for end in [there.unwrap_err(), here.unwrap_err()] {
+            assert!(end.to_string().contains("protocol 99"), "{end}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn one_end_with_a_secret_and_one_without_do_not_talk() {
+        let (there, here) = meet_with(&hello(), &sealed(), &plain()).await;
+        assert!(matches!((there, here), (Err(NoGreeting::Io(_)), Err(NoGreeting::Sealed))));
+        let (there, here) = meet_with(&hello(), &plain(), &sealed()).await;
+        assert!(matches!((there, here), (Err(NoGreeting::Io(_)), Err(NoGreeting::Unsealed))));
     }
 
     #[actix_web::test]
@@ -192,8 +313,9 @@ mod tests {
         let newer = serde_json::json!({
             "magic": "tasuki", "protocol": 2, "cluster": "tasuki", "from": 2, "route": "r2", "to": 1, "color": "red"
         });
-        write(&mut there, &newer).await.unwrap();
-        let refused = answer(&mut here, "tasuki", ME).await.unwrap_err();
+        let (mut sealer, _) = plain().dial(&mut there).await.unwrap();
+        write(&mut there, &mut sealer, &newer).await.unwrap();
+        let refused = answer(&mut here, &plain(), "tasuki", ME).await.map(|_| ()).unwrap_err();
         assert!(refused.to_string().contains("speaks protocol 2"), "{refused}");
     }
 
@@ -203,7 +325,7 @@ mod tests {
             let (mut here, mut there) = tokio::io::duplex(limits::GREETING_BYTES);
             there.write_all(noise).await.unwrap();
             drop(there);
-            assert!(answer(&mut here, "tasuki", ME).await.is_err());
+            assert!(answer(&mut here, &plain(), "tasuki", ME).await.is_err());
         }
     }
 }

@@ -25,6 +25,7 @@ use super::{
     core::Queued,
     frame::{self, Reply},
     greeting::{self, Hello, NoGreeting},
+    seal::{LinkSeal, Opener, Sealer},
 };
 use crate::{limits, membership::NodeMember, names::NodeId};
 
@@ -83,6 +84,7 @@ struct Dialer {
     number: u64,
     peer: NodeMember,
     hello: Hello,
+    seal: LinkSeal,
     outbox: Rc<Outbox>,
     replicator: Recipient<FromLink>,
 }
@@ -99,9 +101,15 @@ enum Ended {
 
 impl Link {
     /// Starts connecting, and keeps at it. `number` tells its events from those of an earlier link to the same peer.
-    pub(super) fn open(number: u64, peer: NodeMember, hello: Hello, replicator: Recipient<FromLink>) -> Self {
+    pub(super) fn open(
+        number: u64,
+        peer: NodeMember,
+        hello: Hello,
+        seal: LinkSeal,
+        replicator: Recipient<FromLink>,
+    ) -> Self {
         let outbox = Rc::new(Outbox::default());
-        let dialer = Dialer { number, peer, hello, outbox: outbox.clone(), replicator };
+        let dialer = Dialer { number, peer, hello, seal, outbox: outbox.clone(), replicator };
         Self { number, outbox, task: rt::spawn(dialer.run()) }
     }
 
@@ -139,6 +147,15 @@ impl Outbox {
     }
 }
 
+impl Outbox {
+    /// What is queued, up to [`limits::LINK_WRITE_BYTES`].
+    fn take(&self) -> BytesMut {
+        let mut buffer = self.buffer.borrow_mut();
+        let length = buffer.len().min(limits::LINK_WRITE_BYTES);
+        buffer.split_to(length)
+    }
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
         self.task.abort();
@@ -168,34 +185,41 @@ impl Dialer {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Ended::Gone,
             Ok(Err(_)) | Err(_) => return Ended::Failed,
         };
-        match timeout(limits::GREETING_TIMEOUT, greeting::greet(&mut stream, &self.hello)).await {
-            Ok(Ok(())) => {}
+        let greeting = greeting::greet(&mut stream, &self.seal, &self.hello);
+        let (sealer, opener) = match timeout(limits::GREETING_TIMEOUT, greeting).await {
+            Ok(Ok(greeted)) => greeted,
             Ok(Err(NoGreeting::Io(_))) | Err(_) => return Ended::Failed,
             Ok(Err(NoGreeting::Ended(_))) => return Ended::Gone,
             Ok(Err(error)) => {
                 warn!(peer = %self.peer.route, address = %self.peer.replication, "no link: {error}");
                 return Ended::Failed;
             }
-        }
+        };
         self.outbox.buffer.borrow_mut().clear();
         self.tell(LinkEvent::Up).await;
         debug!(peer = %self.peer.route, "link up");
         let (reader, writer) = stream.into_split();
         let error = tokio::select! {
-            error = self.write(writer) => error,
-            error = self.read(reader) => error,
+            error = self.write(writer, sealer) => error,
+            error = self.read(reader, opener) => error,
         };
         info!(peer = %self.peer.route, "link down: {error}");
         self.tell(LinkEvent::Down).await;
         Ended::Broken
     }
 
-    async fn write(&self, mut stream: impl AsyncWriteExt + Unpin) -> String {
+    async fn write(&self, mut stream: impl AsyncWriteExt + Unpin, mut sealer: Sealer) -> String {
         loop {
-            let chunk = self.outbox.buffer.borrow_mut().split();
+            let chunk = self.outbox.take();
             if chunk.is_empty() {
                 self.outbox.wake.notified().await;
-            } else if let Err(error) = stream.write_all(&chunk).await {
+                continue;
+            }
+            let chunk = match sealer.seal(chunk) {
+                Ok(chunk) => chunk,
+                Err(error) => return error.to_string(),
+            };
+            if let Err(error) = stream.write_all(&chunk).await {
                 return error.to_string();
             } else {
                 self.outbox.count(chunk.len(), 0);
@@ -203,13 +227,17 @@ impl Dialer {
         }
     }
 
-    async fn read(&self, mut stream: impl AsyncReadExt + Unpin) -> String {
+    async fn read(&self, mut stream: impl AsyncReadExt + Unpin, mut opener: Opener) -> String {
         let mut input = BytesMut::with_capacity(limits::LINK_READ_BYTES);
         loop {
-            match stream.read_buf(&mut input).await {
+            match stream.read_buf(opener.inbox(&mut input)).await {
                 Ok(0) => return "closed by the peer".into(),
                 Ok(read) => self.outbox.count(0, read),
                 Err(error) => return error.to_string(),
+            }
+            if let Err(error) = opener.open(&mut input) {
+                warn!(peer = %self.peer.route, "the link is closed: {error}");
+                return error.to_string();
             }
             match take_all(&mut input) {
                 Ok(replies) if replies.is_empty() => {}

@@ -19,9 +19,11 @@ mod greeting;
 pub mod ledger;
 mod link;
 pub mod repair;
+mod seal;
 pub mod survey;
 
 pub use actor::{
     Claim, Claimed, LinkReport, Observe, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch, WouldHold,
 };
 pub use link::Carried;
+pub use seal::LinkSeal;

@@ -1,6 +1,11 @@
 //! Raw settings become checked ones. What is absent keeps its default; what is wrong is refused with the rule.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::{
     Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, StaticMember,
@@ -30,10 +35,13 @@ pub(super) fn check(raw: Raw) -> Result<Settings, Wrong> {
 fn cluster(raw: raw::Cluster) -> Result<Cluster, Wrong> {
     let mut it = Cluster::default();
     set(&mut it.name, "cluster.name", raw.name, cluster_name)?;
-    set(&mut it.bind, "cluster.bind", raw.bind, loopback)?;
+    set(&mut it.secret_file, "cluster.secret_file", raw.secret_file, optional_path)?;
+    let sealed = it.secret_file.is_some();
+    set(&mut it.bind, "cluster.bind", raw.bind, |value| cluster_address(value, sealed))?;
     set(&mut it.discovery, "cluster.discovery", raw.discovery, |value| list(value, discovery))?;
     set(&mut it.multicast, "cluster.multicast", raw.multicast, multicast)?;
     set(&mut it.peers, "cluster.peers", raw.peers, |value| list(value, host_and_port))?;
+    set(&mut it.dns, "cluster.dns", raw.dns, |value| list(value, host_and_port))?;
     let range = Duration::ZERO..=MINUTE;
     set(&mut it.discovery_timeout, "cluster.discovery_timeout", raw.discovery_timeout, |value| duration(value, range))?;
     set(&mut it.min_copies, "cluster.min_copies", raw.min_copies, copies)?;
@@ -93,6 +101,7 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     let mut it = Balancer::default();
     let seen = |value: &Scalar| values::small_count(value, 100);
     set(&mut it.listen, "balancer.listen", raw.listen, values::address)?;
+    set(&mut it.membership, "balancer.membership", raw.membership, membership_port)?;
     set(&mut it.method, "balancer.method", raw.method, method)?;
     set(&mut it.sticky, "balancer.sticky", raw.sticky, switch)?;
     set(&mut it.failover, "balancer.failover", raw.failover, switch)?;
@@ -171,23 +180,35 @@ fn cluster_name(value: &Scalar) -> Result<String, Rule> {
     good.then(|| name.to_owned()).ok_or_else(rule)
 }
 
-fn loopback(value: &Scalar) -> Result<std::net::IpAddr, Rule> {
-    let rule = "must be an IP address of this machine's loopback, such as \"127.0.0.1\"";
-    let address: std::net::IpAddr = text(value)?.parse().map_err(|_| rule.to_owned())?;
-    if address.is_loopback() {
-        return Ok(address);
+/// An address that the others can be told. Whoever reaches an unsealed port can change any session, so without a secret
+/// only this machine may.
+fn cluster_address(value: &Scalar, sealed: bool) -> Result<IpAddr, Rule> {
+    let address: IpAddr =
+        text(value)?.parse().map_err(|_| "must be an IP address, such as \"127.0.0.1\"".to_owned())?;
+    if !sealed && !address.is_loopback() {
+        return Err(
+            "without a secret the cluster stays on loopback; make one with \"tasuki secret conf/secret\", copy it \
+                    to every machine, and name it in cluster.secret_file (node.http and balancer.listen may be any \
+                    address)"
+                .to_owned(),
+        );
     }
-    Err("cluster links are not sealed in this release, so they stay on loopback; write \"127.0.0.1\" \
-         (node.http and balancer.listen may be any address)"
-        .to_owned())
+    if address.is_unspecified() || address.is_multicast() {
+        return Err(
+            "the other members are told this address; write the one by which they reach this machine, such as \
+                    \"192.0.2.7\""
+                .to_owned(),
+        );
+    }
+    Ok(address)
 }
 
 fn discovery(written: &str) -> Result<Discovery, Rule> {
     match written {
         "multicast" => Ok(Discovery::Multicast),
         "static" => Ok(Discovery::Static),
-        "dns" => Err("\"dns\" is not in this release; name the members in cluster.peers".to_owned()),
-        _ => Err(format!("{written:?} is no way of discovery; there are \"multicast\" and \"static\"")),
+        "dns" => Ok(Discovery::Dns),
+        _ => Err(format!("{written:?} is no way of discovery; there are \"multicast\", \"static\" and \"dns\"")),
     }
 }
 
@@ -253,6 +274,11 @@ fn replication(value: &Scalar) -> Result<Option<u16>, Rule> {
     }
     let rule = "must be a port, 0 for any free one, or \"auto\" for the first free one of 4000 to 4099";
     whole(value, 0..=u64::from(u16::MAX)).map(|port| Some(port as u16)).map_err(|_| rule.to_owned())
+}
+
+fn membership_port(value: &Scalar) -> Result<u16, Rule> {
+    let rule = "must be a port, or 0 for any free one";
+    whole(value, 0..=u64::from(u16::MAX)).map(|port| port as u16).map_err(|_| rule.to_owned())
 }
 
 fn workers(value: &Scalar) -> Result<std::num::NonZero<usize>, Rule> {

@@ -29,7 +29,8 @@ pub struct Settings {
 pub struct Cluster {
     /// Members of other clusters on the same network are ignored by this name.
     pub name: String,
-    /// The address for membership and replication. Loopback: the links are not sealed yet.
+    /// The address for membership and replication, and the one that others are told. Without a secret only loopback;
+    /// never the unspecified one.
     pub bind: IpAddr,
     /// The ways of finding members that are on.
     pub discovery: Vec<Discovery>,
@@ -37,6 +38,10 @@ pub struct Cluster {
     pub multicast: SocketAddrV4,
     /// `host:port` of other members; the port is their `node.replication`, for UDP and TCP alike.
     pub peers: Vec<String>,
+    /// `name:port` whose addresses (A and AAAA records) are members, looked up again and again.
+    pub dns: Vec<String>,
+    /// The file of the secret that seals everything between members; see [`super::Secret`]. None: nothing is sealed.
+    pub secret_file: Option<PathBuf>,
     /// How long a starting node waits for members that neither answer nor refuse.
     pub discovery_timeout: Duration,
     /// Nodes that must hold a write before it is answered, the owner included; where fewer can, writes are refused.
@@ -50,6 +55,8 @@ pub enum Discovery {
     Multicast,
     /// The list in `cluster.peers`.
     Static,
+    /// The names in `cluster.dns`.
+    Dns,
 }
 
 /// How sessions live and how they are copied.
@@ -131,6 +138,8 @@ pub struct Node {
 pub struct Balancer {
     /// Where users connect.
     pub listen: SocketAddr,
+    /// The balancer's port for membership (UDP): a fixed one for firewalls, or 0 for any.
+    pub membership: u16,
     /// How new sessions are spread.
     pub method: Method,
     /// Requests with a route go to that member.

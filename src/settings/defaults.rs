@@ -45,6 +45,8 @@ impl Default for Cluster {
             discovery: vec![Discovery::Multicast, Discovery::Static],
             multicast: SocketAddrV4::new(Ipv4Addr::new(228, 0, 0, 4), 45564), // Tomcat's McastService
             peers: Vec::new(),
+            dns: Vec::new(),
+            secret_file: None,
             discovery_timeout: Duration::from_secs(1),
             min_copies: NonZero::<usize>::MIN,
         }
@@ -89,6 +91,7 @@ impl Default for Balancer {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(LOOPBACK, 12121),
+            membership: 0,
             method: Method::ByRequests,
             sticky: true,
             failover: true,

@@ -15,11 +15,7 @@ pub const VARIABLE_PREFIX: &str = "TASUKI__";
 const MEMBER: &str = "balancer.member";
 
 /// Keys of the design that this release refuses, and what to do instead.
-const LATER: [(&str, &str); 3] = [
-    ("cluster.dns", "name the members in cluster.peers"),
-    ("cluster.secret_file", "cluster links stay on loopback until they can be sealed"),
-    ("session.max_bytes", "see session.max_sessions"),
-];
+const LATER: [(&str, &str); 1] = [("session.max_bytes", "see session.max_sessions")];
 
 /// The variable that sets `key`.
 pub fn variable_of(key: &str) -> String {

@@ -319,21 +319,8 @@ mod tests {
                 "t.toml: session.max_bytes: not in this release; remove it (see session.max_sessions)",
             ),
             (
-                "[cluster]\nsecret_file = \"s\"",
-                "t.toml: cluster.secret_file: not in this release; remove it (cluster links stay on loopback until they can be sealed)",
-            ),
-            (
                 "[balancer]\nmethod = \"by_traffic\"",
                 "t.toml: balancer.method = \"by_traffic\": not in this release; write \"by_requests\" or \"least_connections\"",
-            ),
-            (
-                "[cluster]\ndiscovery = [\"dns\"]",
-                "t.toml: cluster.discovery = [\"dns\"]: \"dns\" is not in this release; name the members in cluster.peers",
-            ),
-            (
-                "[cluster]\nbind = \"0.0.0.0\"",
-                "t.toml: cluster.bind = \"0.0.0.0\": cluster links are not sealed in this release, so they stay on loopback; \
-                 write \"127.0.0.1\" (node.http and balancer.listen may be any address)",
             ),
         ];
         for (text, refusal) in cases {
@@ -342,6 +329,28 @@ mod tests {
         assert_eq!(
             variable_refusal("TASUKI__SESSION__MAX_BYTES", "2"),
             "TASUKI__SESSION__MAX_BYTES: not in this release; unset it (see session.max_sessions)"
+        );
+    }
+
+    #[test]
+    fn without_a_secret_the_cluster_stays_on_loopback() {
+        for open in ["192.0.2.7", "0.0.0.0", "::"] {
+            assert_eq!(
+                file(&format!("[cluster]\nbind = \"{open}\"")).refusal(),
+                format!(
+                    "t.toml: cluster.bind = \"{open}\": without a secret the cluster stays on loopback; make one with \
+                     \"tasuki secret conf/secret\", copy it to every machine, and name it in cluster.secret_file \
+                     (node.http and balancer.listen may be any address)"
+                )
+            );
+        }
+        let sealed = |bind: &str| file(&format!("[cluster]\nbind = \"{bind}\"\nsecret_file = \"s\""));
+        let cluster = sealed("192.0.2.7").load().unwrap().settings.cluster;
+        assert_eq!((cluster.bind.to_string(), cluster.secret_file), ("192.0.2.7".into(), Some("s".into())));
+        let nowhere = sealed("0.0.0.0").refusal();
+        assert!(
+            nowhere.ends_with("write the one by which they reach this machine, such as \"192.0.2.7\""),
+            "{nowhere}"
         );
     }
 

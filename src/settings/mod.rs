@@ -17,6 +17,7 @@ mod listening;
 mod load;
 mod raw;
 mod refusal;
+mod secret;
 mod suggest;
 mod values;
 
@@ -27,3 +28,4 @@ pub use keys::{VARIABLE_PREFIX, variable_of};
 pub use listening::Listening;
 pub use load::{DEFAULT_FILE, Loaded, Sources};
 pub use refusal::{Place, Refusal};
+pub use secret::{DEFAULT_SECRET_FILE, Key, Secret};

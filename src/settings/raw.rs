@@ -28,6 +28,8 @@ pub(super) struct Cluster {
     pub(super) discovery: Option<Scalar>,
     pub(super) multicast: Option<Scalar>,
     pub(super) peers: Option<Scalar>,
+    pub(super) dns: Option<Scalar>,
+    pub(super) secret_file: Option<Scalar>,
     pub(super) discovery_timeout: Option<Scalar>,
     pub(super) min_copies: Option<Scalar>,
 }
@@ -69,6 +71,7 @@ pub(super) struct Node {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Balancer {
     pub(super) listen: Option<Scalar>,
+    pub(super) membership: Option<Scalar>,
     pub(super) method: Option<Scalar>,
     pub(super) sticky: Option<Scalar>,
     pub(super) failover: Option<Scalar>,

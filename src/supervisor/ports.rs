@@ -41,6 +41,7 @@ pub(super) fn plan(settings: &Settings, nodes: usize) -> Result<Ports, Failure> 
         held.http("node.http", *address, &format!(" (node r{})", index + 1))?;
     }
     let bind = settings.cluster.bind;
+    held.membership(SocketAddr::new(bind, settings.balancer.membership))?;
     let replication = match settings.node.replication {
         Some(0) => held.free_replication(bind, nodes, std::iter::empty())?,
         Some(first) => held.fixed_replication(bind, first, nodes)?,
@@ -77,6 +78,14 @@ impl Held {
         let listener = TcpListener::bind(address).map_err(|error| busy(key, address, whose, &error))?;
         self.tcp.push(listener);
         self.http.push((address, key));
+        Ok(())
+    }
+
+    /// The balancer's own port, so that no node takes it.
+    fn membership(&mut self, address: SocketAddr) -> Result<(), Failure> {
+        if address.port() != 0 {
+            self.pair(address).map_err(|error| busy("balancer.membership", address, "", &error))?;
+        }
         Ok(())
     }
 
@@ -209,6 +218,17 @@ mod tests {
         settings.node.replication = Some(port);
         let text = plan(&settings, 1).unwrap_err().to_string();
         assert!(text.starts_with(&format!("node.replication: port {port} on 127.0.0.1 (node r1) is in use")), "{text}");
+    }
+
+    #[test]
+    fn no_node_takes_the_port_of_the_balancers_membership() {
+        let mut settings = free_settings();
+        settings.balancer.membership = *limits::REPLICATION_PORTS.start();
+        // Somebody on this machine may have it already: then it is named.
+        match plan(&settings, 2) {
+            Ok(ports) => assert!(!ports.replication.contains(&settings.balancer.membership)),
+            Err(error) => assert!(error.to_string().starts_with("balancer.membership: port 4000"), "{error}"),
+        }
     }
 
     #[test]

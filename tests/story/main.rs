@@ -12,6 +12,7 @@ mod partition;
 mod pause;
 mod repair;
 mod restart;
+mod secret;
 mod snapshot;
 mod sorry;
 mod stopping;

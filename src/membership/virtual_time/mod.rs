@@ -10,10 +10,11 @@ use super::{
     Duty, Member, Role, Roster,
     identity::Identity,
     neighbours::{Input, Neighbours, News, Output, Why},
+    seal::Seal,
 };
 use crate::{
     names::NodeId,
-    settings::{Cluster, Discovery},
+    settings::{Cluster, Discovery, Secret},
     time::Moment,
 };
 
@@ -29,6 +30,15 @@ struct World {
     processes: BTreeMap<SocketAddr, Process>,
     /// Nothing passes between the two sides, while there is a split.
     other_side: Vec<SocketAddr>,
+    /// Nothing passes from the first to the second.
+    one_way: Vec<(SocketAddr, SocketAddr)>,
+    /// With which whoever is started next seals.
+    secret: Option<Secret>,
+    /// What names resolve to; a name that is not here does not.
+    names: BTreeMap<String, Vec<SocketAddr>>,
+    looked_up: Vec<(Moment, String)>,
+    /// What somebody who listens has heard.
+    recorded: Option<Vec<Datagram>>,
 }
 
 struct Process {
@@ -61,12 +71,10 @@ fn ms(count: u64) -> Duration {
 fn cluster(discovery: Discovery, peers: &[u16]) -> Cluster {
     Cluster {
         name: "test".into(),
-        bind: [127, 0, 0, 1].into(),
         discovery: vec![discovery],
-        multicast: "228.0.0.4:45564".parse().unwrap(),
         peers: peers.iter().map(|port| at(*port).to_string()).collect(),
         discovery_timeout: DISCOVERY_TIMEOUT,
-        min_copies: std::num::NonZero::<usize>::MIN,
+        ..Cluster::default()
     }
 }
 
@@ -86,6 +94,11 @@ impl World {
             sent: 0,
             processes: BTreeMap::new(),
             other_side: Vec::new(),
+            one_way: Vec::new(),
+            secret: None,
+            names: BTreeMap::new(),
+            looked_up: Vec::new(),
+            recorded: None,
         }
     }
 
@@ -108,7 +121,8 @@ impl World {
         let multicast = settings.discovery.contains(&Discovery::Multicast);
         let rng = StdRng::seed_from_u64(self.rng.random());
         let me = Identity::new(member(id, port), clock);
-        let core = Neighbours::new(settings, multicast, me, rng, self.now);
+        let seal = self.secret.as_ref().map(|secret| Seal::new(secret, &settings.name, self.rng.random()));
+        let core = Neighbours::new(settings, seal, multicast, me, rng, self.now);
         let process =
             Process { id: NodeId(id), core, published: Vec::new(), news: Vec::new(), paused: false, inbox: Vec::new() };
         self.processes.insert(at(port), process);
@@ -148,7 +162,11 @@ impl World {
                     self.give(from.port(), Input::ProbeRefused(to));
                 }
             }
-            Output::Resolve(name) => self.give(from.port(), Input::Resolved { name: &name, addresses: &[] }),
+            Output::Resolve(name) => {
+                let addresses = self.names.get(&name).cloned().unwrap_or_default();
+                self.looked_up.push((self.now, name.clone()));
+                self.give(from.port(), Input::Resolved { name: &name, addresses: &addresses });
+            }
             Output::Publish(roster) => {
                 let now = self.now;
                 self.process_mut(from).published.push((now, (*roster).clone()));
@@ -159,10 +177,12 @@ impl World {
 
     fn post(&mut self, datagram: Datagram) {
         let split = self.other_side.contains(&datagram.from) != self.other_side.contains(&datagram.to);
-        if split || self.rng.random_bool(self.loss) {
+        let cut = self.one_way.contains(&(datagram.from, datagram.to));
+        if split || cut || self.rng.random_bool(self.loss) {
             return;
         }
         self.sent += 1;
+        self.recorded.iter_mut().for_each(|recorded| recorded.push(datagram.clone()));
         let delay = ms(self.rng.random_range(0..=1));
         self.wire.insert((self.now + delay, self.sent), datagram);
     }

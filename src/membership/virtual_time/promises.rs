@@ -7,11 +7,11 @@ use super::{
         Duty, MemberState, Roster, Way,
         neighbours::{Input, News, Why},
     },
-    DISCOVERY_TIMEOUT, World, at, cluster, ms,
+    DISCOVERY_TIMEOUT, Datagram, World, at, cluster, ms,
 };
 use crate::{
     limits,
-    settings::{Cluster, Discovery},
+    settings::{Cluster, Discovery, Secret},
     time::Moment,
 };
 
@@ -364,4 +364,161 @@ fn the_checker_of_silence_can_fail() {
     });
     let text = outcome.unwrap_err().downcast_ref::<String>().cloned().unwrap_or_default();
     assert!(text.contains("seed 7") && text.contains("noticed too soon"), "{text}");
+}
+
+fn secret(digit: char) -> Option<Secret> {
+    Some(Secret::parse(&digit.to_string().repeat(64)).unwrap())
+}
+
+/// Nodes on ports 1, 2, .. that name each other, each with the secret of this digit, or none.
+fn with_secrets(seed: u64, digits: &[Option<char>]) -> World {
+    let mut world = World::new(seed);
+    let ports: Vec<u16> = (1..).take(digits.len()).collect();
+    for (port, digit) in ports.iter().zip(digits) {
+        world.secret = digit.and_then(secret);
+        world.start(*port, &cluster(Discovery::Static, &ports));
+    }
+    world
+}
+
+#[test]
+fn sealed_members_find_each_other_and_lose_nothing_to_the_memory_of_replays() {
+    for seed in SEEDS {
+        let mut world = with_secrets(seed, &[Some('1'); 4]);
+        world.until("all know all", ms(1_000), World::all_know_all);
+        world.run(ms(20_000));
+        for process in world.processes.values() {
+            assert_eq!(process.core.report().datagrams.refused, 0, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_or_missing_secret_joins_nobody_and_is_told_at_a_bounded_rate() {
+    for stranger in [Some('2'), None] {
+        let mut world = with_secrets(1, &[Some('1'), Some('1'), stranger]);
+        world.run(ms(60_000));
+        let rosters = world.rosters().into_iter().map(|(_, _, members)| members).collect::<Vec<_>>();
+        assert_eq!(rosters, [vec![2], vec![1], vec![]]);
+        let report = world.process(1).core.report().datagrams;
+        assert!(report.unsealed > 10 && report.unsealed == report.refused, "{report:?}");
+        let told =
+            |port: u16| world.process(port).news.iter().filter(|news| matches!(news, News::Unsealed { .. })).count();
+        assert!((2..=7).contains(&told(1)), "{} lines in a minute", told(1));
+        let counted = |news: &News| if let News::Unsealed { count, .. } = news { *count } else { 0 };
+        let sum: u64 = world.process(1).news.iter().map(counted).sum();
+        assert!(sum + 20 >= report.unsealed, "{sum} of {} were told of", report.unsealed);
+        if stranger.is_none() {
+            let expected = |port: u16| News::Sealed { address: at(port) };
+            assert!([1, 2].iter().all(|port| world.process(3).news.contains(&expected(*port))));
+        }
+    }
+}
+
+#[test]
+fn a_secret_is_replaced_without_a_gap() {
+    let mut world = with_secrets(2, &[Some('1'); 3]);
+    world.until("all know all", ms(1_000), World::all_know_all);
+    let both = |first: char, second: char| {
+        let line = |digit: char| digit.to_string().repeat(64) + "\n";
+        Some(Secret::parse(&(line(first) + &line(second))).unwrap())
+    };
+    for step in [both('1', '2'), both('2', '1'), secret('2')] {
+        for port in 1..=3 {
+            world.kill(port);
+            world.secret = step.clone();
+            world.start(port, &cluster(Discovery::Static, &[1, 2, 3]));
+            world.until("all know all", ms(5_000), World::all_know_all);
+        }
+    }
+}
+
+#[test]
+fn what_is_sent_again_by_a_stranger_changes_nothing() {
+    for seed in SEEDS {
+        let mut world = with_secrets(seed, &[Some('1'); 3]);
+        world.until("all know all", ms(1_000), World::all_know_all);
+        world.recorded = Some(Vec::new());
+        world.run(ms(4_000));
+        // The farewell of a member is the worst of them: it goes, and comes back.
+        world.give(3, Input::Leave);
+        world.run(ms(100));
+        let recorded = world.recorded.take().unwrap();
+        world.kill(3);
+        world.start(3, &cluster(Discovery::Static, &[1, 2, 3]));
+        world.until("all know all", ms(5_000), World::all_know_all);
+        world.run(ms(1_000));
+        let (before, news) = (world.rosters(), world.process(1).news.len());
+        let replayed: Vec<_> = recorded.iter().filter(|datagram| datagram.to == at(1)).cloned().collect();
+        assert!(replayed.len() > 20);
+        for Datagram { from, bytes, .. } in &replayed {
+            world.give(1, Input::Datagram { from: *from, bytes });
+        }
+        assert_eq!(world.process(1).core.report().datagrams.replayed, replayed.len() as u64, "seed {seed}");
+        assert_eq!((world.rosters(), world.process(1).news.len()), (before, news), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_member_of_another_version_is_named_and_never_misread() {
+    for (magic, own) in [(*b"tsk", None), (*b"TSK", secret('1'))] {
+        for version in [0, 2, 99] {
+            let mut world = World::new(4);
+            world.secret = own.clone();
+            world.start(1, &cluster(Discovery::Static, &[]));
+            let other = [&magic[..], &[version], b"whatever this version may mean by its bytes"].concat();
+            for _ in 0..3 {
+                world.give(1, Input::Datagram { from: at(2), bytes: &other });
+            }
+            assert_eq!(world.process(1).news, [News::OtherVersion { address: at(2), version }]);
+            assert!(world.roster(1).members.is_empty());
+            assert_eq!(world.process(1).core.report().datagrams.refused, 3);
+        }
+    }
+}
+
+#[test]
+fn a_direction_that_is_lost_is_made_up_for_by_the_others() {
+    for seed in SEEDS {
+        let mut world = World::of(seed, 3);
+        world.one_way = vec![(at(1), at(2))];
+        world.run(ms(20_000));
+        let gone = |port| world.whys(port).len();
+        assert_eq!((gone(1), gone(2), gone(3)), (0, 0, 0), "seed {seed}: somebody was taken for dead");
+        assert!(world.all_know_all(), "seed {seed}");
+        let mut alone = World::of(seed, 2);
+        alone.one_way = vec![(at(1), at(2))];
+        alone.until("without a third the loss is noticed", ms(5_000), |world| !world.whys(2).is_empty());
+    }
+}
+
+#[test]
+fn a_name_finds_everybody_behind_it_also_who_comes_later() {
+    for seed in SEEDS {
+        let mut world = World::new(seed);
+        let settings = Cluster { dns: vec!["nodes:1".into()], ..cluster(Discovery::Dns, &[]) };
+        world.names.insert("nodes:1".into(), vec![at(1), at(2)]);
+        (1..=2).for_each(|port| world.start(port, &settings));
+        world.until("both know each other", ms(1_000), World::all_know_all);
+        world.until("discovered", ms(1_000), |w| w.processes.values().all(|p| p.core.roster().discovered));
+        let found = |news: &News| matches!(news, News::Found { way: Way::Dns, .. });
+        assert!(world.processes.values().any(|process| process.news.iter().any(found)), "seed {seed}");
+        // It cannot look the name up itself, and is found by those who do.
+        world.run(ms(30_000));
+        world.start(3, &cluster(Discovery::Static, &[]));
+        world.names.insert("nodes:1".into(), vec![at(1), at(2), at(3)]);
+        world.until("the third is found", ms(6_000), World::all_know_all);
+    }
+}
+
+#[test]
+fn a_name_without_an_address_is_a_line_a_minute_and_no_error() {
+    let mut world = World::new(5);
+    world.start(1, &Cluster { dns: vec!["nowhere:1".into()], ..cluster(Discovery::Dns, &[]) });
+    world.run(DISCOVERY_TIMEOUT);
+    assert!(world.roster(1).discovered, "it goes on alone");
+    world.run(ms(600_000) - DISCOVERY_TIMEOUT);
+    assert!(world.looked_up.len() > 100 && world.looked_up.len() < 140, "{} look-ups", world.looked_up.len());
+    let lines = world.process(1).news.iter().filter(|news| **news == News::Unresolved { name: "nowhere:1".into() });
+    assert!((9..=11).contains(&lines.count()));
 }
