@@ -192,7 +192,8 @@ impl Repair {
             (self.looks, self.wanted_before) = (0, None);
             self.look_at = Some(now + interval);
         } else {
-            self.look_at = Some(now + limits::REPAIR_AGAIN * 2_u32.pow(self.looks));
+            let pause = limits::REPAIR_AGAIN * 2_u32.pow(self.looks);
+            self.look_at = Some(now + pause.min(interval));
             self.looks += 1;
             self.wanted_before = (round.wanted > 0).then_some(round.wanted);
         }
