@@ -146,6 +146,10 @@ pub const REPAIR_QUIET: Duration = Duration::from_millis(40);
 /// [`LINK_SILENCE`].
 pub const REPAIR_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a repair waits for the commits of one session to be safe before it leaves that session to them. Longer than one
+/// commit takes: then there was another since, and the peer was told of it.
+pub const REPAIR_OPEN: Duration = Duration::from_secs(5);
+
 /// The pause before a repair that found something is followed by a look whether all is well now; it doubles. A peer that
 /// joined has been told everything by then, also what others tell it.
 pub const REPAIR_AGAIN: Duration = Duration::from_secs(5);
