@@ -52,6 +52,13 @@ pub const ATTRIBUTE_NAME_BYTES: usize = 255;
 /// Bytes of all encoded values of one session: one session must never be what fills a link's queue.
 pub const SESSION_BYTES: usize = 1024 * 1024;
 
+/// Attribute names that one thread shares between its sessions. Names that pages make up, one for each user or thing,
+/// fill it in vain; the names that count come first.
+pub const POOLED_NAMES: usize = 1_024;
+
+/// Context paths that one thread shares between its sessions.
+pub const POOLED_CONTEXTS: usize = WEBAPPS;
+
 /// Nesting of an encoded value. The default of rmp-serde, 1,024, overflows a worker's stack in a debug build.
 pub const VALUE_DEPTH: usize = 32;
 

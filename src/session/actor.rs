@@ -56,6 +56,7 @@ impl SessionStore {
         if !due.is_empty() {
             info!(ended = updates.len(), forgotten = due.len() - updates.len(), "sessions swept");
         }
+        self.table.shrink();
         while !updates.is_empty() {
             let rest = updates.split_off(updates.len().min(limits::SWEEP_BATCH));
             self.ended.do_send(Swept(std::mem::replace(&mut updates, rest)));

@@ -1,21 +1,37 @@
 //! What is in one session: its attributes in the order they were set first, and what was removed from it of late.
+//!
+//! Made for a million sessions: a session of one attribute takes no allocation here beside a long value.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{delta::Attribute, draft::Change, stamp::Stamp, value::Value};
+use super::{
+    delta::Attribute,
+    draft::Change,
+    pool,
+    stamp::{Packed, Stamp},
+    value::Value,
+};
 use crate::limits;
 
 /// The attributes of a record; each name once.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Attributes(SmallVec<[Attribute; 1]>);
+pub(super) struct Attributes(SmallVec<[Entry; 1]>);
+
+/// An [`Attribute`] in less room.
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    name: Arc<str>,
+    value: Option<Value>,
+    stamp: Packed,
+}
 
 /// An attribute before a commit changed it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Before {
     name: Arc<str>,
-    was: Option<Attribute>,
+    was: Option<Entry>,
 }
 
 /// Whether a removal leaves something behind.
@@ -30,75 +46,88 @@ pub(super) enum Removals {
 impl Attributes {
     /// Names and values of what has not been removed.
     pub(super) fn live(&self) -> impl Iterator<Item = (&Arc<str>, &Value)> {
-        self.0.iter().filter_map(|attribute| Some((&attribute.name, attribute.value.as_ref()?)))
+        self.0.iter().filter_map(|entry| Some((&entry.name, entry.value.as_ref()?)))
     }
 
     /// All names, removed ones included, and the commits that set or removed them.
     pub(super) fn stamps(&self) -> impl Iterator<Item = (&str, Stamp)> {
-        self.0.iter().map(|attribute| (&*attribute.name, attribute.stamp))
+        self.0.iter().map(|entry| (&*entry.name, entry.stamp()))
     }
 
     /// All attributes, removed ones included.
     pub(super) fn to_vec(&self) -> Vec<Attribute> {
-        self.0.to_vec()
+        let told =
+            |entry: &Entry| Attribute { name: entry.name.clone(), value: entry.value.clone(), stamp: entry.stamp() };
+        self.0.iter().map(told).collect()
     }
 
     /// Makes one change of the commit `stamp`, and gives what was there before.
     pub(super) fn apply(&mut self, change: &Change, stamp: Stamp, removals: Removals) -> Before {
-        let name = change.name();
-        let at = self.position(name);
-        let before = Before { name: name.clone(), was: at.map(|at| self.0[at].clone()) };
-        let value = match change {
-            Change::Set(_, value) => Some(value.clone()),
-            Change::Remove(_) => None,
-        };
-        let is_live = |at: usize| self.0[at].value.is_some();
-        match at {
-            Some(at) if value.is_some() && is_live(at) => {
-                self.0[at].value = value;
-                self.0[at].stamp = stamp;
-                return before;
+        let at = self.position(change.name());
+        match (change, at) {
+            (Change::Set(_, value), Some(at)) if self.0[at].value.is_some() => {
+                let new = Entry { name: self.0[at].name.clone(), value: Some(value.clone()), stamp: stamp.into() };
+                let was = std::mem::replace(&mut self.0[at], new);
+                Before { name: was.name.clone(), was: Some(was) }
             }
-            Some(at) => drop(self.0.remove(at)),
-            None => {}
+            (change, at) => {
+                let was = at.map(|at| self.0.remove(at));
+                let name = was.as_ref().map_or_else(|| pool::name(change.name()), |was| was.name.clone());
+                self.append(name.clone(), change, stamp, removals);
+                Before { name, was }
+            }
         }
-        if value.is_some() || removals == Removals::Remembered {
-            let is_removal = value.is_none();
-            self.0.push(Attribute { name: name.clone(), value, stamp });
-            if is_removal {
+    }
+
+    fn append(&mut self, name: Arc<str>, change: &Change, stamp: Stamp, removals: Removals) {
+        match change {
+            Change::Set(_, value) => self.0.push(Entry { name, value: Some(value.clone()), stamp: stamp.into() }),
+            Change::Remove(_) if removals == Removals::Remembered => {
+                self.0.push(Entry { name, value: None, stamp: stamp.into() });
                 self.bound_removals();
             }
+            Change::Remove(_) => {}
         }
-        before
     }
 
     /// Takes back one change of the commit `stamp`, unless something newer stands there.
     pub(super) fn take_back(&mut self, Before { name, was }: Before, stamp: Stamp) {
-        match (self.position(&name), was) {
-            (Some(at), Some(was)) if self.0[at].stamp == stamp || self.0[at].stamp < was.stamp => self.0[at] = was,
-            (Some(at), None) if self.0[at].stamp == stamp => drop(self.0.remove(at)),
+        let at = self.position(&name);
+        let now = at.map(|at| self.0[at].stamp());
+        match (at, was) {
+            (Some(at), Some(was)) if now == Some(stamp) || now < Some(was.stamp()) => self.0[at] = was,
+            (Some(at), None) if now == Some(stamp) => drop(self.0.remove(at)),
             (Some(_), _) => {}
             (None, was) => self.0.extend(was),
         }
     }
 
-    fn position(&self, name: &str) -> Option<usize> {
-        self.0.iter().position(|known| *known.name == *name)
+    fn position(&self, name: &Arc<str>) -> Option<usize> {
+        self.0.iter().position(|known| Arc::ptr_eq(&known.name, name) || known.name == *name)
     }
 
     fn bound_removals(&mut self) {
         let removed = || self.0.iter().enumerate().filter(|(_, known)| known.value.is_none());
+        let oldest =
+            |(_, a): &(usize, &Entry), (_, b): &(usize, &Entry)| (a.stamp(), &b.name).cmp(&(b.stamp(), &a.name));
         if removed().count() > limits::REMOVED_ATTRIBUTES
-            && let Some((at, _)) = removed().min_by(|(_, a), (_, b)| (a.stamp, &b.name).cmp(&(b.stamp, &a.name)))
+            && let Some((at, _)) = removed().min_by(oldest)
         {
             self.0.remove(at);
         }
     }
 }
 
+impl Entry {
+    fn stamp(&self) -> Stamp {
+        self.stamp.into()
+    }
+}
+
 impl From<Vec<Attribute>> for Attributes {
     fn from(attributes: Vec<Attribute>) -> Self {
-        Self(attributes.into_iter().collect())
+        let entry = |Attribute { name, value, stamp }| Entry { name: pool::name(&name), value, stamp: stamp.into() };
+        Self(attributes.into_iter().map(entry).collect())
     }
 }
 

@@ -17,6 +17,7 @@ pub mod digest;
 pub mod draft;
 pub mod lease;
 pub mod merge;
+mod pool;
 pub mod replica;
 pub mod stamp;
 mod table;

@@ -24,6 +24,14 @@ pub struct Stamp {
     pub version: u32,
 }
 
+/// A stamp as sessions keep it, in 16 bytes instead of 24.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Packed {
+    node: NodeId,
+    counter: u32,
+    version: u32,
+}
+
 impl Epoch {
     /// The first ownership of a session that `node` creates.
     pub fn first(node: NodeId) -> Self {
@@ -41,6 +49,24 @@ impl Stamp {
     /// commits follow one another.
     pub fn is_seen_by(self, newest: Self) -> bool {
         self.epoch == newest.epoch && self.version <= newest.version
+    }
+}
+
+impl From<Stamp> for Packed {
+    fn from(Stamp { epoch: Epoch { counter, node }, version }: Stamp) -> Self {
+        Self { node, counter, version }
+    }
+}
+
+impl From<Packed> for Stamp {
+    fn from(Packed { node, counter, version }: Packed) -> Self {
+        Self { epoch: Epoch { counter, node }, version }
+    }
+}
+
+impl fmt::Debug for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Stamp::from(*self).fmt(f)
     }
 }
 

@@ -130,6 +130,13 @@ impl Table {
         owned + held + self.0.ended.load(Relaxed)
     }
 
+    /// Gives back the room of sessions and queues that are gone, where they left most of it empty. One shard after the other
+    /// is copied, so requests wait at most for one of them.
+    pub fn shrink(&self) {
+        shrink(&self.0.slots);
+        shrink(&self.0.turns);
+    }
+
     fn recount(&self, before: Kind, after: Kind) {
         if before == after {
             return;
@@ -149,6 +156,13 @@ impl Table {
             Kind::Held => Some(&self.0.held),
             Kind::Ended => Some(&self.0.ended),
         }
+    }
+}
+
+fn shrink<V>(map: &DashMap<SessionId, V>) {
+    // One that has just grown is still filled to 7/16.
+    if map.len() < map.capacity() / 8 {
+        map.shrink_to_fit();
     }
 }
 
@@ -271,6 +285,21 @@ mod tests {
         assert_eq!((table.counts(), table.slots()), (SessionCounts::default(), 1));
         table.with(ID, |slot| *slot = None);
         assert_eq!(table.slots(), 0);
+    }
+
+    #[actix_web::test]
+    async fn room_that_is_not_used_any_more_is_given_back() {
+        let table = Table::new(ME);
+        let ids = (0..20_000_u32).map(|n| SessionId((u128::from(n) * 0x9E37_79B9_7F4A_7C15).to_be_bytes()));
+        let mut turns = Vec::new();
+        for id in ids {
+            turns.push(table.turn(id, PATIENCE).await.unwrap());
+        }
+        table.shrink();
+        assert!(table.0.turns.capacity() >= 20_000, "it is in use");
+        drop(turns);
+        table.shrink();
+        assert!(table.0.turns.capacity() < 20_000 / 8);
     }
 
     #[actix_web::test]
