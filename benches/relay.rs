@@ -315,7 +315,7 @@ async fn joining() {
         let (p50, p99, most) = (part.percentile(0.5), part.percentile(0.99), part.percentile(1.0));
         println!("  {when:9}: {:6} answered, p50 {p50:.1} ms, p99 {p99:.1} ms, longest {most:.0} ms", to - from);
     }
-    for line in first.log().lines().filter(|line| line.contains("repaired")) {
+    for line in first.log().lines().filter(|line| line.contains("r2") || line.contains("replic")) {
         println!("  {line}");
     }
 }

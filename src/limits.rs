@@ -126,11 +126,12 @@ pub const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes queued for one peer on one link; above it the peer is marked for repair and nothing more is queued.
 pub const LINK_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Sessions told in a repair and not yet acknowledged, for one peer.
-pub const REPAIR_WINDOW: usize = 4_096;
+/// Sessions told in a repair and not yet acknowledged, for one peer: some milliseconds of its work, because the lease is
+/// renewed over the same link.
+pub const REPAIR_WINDOW: usize = 2_048;
 
 /// Bytes queued for a peer up to which a repair adds more. What else goes over the same link waits for no more than that.
-pub const REPAIR_QUEUE_BYTES: usize = 512 * 1024;
+pub const REPAIR_QUEUE_BYTES: usize = 256 * 1024;
 
 /// Sessions of one list that a peer is asked about in a repair: 96 KiB.
 pub const REPAIR_LIST: usize = 4_096;
@@ -180,8 +181,13 @@ pub const REPAIR_QUIET: Duration = Duration::from_millis(40);
 /// [`LINK_SILENCE`].
 pub const REPAIR_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The pause before a repair that found something is followed by a look whether all is well now; it doubles.
-pub const REPAIR_AGAIN: Duration = Duration::from_secs(2);
+/// How long a repair waits for the commits of one session to be safe before it leaves that session to them. Longer than one
+/// commit takes: then there was another since, and the peer was told of it.
+pub const REPAIR_OPEN: Duration = Duration::from_secs(5);
+
+/// The pause before a repair that found something is followed by a look whether all is well now; it doubles. A peer that
+/// joined has been told everything by then, also what others tell it.
+pub const REPAIR_AGAIN: Duration = Duration::from_secs(5);
 
 /// Such looks in a row. Under load something is always on its way, and differs for that moment.
 pub const REPAIR_LOOKS: u32 = 3;

@@ -307,3 +307,88 @@ enum Heard {
     Bytes(io::Result<usize>),
     Answer(Reply),
 }
+
+#[cfg(test)]
+mod tests {
+    use actix::{Actor, Context, Handler};
+
+    use super::*;
+    use crate::{
+        names::{ContextPath, SessionId},
+        session::{
+            delta::Attribute,
+            lease::Term,
+            replica::{Birth, Reach},
+            value::Value,
+        },
+    };
+
+    const ME: NodeId = NodeId(1);
+    const ID: SessionId = SessionId([7; 16]);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    struct Ear(mpsc::UnboundedSender<Vec<Update>>);
+
+    impl Actor for Ear {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Swept> for Ear {
+        type Result = ();
+
+        fn handle(&mut self, swept: Swept, _: &mut Self::Context) {
+            self.0.send(swept.0).unwrap();
+        }
+    }
+
+    /// A node that owns a session, and another node's copy with something of its own in it.
+    fn node(claim_timeout: Duration) -> (Doorway, mpsc::UnboundedReceiver<Vec<Update>>, Whole) {
+        let (told, heard) = mpsc::unbounded_channel();
+        let (table, context) = (Table::new(ME), ContextPath::root());
+        let birth = Birth { id: ID, me: ME, term: Term(0), context: &context, reach: Reach::Cluster, timeout: None };
+        let created = table.with(ID, |slot| replica::create(slot, &birth, &[], Moment(1)));
+        table.with(ID, |slot| replica::keep(slot, ID, &created.undo, Moment(1)));
+        let Update::Whole(mut copy) = created.update else { panic!("a session begins whole") };
+        copy.stamp.epoch.node = NodeId(2);
+        let value = Value::encode(&5).ok();
+        copy.attributes = vec![Attribute { name: "theirs".into(), value, stamp: copy.stamp }];
+        let doorway = Doorway {
+            table,
+            cluster: "tasuki".into(),
+            seal: LinkSeal::new("tasuki", None),
+            duty: SharedDuty::starting(),
+            roster: Arc::default(),
+            claim_timeout,
+            merged: Ear(told).start().recipient(),
+        };
+        (doorway, heard, copy)
+    }
+
+    fn attributes(table: &Table) -> usize {
+        table.peek(ID, |slot| Slot::live(slot).unwrap().attributes().count())
+    }
+
+    #[actix_web::test]
+    async fn a_copy_is_merged_between_two_requests_and_then_all_hear_of_it() {
+        let (doorway, mut heard, copy) = node(PATIENCE);
+        let table = doorway.table.clone();
+        let running = table.turn(ID, PATIENCE).await.unwrap();
+        let merge = rt::spawn(async move { doorway.merge(copy).await });
+        tokio::task::yield_now().await;
+        assert_eq!(attributes(&table), 0, "a request is running");
+        drop(running);
+        merge.await.unwrap();
+        assert_eq!(attributes(&table), 1);
+        let told = timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+        assert!(matches!(&told[..], [Update::Whole(whole)] if whole.stamp.version == 2 && whole.attributes.len() == 1));
+    }
+
+    #[actix_web::test]
+    async fn a_copy_whose_turn_does_not_come_is_left_to_the_next_repair() {
+        let (doorway, mut heard, copy) = node(Duration::from_millis(1));
+        let _running = doorway.table.turn(ID, PATIENCE).await.unwrap();
+        doorway.merge(copy).await;
+        assert_eq!(attributes(&doorway.table), 0);
+        assert!(heard.try_recv().is_err());
+    }
+}

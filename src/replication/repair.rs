@@ -12,7 +12,10 @@
 //! works on a window of buckets, so a million sessions take no more memory than [`limits::REPAIR_IDS`] of them, and the
 //! peer's answers and acknowledgements are the credit.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use super::{
     buckets::{self, Buckets},
@@ -63,6 +66,9 @@ struct Round {
     tell_in: Buckets,
     list_in: Buckets,
     tell: VecDeque<SessionId>,
+    /// Sessions with a commit that may still be refused, and since when: to be told at the next tick.
+    open: Vec<SessionId>,
+    open_since: BTreeMap<SessionId, Moment>,
     list: VecDeque<Listed>,
     /// The list that the peer was asked about last.
     asked: Vec<SessionId>,
@@ -181,6 +187,17 @@ impl Repair {
         self.looks == 0
     }
 
+    /// The next session cannot be told now: a commit of it may still be refused, and it may have left before there was a
+    /// link to the peer. One that is open again and again is told by its commits.
+    pub(super) fn postpone(&mut self, now: Moment) {
+        let Some(round) = &mut self.round else { return };
+        let Some(id) = round.tell.pop_front() else { return };
+        let since = *round.open_since.entry(id).or_insert(now);
+        if now.since(since) < limits::REPAIR_OPEN {
+            round.open.push(id);
+        }
+    }
+
     /// What is to be looked up next, if little is left of what was looked up before; [`Repair::looked_up`] follows.
     pub(super) fn next_window(&mut self) -> Option<(RoundNumber, Wanted)> {
         let round = self.round.as_mut().filter(|round| round.needs_window())?;
@@ -198,15 +215,20 @@ impl Repair {
             (self.looks, self.wanted_before) = (0, None);
             self.look_at = Some(now + interval);
         } else {
-            self.look_at = Some(now + limits::REPAIR_AGAIN * 2_u32.pow(self.looks));
+            let pause = limits::REPAIR_AGAIN * 2_u32.pow(self.looks);
+            self.look_at = Some(now + pause.min(interval));
             self.looks += 1;
             self.wanted_before = (round.wanted > 0).then_some(round.wanted);
         }
         Some(Repaired { took: now.since(round.began_at), ..round.report })
     }
 
-    /// Time passes: a round in which nothing has happened for too long begins anew.
+    /// Time passes: what could not be told is tried again, and a round in which nothing has happened for too long begins anew.
     pub(super) fn tick(&mut self, now: Moment) {
+        if let Some(round) = &mut self.round {
+            let open = std::mem::take(&mut round.open);
+            round.tell.extend(open);
+        }
         let is_stuck = |round: &mut Round| now.since(round.moved_at) >= limits::REPAIR_PATIENCE;
         if self.round.take_if(is_stuck).is_some() {
             self.want(now);
@@ -261,6 +283,8 @@ impl Round {
             tell_in: Buckets::default(),
             list_in: Buckets::default(),
             tell: VecDeque::new(),
+            open: Vec::new(),
+            open_since: BTreeMap::new(),
             list: VecDeque::new(),
             asked: Vec::new(),
             wanted: 0,
@@ -290,7 +314,7 @@ impl Round {
     fn is_done(&self) -> bool {
         let nothing_left = self.tell_in.is_empty() && self.list_in.is_empty();
         let nothing_waits = self.waits == Waits::Nothing && self.question.is_none() && self.asked.is_empty();
-        nothing_left && nothing_waits && self.tell.is_empty() && self.list.is_empty()
+        nothing_left && nothing_waits && self.open.is_empty() && self.tell.is_empty() && self.list.is_empty()
     }
 }
 
@@ -438,6 +462,21 @@ mod tests {
         repair.found(differs(round, &[7, 8], &[7]), T);
         let (_, wanted) = repair.next_window().unwrap();
         assert_eq!((wanted.tell.len(), wanted.list.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_session_with_an_open_commit_is_told_when_that_is_safe_and_waited_for_in_bounded_time() {
+        let (mut repair, round) = begun(&[id(1, 1)]);
+        repair.found(differs(round, &[1], &[1]), T);
+        repair.next_window();
+        repair.looked_up(round, Window { tell: vec![id(1, 1)], ..Window::default() }, T);
+        repair.postpone(T);
+        assert_eq!((repair.next(), repair.drained(INTERVAL, T)), (None, None));
+        let late = T + limits::REPAIR_OPEN;
+        repair.tick(late);
+        assert_eq!(repair.next(), Some(id(1, 1)));
+        repair.postpone(late);
+        assert_eq!(repair.drained(INTERVAL, late).unwrap().told, 0);
     }
 
     #[test]

@@ -44,7 +44,8 @@ fn a_node_that_missed_some_writes_is_repaired_by_few_messages() {
         assert!(told < 10 * MISSED && listed < SESSIONS, "of {SESSIONS} sessions, {listed} listed: {repairs:#?}");
         let killed = cluster.kill("r1").await;
         for (_, user) in &mut missed {
-            assert_eq!(user.count().await.unwrap(), ("r2".into(), 3), "r2 has what it missed");
+            // From r2, or from the new process of r1, which can have it from r2 only.
+            assert_eq!(user.count().await.unwrap().1, 3, "r2 has what it missed");
         }
         cluster.back("r1", killed, 2).await;
     });

@@ -5,13 +5,18 @@ use std::time::Duration;
 use super::{Core, Port, Queued};
 use crate::{
     limits,
-    names::NodeId,
+    names::{NodeId, SessionId},
     replication::{
         frame::Request,
         repair::Repair,
         survey::{Finding, Found, Results, Survey},
     },
-    session::{Slots, placement::Spread, replica},
+    session::{
+        Slots,
+        delta::Update,
+        placement::Spread,
+        replica::{self, Reach, Slot},
+    },
     time::Moment,
 };
 
@@ -114,13 +119,17 @@ impl<S: Slots> Core<S> {
         }
         while self.ledger.in_flight(peer) < limits::REPAIR_WINDOW {
             let Some(id) = repair.next() else { break };
-            if let Some(update) = self.slots.with(id, |slot| replica::copy(slot, id, now)) {
-                if port.send_copy(peer, &update) == Queued::Full {
-                    return;
+            match self.slots.with(id, |slot| Tellable::of(slot, id, now)) {
+                Tellable::Now(update) => {
+                    if port.send_copy(peer, &update) == Queued::Full {
+                        return;
+                    }
+                    self.ledger.sent(peer, &update, None, now);
+                    repair.told();
                 }
-                self.ledger.sent(peer, &update, None, now);
+                Tellable::Later => repair.postpone(now),
+                Tellable::Never => repair.told(),
             }
-            repair.told();
         }
         if self.ledger.in_flight(peer) == 0
             && let Some(report) = repair.drained(interval, now)
@@ -134,6 +143,25 @@ impl<S: Slots> Core<S> {
     fn repair_interval(&self) -> Duration {
         let spread = self.config.repair_interval / 8;
         self.config.repair_interval + Duration::from_millis(self.slots.me().0 % (spread.as_millis() as u64).max(1))
+    }
+}
+
+/// Whether a peer can be told of a session.
+enum Tellable {
+    Now(Update),
+    /// A commit of it may still be refused.
+    Later,
+    /// It is gone.
+    Never,
+}
+
+impl Tellable {
+    fn of(slot: &Option<Slot>, id: SessionId, now: Moment) -> Self {
+        match (replica::copy(slot, id, now), slot) {
+            (Some(update), _) => Self::Now(update),
+            (None, Some(Slot::Live(record))) if record.reach() == Reach::Cluster => Self::Later,
+            (None, _) => Self::Never,
+        }
     }
 }
 

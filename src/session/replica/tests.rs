@@ -2,7 +2,18 @@
 
 mod split;
 
+use std::time::Duration;
+
 use super::*;
+use crate::{
+    names::{ContextPath, NodeId, SessionId},
+    session::{
+        delta::{Answer, ClaimRequest, End, Update},
+        draft::Change,
+        lease::Term,
+        value::Value,
+    },
+};
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);

@@ -315,6 +315,20 @@ fn a_joining_node_gets_everything_without_a_list() {
 }
 
 #[test]
+fn a_session_that_was_made_before_the_link_and_is_safe_only_after_it_is_told() {
+    let mut world = World::of(&[A, B]);
+    let context = ContextPath::root();
+    let birth = Birth { id: id(1), me: A, term: TERM, context: &context, reach: Reach::Cluster, timeout: None };
+    let born = world.table(A).with(id(1), |slot| replica::create(slot, &birth, &[], world.now));
+    world.link_all();
+    world.pass(MOMENT);
+    assert!(world.holds(B, 1).is_none() && !world.state(A, B).complete, "it may still be refused");
+    assert_eq!(world.table(A).with(id(1), |slot| replica::keep(slot, id(1), &born.undo, world.now)), None);
+    world.pass(limits::REPLICATOR_TICK * 2);
+    assert!(world.all_hold_the_same(1..2) && world.state(A, B).complete);
+}
+
+#[test]
 fn nodes_that_hold_the_same_send_digests_and_nothing_else() {
     let mut world = World::of(&[A, B]);
     world.create(0..1_000, A, &[B]);

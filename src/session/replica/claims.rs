@@ -1,0 +1,129 @@
+//! Claims and promises: how a session finds a new owner.
+
+use super::{Reach, Record, Slot, Tenure};
+use crate::{
+    names::NodeId,
+    session::{
+        delta::{Answer, ClaimRequest, Whole},
+        lease::Term,
+        stamp::{Epoch, Stamp},
+    },
+    time::Moment,
+};
+
+/// How an adoption ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// This node is the owner.
+    Owner,
+    /// A higher epoch was promised meanwhile.
+    Superseded(Epoch),
+    /// Nobody has the session.
+    Nothing,
+}
+
+/// What a claim asks the slot for before any message is sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intent {
+    /// The epoch to ask for.
+    pub epoch: Epoch,
+    /// What this node holds.
+    pub have: Option<Stamp>,
+    /// What it had promised before.
+    pub before: Option<Epoch>,
+}
+
+/// What a claim of `me` asks for. Changes nothing: see [`claim`].
+///
+/// `above` is an epoch that refused an earlier try.
+pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
+    let Some(record) = Slot::live(slot) else {
+        let epoch = above.map_or(Epoch::first(me), |epoch| epoch.outranked_by(me));
+        return Intent { epoch, have: None, before: None };
+    };
+    let before = record.promised();
+    let epoch = above.map_or(before, |epoch| epoch.max(before)).outranked_by(me);
+    Intent { epoch, have: Some(record.stamp()), before: Some(before) }
+}
+
+/// Begins a claim. Until it is adopted it outranks nobody here: an owner that keeps its session must not have been
+/// refused meanwhile, and what this node takes from it in that time goes with the session.
+///
+/// # Errors
+/// A higher epoch that was promised to another node since the claim was intended.
+pub fn claim(slot: &mut Option<Slot>, epoch: Epoch) -> Result<(), Epoch> {
+    let Some(record) = Slot::live_mut(slot) else { return Ok(()) };
+    if record.promised() > epoch {
+        return Err(record.promised());
+    }
+    record.tenure = Tenure::Claiming;
+    Ok(())
+}
+
+/// A member's answer to a claim. `serves` tells of a node whether it is live and answers requests: an owner that does
+/// need not give a session away, unless the claimant insists.
+///
+/// When this node owns the session, the caller holds the session's turn: no request of it is running.
+pub fn promise(
+    slot: &mut Option<Slot>,
+    request: &ClaimRequest,
+    serves: impl FnOnce(NodeId) -> bool,
+    now: Moment,
+) -> Answer {
+    let record = match slot {
+        None => return Answer::Unknown,
+        Some(Slot::Ended(tombstone)) => return Answer::Ended(tombstone.stamp),
+        Some(Slot::Live(record)) if record.context != request.context || record.reach == Reach::Node => {
+            return Answer::Unknown;
+        }
+        Some(Slot::Live(record)) => record,
+    };
+    let owner = record.promised().node;
+    if !request.insist && owner != request.epoch.node && serves(owner) {
+        return Answer::Owned(owner);
+    }
+    // It may know of this very claim already, from a fence.
+    if request.epoch < record.promised() {
+        return Answer::Refused(record.promised());
+    }
+    record.promise(request.epoch);
+    record.tenure = Tenure::Held;
+    // The claimant has seen what is here if that is of the same ownership and not newer; if it is of another one, both may
+    // have what the other lacks. A commit that may still be refused is told only if it is newer.
+    let is_newer = |have: Stamp| have < record.stamp() || !record.open && !record.stamp().is_seen_by(have);
+    Answer::Promised(request.have.is_none_or(is_newer).then(|| record.whole(request.id, now)))
+}
+
+/// Ends a claim: this node becomes the owner of what it holds and the others' copies say, unless a higher epoch was
+/// promised meanwhile.
+///
+/// The last owner may have let it be used without telling, so its time is counted from the latest such use: a session
+/// must not run out early because its node died.
+///
+/// `term` is that of this node's lease when the claim began: a lease that ran out meanwhile voids the claim.
+pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, copy: Option<Whole>, term: Term, now: Moment) -> Adoption {
+    match slot {
+        Some(Slot::Ended(_)) => return Adoption::Nothing,
+        Some(Slot::Live(record)) if record.promised() > epoch => return Adoption::Superseded(record.promised()),
+        _ => {}
+    }
+    match (Slot::live_mut(slot), copy) {
+        (Some(record), Some(copy)) => drop(record.merge(copy, now)),
+        (None, Some(copy)) => *slot = Some(Slot::Live(Record::of_whole(copy, Tenure::Owned, now))),
+        (_, None) => {}
+    }
+    let Some(record) = Slot::live_mut(slot) else { return Adoption::Nothing };
+    record.promise(epoch);
+    record.tenure = Tenure::Owned;
+    record.term = term;
+    record.open = false;
+    record.accessed = (record.accessed + record.untold()).min(now);
+    Adoption::Owner
+}
+
+/// Takes a claim back because the owner serves: this node follows it as before.
+pub fn withdraw(slot: &mut Option<Slot>) {
+    if let Some(record) = Slot::live_mut(slot).filter(|record| record.tenure == Tenure::Claiming) {
+        record.tenure = Tenure::Held;
+    }
+}

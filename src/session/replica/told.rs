@@ -1,0 +1,183 @@
+//! What other nodes tell of a session: taken, merged or refused.
+
+use super::{Record, Slot, Tenure, yield_record, yield_to};
+use crate::{
+    names::{NodeId, SessionId},
+    session::{
+        delta::{Delta, End, Update, Whole},
+        stamp::{Epoch, Stamp},
+    },
+    time::Moment,
+};
+
+/// How a node took an update.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Applied {
+    /// It holds it now.
+    Applied,
+    /// It holds it now, and what it held beside: all others must hear of this.
+    Merged(Box<Update>),
+    /// It owns the session, so this is to be handed to [`merge_copy`] when no request of the session is running.
+    Later(Box<Whole>),
+    /// It held it already.
+    Duplicate,
+    /// A step in between is missing: it needs the whole session.
+    Gap,
+    /// It has promised this higher epoch, so the sender is not the owner any more.
+    Fenced(Epoch),
+    /// The session has ended, with this commit.
+    Ended(Stamp),
+}
+
+/// Takes an update from its sender, or says why not. The sender counts it as held unless it hears of a gap, a fence or an
+/// end.
+pub fn apply(slot: &mut Option<Slot>, update: Update, now: Moment) -> Applied {
+    match update {
+        Update::Delta(delta) => apply_delta(slot, &delta, now),
+        Update::Whole(whole) => apply_whole(slot, whole, now),
+        Update::End(end) => apply_end(slot, &end, now),
+        Update::Copy(copy) if Slot::live(slot).is_some_and(|record| record.tenure == Tenure::Owned) => {
+            Applied::Later(Box::new(copy))
+        }
+        Update::Copy(copy) => merge_copy(slot, copy, now),
+    }
+}
+
+/// Takes in another node's copy. When this node owns the session, the caller holds the session's turn, and what it brings
+/// becomes a commit of this node's own, so that all holders agree again.
+pub fn merge_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied {
+    let record = match slot {
+        None => {
+            *slot = Some(Slot::Live(Record::of_whole(copy, Tenure::Held, now)));
+            return Applied::Applied;
+        }
+        Some(Slot::Ended(tombstone)) => return Applied::Ended(tombstone.stamp),
+        Some(Slot::Live(record)) => record,
+    };
+    let (id, owner) = (copy.id, copy.owner);
+    let brought = record.merge(copy, now);
+    yield_record(record, owner);
+    if !brought.has_news() {
+        return Applied::Duplicate;
+    }
+    if record.tenure != Tenure::Owned {
+        return Applied::Applied;
+    }
+    record.stamp = Stamp { epoch: record.promised(), version: record.stamp().version.saturating_add(1) }.into();
+    Applied::Merged(Box::new(Update::Whole(record.whole(id, now))))
+}
+
+fn apply_delta(slot: &mut Option<Slot>, delta: &Delta, now: Moment) -> Applied {
+    let verdict = match slot {
+        None => Applied::Gap,
+        Some(Slot::Ended(tombstone)) => Applied::Ended(tombstone.stamp),
+        Some(Slot::Live(record)) => judge_delta(record, delta.stamp),
+    };
+    if let (Applied::Applied, Some(record)) = (&verdict, Slot::live_mut(slot)) {
+        record.promise(delta.stamp.epoch);
+        record.tenure = Tenure::Held;
+        record.apply(&delta.changes, delta.stamp, now);
+    }
+    verdict
+}
+
+fn judge_delta(record: &Record, stamp: Stamp) -> Applied {
+    if stamp.epoch < record.promised() {
+        return Applied::Fenced(record.promised());
+    }
+    if stamp <= record.stamp() {
+        return Applied::Duplicate;
+    }
+    let follows = record.stamp().epoch == stamp.epoch && Some(record.stamp().version) == stamp.version.checked_sub(1);
+    if follows { Applied::Applied } else { Applied::Gap }
+}
+
+fn apply_whole(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
+    let record = match slot {
+        None => {
+            *slot = Some(Slot::Live(Record::of_whole(whole, Tenure::Held, now)));
+            return Applied::Applied;
+        }
+        Some(Slot::Ended(tombstone)) => return Applied::Ended(tombstone.stamp),
+        Some(Slot::Live(record)) => record,
+    };
+    let is_own = record.tenure == Tenure::Owned && whole.owner == record.promised();
+    match judge_whole(record, &whole) {
+        Applied::Applied if is_own => Applied::Later(Box::new(whole)),
+        Applied::Applied => follow(record, whole, now),
+        refused => refused,
+    }
+}
+
+/// A holder of more than it was told has heard it from the other side of a split.
+fn follow(record: &mut Record, whole: Whole, now: Moment) -> Applied {
+    let (id, had, told) = (whole.id, record.stamp(), whole.stamp);
+    yield_record(record, whole.owner);
+    let brought = record.merge(whole, now);
+    record.told = now;
+    if brought.has_surplus() && !record.open {
+        Applied::Merged(Box::new(Update::Copy(record.whole(id, now))))
+    } else if brought.has_news() || had < told {
+        Applied::Applied
+    } else {
+        Applied::Duplicate
+    }
+}
+
+fn judge_whole(record: &Record, whole: &Whole) -> Applied {
+    if whole.owner < record.promised() {
+        return Applied::Fenced(record.promised());
+    }
+    // An owner knows what it has committed itself: an older state of that is only late.
+    let is_late = whole.stamp <= record.stamp() && record.stamp().epoch == whole.owner;
+    if is_late { Applied::Duplicate } else { Applied::Applied }
+}
+
+fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
+    let verdict = match slot {
+        None => Applied::Applied,
+        Some(Slot::Ended(tombstone)) => {
+            // The higher rank is remembered: who tells of the end later must not be refused by those who promised it.
+            tombstone.stamp = tombstone.stamp.max(end.stamp);
+            Applied::Duplicate
+        }
+        Some(Slot::Live(record)) if end.stamp.epoch < record.promised() => Applied::Fenced(record.promised()),
+        Some(Slot::Live(_)) => Applied::Applied,
+    };
+    if verdict == Applied::Applied {
+        *slot = Some(Slot::ended(end.stamp, now));
+    }
+    verdict
+}
+
+/// What this node can tell of a session in repair; nothing while a commit of it may still be refused.
+pub fn copy(slot: &Option<Slot>, id: SessionId, now: Moment) -> Option<Update> {
+    match slot {
+        Some(Slot::Live(record)) if record.is_cluster_wide() => {
+            (!record.open).then(|| Update::Copy(record.whole(id, now)))
+        }
+        Some(Slot::Ended(tombstone)) => Some(Update::End(End { id, stamp: tombstone.stamp })),
+        _ => None,
+    }
+}
+
+/// Learns from the refusal by `peer` of an update with `stamp`, which nobody waited for, that another node has a higher
+/// claim.
+///
+/// An end that the later owner itself refuses is forgotten: a node that was cut off, and found sessions to be over, must
+/// not end those that have gone on elsewhere. A refusal by anybody else is only a promise to somebody who is about to ask
+/// here, and must still hear of the end; so is one of something older than the end.
+pub fn retract(slot: &mut Option<Slot>, stamp: Stamp, promised: Epoch, peer: NodeId) {
+    match slot {
+        Some(Slot::Ended(tombstone)) if tombstone.stamp == stamp && promised.node == peer => *slot = None,
+        _ => yield_to(slot, promised),
+    }
+}
+
+/// Learns that the session has ended elsewhere. An end is final whatever was committed beside it: a user who logged out
+/// must not be logged in again by a node that did not hear of it.
+pub fn bury(slot: &mut Option<Slot>, stamp: Stamp, now: Moment) {
+    if matches!(slot, Some(Slot::Live(_))) {
+        *slot = Some(Slot::ended(stamp, now));
+    }
+}
