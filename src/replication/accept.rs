@@ -108,8 +108,11 @@ impl Doorway {
     }
 
     async fn claim(&self, request: ClaimRequest) -> Answer {
-        let now = Moment::now();
-        let promise = |slot: &mut Option<Slot>| replica::promise(slot, &request, |node| self.serves(node), now);
+        let promise = |slot: &mut Option<Slot>| {
+            let now = Moment::now();
+            let standpoint = (self.table.me(), self.table.lease().term(now));
+            replica::promise(slot, &request, standpoint, |node| self.serves(node), now)
+        };
         let owned =
             self.table.peek(request.id, |slot| Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned));
         let stays = owned && !request.insist && self.serves(self.table.me());
@@ -173,9 +176,11 @@ impl Incoming {
                     self.doorway.table.with(id, |slot| replica::touched(slot, idle, Moment::now()));
                 }
                 Request::Renew { at } => {
-                    // Before the peer hears of it.
-                    self.doorway.table.lease().grant(self.from, Moment::now());
-                    frame::put_reply(output, &Reply::Renewed { at });
+                    // Before the peer hears of it. Who is no member is not asked by claims, so nothing is granted to it.
+                    if self.doorway.roster.load().node(self.from).is_some() {
+                        self.doorway.table.lease().grant(self.from, Moment::now());
+                        frame::put_reply(output, &Reply::Renewed { at });
+                    }
                 }
                 Request::Claim(ticket, claim) => {
                     let (doorway, answers) = (self.doorway.clone(), answers.clone());

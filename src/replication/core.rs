@@ -218,6 +218,7 @@ impl<S: Slots> Core<S> {
     /// A peer's process has ended, and with it all that it might have done as an owner.
     pub fn gone(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
         self.gone.insert(peer);
+        self.slots.lease().revoke(peer);
         if let Some(keeper) = &mut self.keeper {
             keeper.gone(peer, now);
         }
