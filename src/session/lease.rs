@@ -12,7 +12,8 @@
 //! Each time the lease ran out a new term begins, and what was owned in an older one is claimed again before it is used.
 //! So it is when a peer is heard again that was left out: either may have taken over what the other one owned.
 //!
-//! Only members are granted a lease: who is not on the list is not asked before its sessions are claimed.
+//! A lease is granted to whoever asks, also to a node that membership takes to be down: as long as it asks it serves, and
+//! nobody takes its sessions.
 //!
 //! All times of a lease are of its own node's clock, which counts pauses, so clocks need not agree: a peer grants later
 //! than the owner asked.
@@ -199,6 +200,11 @@ impl LeaseKeeper {
             }
         }
         self.settle(now);
+    }
+
+    /// Whether a peer confirms in good time.
+    pub fn hears(&self, peer: NodeId) -> bool {
+        self.peers.get(&peer).is_some_and(|known| known.part == Part::Confirms)
     }
 
     /// Time passes. To be called several times within a lease.

@@ -128,7 +128,7 @@ impl<S: Slots> Core<S> {
             Round::Owner(owner) => *peer == owner,
             Round::Everyone => Some(*peer) != but,
         };
-        // Who is not on the list any more may not know it, and act as an owner until what was granted has run out.
+        // Who is not on the list any more may be alive, and act as an owner until what was granted has run out.
         let others = self.slots.lease().granted(self.grant_span(), now);
         let others = others.into_iter().filter(|other| !self.nodes.contains_key(other));
         let (silent, waited_for): (Vec<NodeId>, Vec<NodeId>) =
