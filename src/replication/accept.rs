@@ -142,8 +142,11 @@ impl Doorway {
     }
 
     async fn claim(&self, request: ClaimRequest) -> Answer {
-        let now = Moment::now();
-        let promise = |slot: &mut Option<Slot>| replica::promise(slot, &request, |node| self.serves(node), now);
+        let promise = |slot: &mut Option<Slot>| {
+            let now = Moment::now();
+            let standpoint = (self.table.me(), self.table.lease().term(now));
+            replica::promise(slot, &request, standpoint, |node| self.serves(node), now)
+        };
         let owned =
             self.table.peek(request.id, |slot| Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned));
         let stays = owned && !request.insist && self.serves(self.table.me());

@@ -25,7 +25,7 @@ use crate::{
         delta::{End, Update},
         lease::{LeaseKeeper, Renewal},
         placement::{Chosen, Fitness, Placement, Spread},
-        replica::{self, Applied, Reach, Slot},
+        replica::{self, Applied, Reach, Slot, Tenure},
         stamp::Stamp,
     },
     time::Moment,
@@ -48,6 +48,9 @@ pub struct Core<S> {
     surveying: Option<Moment>,
     /// Peers whose queue was full since the last tick: told once for all that was dropped.
     dropped: BTreeSet<NodeId>,
+    /// Sessions that a peer refused because it had promised a claim of this very node: told again when that has ended.
+    /// No more than what was on its way to the peer.
+    refused: BTreeSet<(NodeId, SessionId)>,
     /// Of the one replicator that keeps the node's lease.
     keeper: Option<LeaseKeeper>,
     /// Nodes whose process has ended, though they are still on the list.
@@ -172,6 +175,8 @@ pub struct PeerState {
     pub lag: Duration,
     /// Updates under way.
     pub in_flight: usize,
+    /// It confirms this node's lease, as far as this replicator keeps it: the two hear each other.
+    pub is_heard: bool,
 }
 
 impl<S: Slots> Core<S> {
@@ -189,6 +194,7 @@ impl<S: Slots> Core<S> {
             repairs: BTreeMap::new(),
             surveying: None,
             dropped: BTreeSet::new(),
+            refused: BTreeSet::new(),
             keeper: None,
             gone: BTreeSet::new(),
             placement: Placement::everywhere(),
@@ -214,6 +220,7 @@ impl<S: Slots> Core<S> {
     pub fn nodes(&mut self, nodes: BTreeMap<NodeId, Serves>, now: Moment) {
         self.repairs.retain(|peer, _| nodes.contains_key(peer));
         self.dropped.retain(|peer| nodes.contains_key(peer));
+        self.refused.retain(|(peer, _)| nodes.contains_key(peer));
         if self.nodes.keys().any(|node| !nodes.contains_key(node)) {
             self.repairs.values_mut().for_each(|repair| repair.want(now));
         }
@@ -257,6 +264,7 @@ impl<S: Slots> Core<S> {
     /// A peer's process has ended, and with it all that it might have done as an owner.
     pub fn gone(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
         self.gone.insert(peer);
+        self.slots.lease().revoke(peer);
         if let Some(keeper) = &mut self.keeper {
             keeper.gone(peer, now);
         }
@@ -271,6 +279,8 @@ impl<S: Slots> Core<S> {
         if let Some(repair) = self.repairs.get_mut(&peer) {
             repair.broken();
         }
+        // When it is up again the peer is told everything.
+        self.refused.retain(|(refuser, _)| *refuser != peer);
         release(self.ledger.link_down(peer), port);
         for asking in self.claims.values_mut() {
             if asking.claim.waiting().contains(&peer) && !asking.unasked.contains(&peer) {
@@ -356,6 +366,7 @@ impl<S: Slots> Core<S> {
             release(settled, port);
         }
         self.tick_claims(now, port);
+        self.tell_refused(now, port);
         for peer in std::mem::take(&mut self.dropped) {
             port.needs(peer);
         }
@@ -366,9 +377,12 @@ impl<S: Slots> Core<S> {
     pub fn peer(&self, peer: NodeId, now: Moment) -> PeerState {
         PeerState {
             in_sync: self.ledger.is_in_sync(peer),
-            complete: !self.dropped.contains(&peer) && self.repairs.get(&peer).is_none_or(Repair::is_complete),
+            complete: !self.dropped.contains(&peer)
+                && self.refused.range((peer, SessionId([0; 16]))..).next().is_none_or(|(refuser, _)| *refuser != peer)
+                && self.repairs.get(&peer).is_none_or(Repair::is_complete),
             lag: self.ledger.lag(peer, now),
             in_flight: self.ledger.in_flight(peer),
+            is_heard: self.keeper.as_ref().is_none_or(|keeper| keeper.hears(peer)),
         }
     }
 
@@ -444,6 +458,11 @@ impl<S: Slots> Core<S> {
             Remedy::Yield(id, Objection::Ended(stamp)) | Remedy::Retract(id, _, Objection::Ended(stamp)) => {
                 self.end_everywhere(id, stamp, now, port);
             }
+            Remedy::Yield(id, Objection::Fenced(epoch)) | Remedy::Retract(id, _, Objection::Fenced(epoch))
+                if epoch.node == self.slots.me() =>
+            {
+                self.refused.insert((peer, id));
+            }
             Remedy::Retract(id, stamp, Objection::Fenced(epoch)) => {
                 self.slots.with(id, |slot| replica::retract(slot, stamp, epoch, peer));
             }
@@ -462,6 +481,17 @@ impl<S: Slots> Core<S> {
         });
         if let Some(end) = ended {
             self.announce(&end, now, port);
+        }
+    }
+
+    fn tell_refused(&mut self, now: Moment, port: &mut impl Port) {
+        for (peer, id) in std::mem::take(&mut self.refused) {
+            match self.slots.with(id, |slot| Slot::live(slot).map(|record| record.tenure())) {
+                Some(Tenure::Owned) => self.send_whole(peer, id, None, now, port),
+                Some(Tenure::Claiming) => drop(self.refused.insert((peer, id))),
+                // The owner tells of it, or whoever told of its end.
+                Some(Tenure::Held) | None => {}
+            }
         }
     }
 

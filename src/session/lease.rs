@@ -10,6 +10,11 @@
 //! ```
 //!
 //! Each time the lease ran out a new term begins, and what was owned in an older one is claimed again before it is used.
+//! So it is when a peer is heard again that was left out: either may have taken over what the other one owned.
+//!
+//! A lease is granted to whoever asks, also to a node that membership takes to be down: as long as it asks it serves, and
+//! nobody takes its sessions.
+//!
 //! All times of a lease are of its own node's clock, which counts pauses, so clocks need not agree: a peer grants later
 //! than the owner asked.
 
@@ -22,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{names::NodeId, time::Moment};
+use crate::{limits, names::NodeId, time::Moment};
 
 /// Counts how often a node's lease began anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +53,8 @@ pub struct LeaseKeeper {
     span: Duration,
     patience: Duration,
     peers: BTreeMap<NodeId, Peer>,
+    /// Left out though their processes may live on.
+    lost: BTreeSet<NodeId>,
     looked_at: Moment,
     renewed_at: Moment,
 }
@@ -119,6 +126,21 @@ impl Lease {
         lock(&self.0.grants).get(&peer).is_some_and(|at| now <= *at + span)
     }
 
+    /// The process of a peer has ended: it cannot act on what was granted.
+    pub fn revoke(&self, peer: NodeId) {
+        lock(&self.0.grants).remove(&peer);
+    }
+
+    /// The peers that may still act on what was granted within the last `span`.
+    pub fn granted(&self, span: Duration, now: Moment) -> Vec<NodeId> {
+        let grants = lock(&self.0.grants);
+        grants.iter().filter(|(_, at)| now <= **at + span).map(|(peer, _)| *peer).collect()
+    }
+
+    fn begin_term(&self) {
+        self.0.term.fetch_add(1, Ordering::Release);
+    }
+
     fn forget_grants(&self, is_known: impl Fn(NodeId) -> bool, span: Duration, now: Moment) {
         lock(&self.0.grants).retain(|peer, at| is_known(*peer) || now <= *at + span);
     }
@@ -126,7 +148,7 @@ impl Lease {
     fn set(&self, until: Moment, now: Moment) {
         let ran_out = self.0.until.load(Ordering::Relaxed) <= now.0;
         if ran_out && now < until {
-            self.0.term.fetch_add(1, Ordering::Release);
+            self.begin_term();
         }
         self.0.until.store(until.0, Ordering::Release);
     }
@@ -136,15 +158,19 @@ impl LeaseKeeper {
     /// Keeps `lease`. A confirmation holds for `span`; a peer that gives none in time for `patience`, or for `span` if
     /// that is longer, is left out.
     pub fn new(lease: Lease, span: Duration, patience: Duration) -> Self {
-        let peers = BTreeMap::new();
-        Self { lease, span, patience: patience.max(span), peers, looked_at: Moment(0), renewed_at: Moment(0) }
+        let (peers, lost, never) = (BTreeMap::new(), BTreeSet::new(), Moment(0));
+        Self { lease, span, patience: patience.max(span), peers, lost, looked_at: never, renewed_at: never }
     }
 
     /// The live nodes, this one left out.
     pub fn nodes(&mut self, nodes: impl IntoIterator<Item = NodeId>, now: Moment) {
         self.look(now);
         let nodes: BTreeSet<NodeId> = nodes.into_iter().collect();
-        self.peers.retain(|peer, _| nodes.contains(peer));
+        let left: Vec<NodeId> = self.peers.keys().copied().filter(|peer| !nodes.contains(peer)).collect();
+        for peer in left {
+            self.peers.remove(&peer);
+            self.lose(peer);
+        }
         for peer in &nodes {
             self.peers.entry(*peer).or_insert(Peer { part: Part::New, confirmed: Moment(0), prompt_at: now });
         }
@@ -156,6 +182,7 @@ impl LeaseKeeper {
     pub fn gone(&mut self, peer: NodeId, now: Moment) {
         self.look(now);
         self.peers.remove(&peer);
+        self.lost.remove(&peer);
         self.settle(now);
     }
 
@@ -167,9 +194,17 @@ impl LeaseKeeper {
         // Later than this, and the lease would run out before the next confirmation comes.
         if now.since(at) <= self.span * 2 / 3 {
             known.prompt_at = now;
-            known.part = Part::Confirms;
+            let was = std::mem::replace(&mut known.part, Part::Confirms);
+            if self.lost.remove(&peer) || was == Part::Silent {
+                self.lease.begin_term();
+            }
         }
         self.settle(now);
+    }
+
+    /// Whether a peer confirms in good time.
+    pub fn hears(&self, peer: NodeId) -> bool {
+        self.peers.get(&peer).is_some_and(|known| known.part == Part::Confirms)
     }
 
     /// Time passes. To be called several times within a lease.
@@ -194,11 +229,23 @@ impl LeaseKeeper {
         let was_away = now.since(self.looked_at) >= self.span / 2;
         self.looked_at = now;
         if was_away {
+            let silent = self.peers.iter().filter(|(_, peer)| peer.part == Part::Silent);
+            for peer in silent.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+                self.lose(peer);
+            }
             for peer in self.peers.values_mut() {
                 peer.prompt_at = now;
                 peer.part = if peer.part == Part::Silent { Part::New } else { peer.part };
             }
         }
+    }
+
+    /// Remembers that a peer was left out. Of too many any one is forgotten; all that are on the list have their place.
+    fn lose(&mut self, peer: NodeId) {
+        if self.lost.len() >= limits::MEMBERS {
+            self.lost.pop_first();
+        }
+        self.lost.insert(peer);
     }
 
     fn settle(&mut self, now: Moment) {
@@ -283,7 +330,27 @@ mod tests {
         assert_eq!((lease.term(after(1_000)), lease.is_silent(C)), (Some(Term(term.0 + 1)), true));
         keeper.confirmed(C, after(1_000), after(1_010));
         assert!(!lease.is_silent(C));
-        assert_eq!(lease.term(after(1_010)), Some(Term(term.0 + 1)), "one that comes back ends no term");
+        assert_eq!(lease.term(after(1_010)), Some(Term(term.0 + 2)), "it may have taken over what is owned here");
+        keeper.confirmed(C, after(1_020), after(1_030));
+        assert_eq!(lease.term(after(1_030)), Some(Term(term.0 + 2)));
+    }
+
+    #[test]
+    fn a_node_that_was_off_the_list_ends_the_term_when_it_is_back_and_a_new_one_does_not() {
+        let (lease, mut keeper) = keeper(&[B]);
+        let term = lease.term(START).unwrap();
+        keeper.nodes([B, C], after(20));
+        keeper.confirmed(C, after(20), after(21));
+        assert_eq!(lease.term(after(21)), Some(term));
+        keeper.nodes([B], after(40));
+        keeper.nodes([B, C], after(60));
+        assert_eq!(lease.term(after(60)), Some(term));
+        keeper.confirmed(C, after(60), after(61));
+        assert_eq!(lease.term(after(61)), Some(Term(term.0 + 1)));
+        keeper.gone(C, after(80));
+        keeper.nodes([B, C], after(90));
+        keeper.confirmed(C, after(90), after(91));
+        assert_eq!(lease.term(after(91)), Some(Term(term.0 + 1)), "it was known to have ended");
     }
 
     #[test]

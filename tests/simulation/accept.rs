@@ -55,9 +55,9 @@ impl Cluster {
         let machine = machine_of(id);
         let (now, canary) = (self.world.moment(), self.canary);
         let node = self.machines[machine].node.as_mut().filter(|node| node.id == id);
-        let Some((slots, incoming)) = node.and_then(|node| Some((&node.slots, node.incoming.get_mut(&conn)?))) else {
-            return;
-        };
+        let Some(node) = node else { return };
+        let members: Vec<NodeId> = node.peers().map(|(peer, _)| peer).collect();
+        let (slots, Some(incoming)) = (&node.slots, node.incoming.get_mut(&conn)) else { return };
         incoming.input.extend_from_slice(bytes);
         let (before, mut replies, mut merges) = (incoming.received, Vec::new(), Vec::new());
         while let Some(request) = frame::take_request(&mut incoming.input, incoming.from).expect("bytes are frames") {
@@ -77,10 +77,11 @@ impl Cluster {
                     }
                 }
                 Request::Touch { id, idle } => slots.with(id, |slot| replica::touched(slot, idle, now)),
-                Request::Renew { at } => {
+                Request::Renew { at } if members.contains(&incoming.from) => {
                     slots.lease().grant(incoming.from, now);
                     replies.push(Reply::Renewed { at });
                 }
+                Request::Renew { .. } => {}
                 Request::Compare(question) => {
                     replies.push(Reply::Compared(survey::compare(slots, incoming.from, &question, now)));
                 }
@@ -151,8 +152,9 @@ impl Cluster {
         let now = self.world.moment();
         let Some(node) = self.node_mut(id) else { return };
         let Ask { conn, ticket, request } = ask;
-        let answer =
-            node.slots.with(request.id, |slot| replica::promise(slot, &request, |owner| node.serves(owner), now));
+        let standpoint = (id, node.slots.lease().term(now));
+        let serves = |owner| node.serves(owner);
+        let answer = node.slots.with(request.id, |slot| replica::promise(slot, &request, standpoint, serves, now));
         story::tell(request.id, id, || format!("asked for {:?}: {answer:?}", request.epoch));
         self.answer_later(id, conn, ticket, answer);
     }

@@ -128,8 +128,11 @@ impl<S: Slots> Core<S> {
             Round::Owner(owner) => *peer == owner,
             Round::Everyone => Some(*peer) != but,
         };
+        // Who is not on the list any more may be alive, and act as an owner until what was granted has run out.
+        let others = self.slots.lease().granted(self.grant_span(), now);
+        let others = others.into_iter().filter(|other| !self.nodes.contains_key(other));
         let (silent, waited_for): (Vec<NodeId>, Vec<NodeId>) =
-            self.nodes.keys().copied().filter(wanted).partition(|peer| self.leaves_out(*peer, None, now));
+            self.nodes.keys().copied().chain(others).filter(wanted).partition(|peer| self.leaves_out(*peer, None, now));
         asking.claim = Claim::new(asking.intent.epoch, waited_for.iter().copied()).with_copy(newest);
         asking.deadline = now + self.claim_patience();
         asking.unheard.extend(silent.iter().copied());

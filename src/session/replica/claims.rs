@@ -61,12 +61,14 @@ pub fn claim(slot: &mut Option<Slot>, epoch: Epoch) -> Result<(), Epoch> {
 }
 
 /// A member's answer to a claim. `serves` tells of a node whether it is live and answers requests: an owner that does
-/// need not give a session away, unless the claimant insists.
+/// need not give a session away, unless the claimant insists. Of itself a node says so only if it is the owner in `term`,
+/// the one that holds now: two that were apart must not send a request to each other for ever.
 ///
 /// When this node owns the session, the caller holds the session's turn: no request of it is running.
 pub fn promise(
     slot: &mut Option<Slot>,
     request: &ClaimRequest,
+    (me, term): (NodeId, Option<Term>),
     serves: impl FnOnce(NodeId) -> bool,
     now: Moment,
 ) -> Answer {
@@ -79,7 +81,8 @@ pub fn promise(
         Some(Slot::Live(record)) => record,
     };
     let owner = record.promised().node;
-    if !request.insist && owner != request.epoch.node && serves(owner) {
+    let is_right = if owner == me { record.is_owned(term) } else { owner != request.epoch.node };
+    if !request.insist && is_right && serves(owner) {
         return Answer::Owned(owner);
     }
     // It may know of this very claim already, from a fence.

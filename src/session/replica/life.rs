@@ -1,6 +1,6 @@
 //! The life of a session on the node that owns it: created, used, changed, ended, and a change that was refused taken back.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
 
@@ -241,7 +241,8 @@ pub fn undo(slot: &mut Option<Slot>, id: SessionId, undo: Undo, promised: Epoch,
 }
 
 /// Takes back a commit that too few nodes hold, on the owner, which stays the owner under a new epoch: nobody has refused
-/// the commit, so some may hold it, and its stamp must not be given again to another one.
+/// the commit, so some may hold it, and its stamp must not be given again to another one. What it changed gets its old
+/// value by a commit of its own, or it would come back by a merge.
 ///
 /// Gives what the others must hear: of a session that this commit created, and that nobody was told of, its end.
 #[must_use]
@@ -249,17 +250,26 @@ pub fn retreat(slot: &mut Option<Slot>, id: SessionId, made: Undo, me: NodeId, n
     let Stamp { epoch, version } = made.stamp;
     // What was promised to another node since then stays promised.
     let promised = Slot::live(slot).map_or(epoch, |record| record.promised().max(epoch));
+    let changed: SmallVec<[Arc<str>; 2]> = match &made.before {
+        Earlier::Changed(_, changed) => changed.iter().map(|before| before.name().clone()).collect(),
+        Earlier::Nothing | Earlier::Running(_) => SmallVec::new(),
+    };
     let told = undo(slot, id, made, promised, now);
     match slot {
         None => {
             let stamp = Stamp { epoch, version: version.saturating_add(1) };
             *slot = Some(Slot::ended(stamp, now));
-            return Some(Update::End(End { id, stamp }));
+            Some(Update::End(End { id, stamp }))
         }
         Some(Slot::Live(record)) if record.tenure == Tenure::Owned && record.promised() == epoch => {
-            record.promise(epoch.outranked_by(me));
+            let epoch = epoch.outranked_by(me);
+            record.promise(epoch);
+            if changed.is_empty() {
+                return told;
+            }
+            record.commit_again(&changed, Stamp { epoch, version: version.saturating_add(1) }, now);
+            Some(Update::Whole(record.whole(id, now)))
         }
-        _ => {}
+        _ => told,
     }
-    told
 }

@@ -69,7 +69,9 @@ fn a_claim_takes_the_newest_copy_and_fences_the_old_owner() {
     apply(&mut b, birth, NOW);
     let unseen = committed(&mut a, 2);
     let asked = request(&mut b, B, true);
-    let Answer::Promised(Some(copy)) = promise(&mut a, &asked, |_| true, NOW) else { panic!("a hands over") };
+    let Answer::Promised(Some(copy)) = promise(&mut a, &asked, (A, TERM), |_| true, NOW) else {
+        panic!("a hands over")
+    };
     assert_eq!(adopt(&mut b, asked.epoch, Some(copy), Term(0), NOW), Adoption::Owner);
     assert_eq!(value(&b, "n"), Some(2));
     assert_eq!(commit(&mut a, ID, &set("n", 9), TERM, NOW), Err(NotOwner));
@@ -84,8 +86,12 @@ fn a_serving_owner_keeps_the_session_unless_the_claimant_insists() {
     let mut b = None;
     apply(&mut b, birth, NOW);
     let asked = request(&mut b, B, false);
-    assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Owned(A));
-    assert_eq!(promise(&mut a, &asked, |_| false, NOW), Answer::Promised(None), "a draining owner hands over");
+    assert_eq!(promise(&mut a, &asked, (A, TERM), |_| true, NOW), Answer::Owned(A));
+    assert_eq!(
+        promise(&mut a, &asked, (A, TERM), |_| false, NOW),
+        Answer::Promised(None),
+        "a draining owner hands over"
+    );
 }
 
 #[test]
@@ -112,9 +118,23 @@ fn taking_back_a_commit_takes_back_no_promise() {
     let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
     let (lower, higher) = (Epoch::first(A).outranked_by(B), Epoch::first(A).outranked_by(NodeId(3)));
     let asked = ClaimRequest { id: ID, epoch: higher, context: ContextPath::root(), have: None, insist: true };
-    assert!(matches!(promise(&mut a, &asked, |_| true, NOW), Answer::Promised(Some(_))));
+    assert!(matches!(promise(&mut a, &asked, (A, TERM), |_| true, NOW), Answer::Promised(Some(_))));
     assert_eq!(undo(&mut a, ID, late.undo, lower, NOW), None);
     assert_eq!(Slot::live(&a).map(Record::promised), Some(higher));
+}
+
+#[test]
+fn two_that_were_apart_and_both_owned_a_session_do_not_name_each_other() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let apart = request(&mut b, B, true);
+    adopt(&mut b, apart.epoch, None, Term(0), NOW);
+    let later = Some(Term(1));
+    let of_a = request(&mut a, A, false);
+    assert_eq!(promise(&mut b, &of_a, (B, later), |_| true, NOW), Answer::Refused(apart.epoch));
+    let of_b = request(&mut b, B, false);
+    assert_eq!(promise(&mut a, &of_b, (A, later), |_| true, NOW), Answer::Promised(None));
 }
 
 #[test]
@@ -127,9 +147,9 @@ fn of_two_claims_the_lower_one_is_refused_or_superseded() {
     let of_b = request(&mut b, B, true);
     let of_c = request(&mut c, NodeId(3), true);
     assert!(of_b.epoch < of_c.epoch);
-    assert_eq!(promise(&mut holder, &of_c, |_| true, NOW), Answer::Promised(None));
-    assert_eq!(promise(&mut holder, &of_b, |_| true, NOW), Answer::Refused(of_c.epoch));
-    assert_eq!(promise(&mut b, &of_c, |_| true, NOW), Answer::Promised(None));
+    assert_eq!(promise(&mut holder, &of_c, (NodeId(9), TERM), |_| true, NOW), Answer::Promised(None));
+    assert_eq!(promise(&mut holder, &of_b, (NodeId(9), TERM), |_| true, NOW), Answer::Refused(of_c.epoch));
+    assert_eq!(promise(&mut b, &of_c, (B, TERM), |_| true, NOW), Answer::Promised(None));
     assert_eq!(adopt(&mut b, of_b.epoch, None, Term(0), NOW), Adoption::Superseded(of_c.epoch));
     assert_eq!(adopt(&mut c, of_c.epoch, None, Term(0), NOW), Adoption::Owner);
 }
@@ -142,7 +162,7 @@ fn a_claim_is_promised_by_a_member_that_knows_of_it_from_a_fence() {
     let asked = request(&mut b, B, true);
     let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
     assert_eq!(undo(&mut a, ID, late.undo, asked.epoch, NOW), None);
-    assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Promised(None));
+    assert_eq!(promise(&mut a, &asked, (A, TERM), |_| true, NOW), Answer::Promised(None));
 }
 
 #[test]
@@ -160,20 +180,21 @@ fn a_refused_commit_is_taken_back() {
 }
 
 #[test]
-fn a_commit_that_too_few_hold_is_taken_back_and_its_stamp_is_never_given_again() {
+fn a_commit_that_too_few_hold_is_taken_back_for_good() {
     let (mut a, birth) = created(A);
     let mut b = None;
     apply(&mut b, birth, NOW);
-    let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
-    assert_eq!(retreat(&mut a, ID, late.undo, A, NOW), None);
-    assert_eq!(value(&a, "n"), Some(1));
+    let changes = [set("n", 5), set("new", 6)].concat();
+    let late = commit(&mut a, ID, &changes, TERM, NOW).unwrap();
+    let again = retreat(&mut a, ID, late.undo, A, NOW).unwrap();
+    assert_eq!((value(&a, "n"), value(&a, "new")), (Some(1), None));
     assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Owned);
     assert_eq!(apply(&mut b, late.update, NOW), Applied::Applied, "it was still on its way");
-    let next = committed(&mut a, 2);
-    assert_eq!(apply(&mut b, next, NOW), Applied::Applied, "told whole, under a higher epoch");
-    assert_eq!((value(&a, "n"), value(&b, "n")), (Some(2), Some(2)));
-    let following = committed(&mut a, 3);
-    assert_eq!(apply(&mut b, following, NOW), Applied::Applied);
+    assert_eq!(apply(&mut b, again, NOW), Applied::Applied, "told whole, under a higher epoch");
+    assert_eq!((value(&b, "n"), value(&b, "new")), (Some(1), None), "a merge does not bring it back");
+    let next = committed(&mut a, 3);
+    assert_eq!(apply(&mut b, next, NOW), Applied::Applied);
+    assert_eq!((value(&a, "n"), value(&b, "n")), (Some(3), Some(3)));
 }
 
 #[test]
@@ -236,7 +257,7 @@ fn an_ended_session_stays_ended() {
     assert!(matches!(apply(&mut b, late, NOW), Applied::Ended(_)));
     assert!(matches!(apply(&mut b, birth, NOW), Applied::Ended(_)));
     let asked = request(&mut c, NodeId(3), true);
-    assert!(matches!(promise(&mut b, &asked, |_| true, NOW), Answer::Ended(_)));
+    assert!(matches!(promise(&mut b, &asked, (B, TERM), |_| true, NOW), Answer::Ended(_)));
 }
 
 #[test]
@@ -260,9 +281,9 @@ fn an_end_is_forgotten_when_the_later_owner_refuses_it_and_not_before() {
     let Applied::Fenced(promised) = apply(&mut b, late.clone(), NOW) else { panic!("the session has gone on") };
     retract(&mut a, birth.stamp(), promised, B);
     retract(&mut a, late.stamp(), promised, NodeId(3));
-    assert!(matches!(promise(&mut a.clone(), &asked, |_| true, NOW), Answer::Ended(_)));
+    assert!(matches!(promise(&mut a.clone(), &asked, (A, TERM), |_| true, NOW), Answer::Ended(_)));
     retract(&mut a, late.stamp(), promised, B);
-    assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown, "nobody hears of that end");
+    assert_eq!(promise(&mut a, &asked, (A, TERM), |_| true, NOW), Answer::Unknown, "nobody hears of that end");
 }
 
 #[test]
@@ -286,7 +307,7 @@ fn a_session_of_another_webapp_is_not_given_away() {
         have: None,
         insist: true,
     };
-    assert_eq!(promise(&mut a, &asked, |_| true, NOW), Answer::Unknown);
+    assert_eq!(promise(&mut a, &asked, (A, TERM), |_| true, NOW), Answer::Unknown);
     assert_eq!(standing(&a, &asked.context, TERM), Standing::OtherWebapp);
 }
 

@@ -83,7 +83,7 @@ fn a_claim_brings_both_sides_together() {
     write(&mut a, &set("left", 1));
     write(&mut b, &set("right", 2));
     let (mut c, asked) = (None, ClaimRequest { have: None, ..request(&mut b.clone(), C, true) });
-    let copies = [&mut a, &mut b].map(|slot| promise(slot, &asked, |_| true, NOW));
+    let copies = [&mut a, &mut b].map(|slot| promise(slot, &asked, (A, TERM), |_| true, NOW));
     let mut claim = crate::session::claim::Claim::new(asked.epoch, [A, B]);
     let [of_a, of_b] = copies;
     claim.answered(A, of_a);
