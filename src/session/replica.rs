@@ -587,7 +587,9 @@ pub fn promise(
         Some(Slot::Live(record)) => record,
     };
     let owner = record.promised.node;
-    if !request.insist && owner != request.epoch.node && serves(owner) {
+    // A claimant that holds a commit of a later owner proves that this one was replaced: a network was split, and heals.
+    let was_replaced = request.have.is_some_and(|have| have.epoch > record.promised);
+    if !request.insist && !was_replaced && owner != request.epoch.node && serves(owner) {
         return Answer::Owned(owner);
     }
     // It may know of this very claim already, from a fence.
