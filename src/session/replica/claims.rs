@@ -82,7 +82,9 @@ pub fn promise(
     };
     let owner = record.promised().node;
     let is_right = if owner == me { record.is_owned(term) } else { owner != request.epoch.node };
-    if !request.insist && is_right && serves(owner) {
+    // A claimant that holds a commit of a later owner proves that this one was replaced: a network was split, and heals.
+    let was_replaced = request.have.is_some_and(|have| have.epoch > record.promised());
+    if !request.insist && is_right && !was_replaced && serves(owner) {
         return Answer::Owned(owner);
     }
     // It may know of this very claim already, from a fence.

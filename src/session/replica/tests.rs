@@ -95,6 +95,24 @@ fn a_serving_owner_keeps_the_session_unless_the_claimant_insists() {
 }
 
 #[test]
+fn an_owner_that_was_replaced_while_it_was_cut_off_does_not_keep_the_session() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let taken = request(&mut b, B, true);
+    adopt(&mut b, taken.epoch, None, Term::default(), NOW);
+    committed(&mut b, 2);
+    committed(&mut a, 3);
+    let asked = request(&mut b, B, false);
+    assert_eq!(
+        promise(&mut a, &asked, (A, TERM), |_| true, NOW),
+        Answer::Promised(None),
+        "what it committed alone is older"
+    );
+    assert!(matches!(standing(&a, &asked.context, TERM), Standing::Held { owner: B }));
+}
+
+#[test]
 fn a_claim_leaves_the_owner_in_its_right_until_it_is_adopted() {
     let (mut a, birth) = created(A);
     let mut b = None;
