@@ -225,6 +225,9 @@ impl<S: Slots> Core<S> {
             self.repairs.values_mut().for_each(|repair| repair.want(now));
         }
         self.gone.retain(|node| nodes.contains_key(node));
+        // A node that leaves on purpose answers nothing any more: nobody waits until its lease has run out.
+        let left = self.nodes.iter().filter(|(node, serves)| **serves == Serves::No && !nodes.contains_key(node));
+        left.for_each(|(node, _)| self.slots.lease().revoke(*node));
         if let Some(keeper) = &mut self.keeper {
             keeper.nodes(nodes.keys().copied(), now);
         }

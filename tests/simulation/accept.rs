@@ -53,10 +53,9 @@ impl Cluster {
     /// Bytes of a link: every complete frame is handled, and all updates are acknowledged at once.
     pub(crate) fn requests(&mut self, id: NodeId, conn: ConnId, bytes: &[u8]) {
         let machine = machine_of(id);
-        let (now, canary) = (self.world.moment(), self.canary);
+        let (now, canary) = (self.moment(id), self.canary);
         let node = self.machines[machine].node.as_mut().filter(|node| node.id == id);
         let Some(node) = node else { return };
-        let members: Vec<NodeId> = node.peers().map(|(peer, _)| peer).collect();
         let (slots, Some(incoming)) = (&node.slots, node.incoming.get_mut(&conn)) else { return };
         incoming.input.extend_from_slice(bytes);
         let (before, mut replies, mut merges) = (incoming.received, Vec::new(), Vec::new());
@@ -77,11 +76,10 @@ impl Cluster {
                     }
                 }
                 Request::Touch { id, idle } => slots.with(id, |slot| replica::touched(slot, idle, now)),
-                Request::Renew { at } if members.contains(&incoming.from) => {
+                Request::Renew { at } => {
                     slots.lease().grant(incoming.from, now);
                     replies.push(Reply::Renewed { at });
                 }
-                Request::Renew { .. } => {}
                 Request::Compare(question) => {
                     replies.push(Reply::Compared(survey::compare(slots, incoming.from, &question, now)));
                 }
@@ -109,7 +107,7 @@ impl Cluster {
 
     /// `Doorway::merge`, once the turn has come.
     pub(crate) fn merge(&mut self, id: NodeId, copy: Whole) {
-        let now = self.world.moment();
+        let now = self.moment(id);
         let Some(node) = self.node_mut(id) else { return };
         if let Applied::Merged(update) = node.slots.with(copy.id, |slot| replica::merge_copy(slot, copy, now)) {
             self.tell_later(id, Some(*update));
@@ -149,7 +147,7 @@ impl Cluster {
 
     /// Answers a claim now.
     pub(crate) fn promise(&mut self, id: NodeId, ask: Ask) {
-        let now = self.world.moment();
+        let now = self.moment(id);
         let Some(node) = self.node_mut(id) else { return };
         let Ask { conn, ticket, request } = ask;
         let standpoint = (id, node.slots.lease().term(now));

@@ -1,11 +1,14 @@
 //! The shadow of every session: what its users were told, and therefore what every later answer must agree with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tasuki::{
     names::SessionId,
     session::{
-        replica::{Record, Slot},
+        replica::{Reach, Record, Slot},
         stamp::Stamp,
     },
 };
@@ -13,8 +16,11 @@ use tasuki::{
 use crate::client::{Ended, Op, Seen};
 
 /// What has been promised so far, and the first broken promise.
-#[derive(Default)]
 pub(crate) struct Checker {
+    /// Idle time after which a session may be over.
+    patience_us: u64,
+    /// Too much goes wrong at once for any promise to users; what nodes promise each other still holds.
+    is_storm: bool,
     sessions: BTreeMap<SessionId, Shadow>,
     calls: BTreeMap<usize, Issued>,
     seen: BTreeMap<(usize, SessionId), i64>,
@@ -37,6 +43,21 @@ struct Shadow {
     /// Sums that were answered, each to one increment only.
     sums: BTreeSet<i64>,
     own: BTreeMap<usize, Allowed>,
+    /// When the latest of the answered requests was sent: since then at least it has been in use.
+    used_us: u64,
+    /// It was written while two sides went on: until they merge, either may win, and with what it lacked.
+    is_blurred: bool,
+    /// It stays on its node.
+    is_local: bool,
+}
+
+/// When and where there was no such session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    /// The time of the answer.
+    pub(crate) at_us: u64,
+    /// On one of two sides that do not know what the other one does.
+    pub(crate) is_apart: bool,
 }
 
 /// What a tab may find in its own attribute.
@@ -45,6 +66,8 @@ struct Allowed {
     now: BTreeSet<Option<i64>>,
     /// Writes of which a try may come late: they may be done again at any time.
     late: BTreeSet<Option<i64>>,
+    /// Answered while two sides went on: on which.
+    apart: Vec<(bool, Option<i64>)>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -63,9 +86,28 @@ struct Issued {
     own: Option<usize>,
     floor: i64,
     was_over: bool,
+    at_us: u64,
+    is_local: bool,
 }
 
+/// A session must not end before this part of its time, in percent: clocks do not run alike.
+const NOT_BEFORE: u64 = 95;
+
 impl Checker {
+    /// Nothing has been promised yet.
+    pub(crate) fn new(timeout: Duration, is_storm: bool) -> Self {
+        Self {
+            patience_us: timeout.as_micros() as u64 * NOT_BEFORE / 100,
+            is_storm,
+            sessions: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            commits: BTreeMap::new(),
+            violation: None,
+            protected: 0,
+        }
+    }
+
     /// The first broken promise.
     pub(crate) fn violation(&mut self) -> Option<String> {
         self.violation.take()
@@ -76,46 +118,67 @@ impl Checker {
         self.violation.get_or_insert(what.into());
     }
 
+    /// Notes a broken promise to a user.
+    fn let_down(&mut self, what: impl Into<String>) {
+        if !self.is_storm {
+            self.violate(what);
+        }
+    }
+
     /// A tab sends a request.
-    pub(crate) fn issued(&mut self, tab: usize, number: u64, session: Option<SessionId>, op: Op) {
+    pub(crate) fn issued(
+        &mut self,
+        tab: usize,
+        number: u64,
+        session: Option<SessionId>,
+        op: Op,
+        at_us: u64,
+        reach: Reach,
+    ) {
         let shadow = session.and_then(|session| self.sessions.get_mut(&session));
         let (mut floor, mut was_over) = (0, false);
         if let Some(shadow) = shadow {
             (floor, was_over) = (shadow.low, shadow.ended == End::Sure);
             match op {
                 Op::Add => shadow.high += 1,
-                Op::End if shadow.ended == End::No => shadow.ended = End::Maybe,
+                Op::End | Op::Renew if shadow.ended == End::No => shadow.ended = End::Maybe,
                 _ => {}
             }
         }
         let own = if let Op::Put(own, _) = op { Some(own) } else { None };
-        self.calls.insert(tab, Issued { number, session, op, own, floor, was_over });
+        self.calls
+            .insert(tab, Issued { number, session, op, own, floor, was_over, at_us, is_local: reach == Reach::Node });
     }
 
     /// A commit was answered while a second node held it.
     pub(crate) fn committed(&mut self, session: SessionId, stamp: Stamp) {
         self.protected += 1;
         if let Some(other) = self.commits.insert((session, stamp.version), stamp) {
-            self.violate(format!("{session:?}: two nodes were allowed the same version: {other:?} and {stamp:?}"));
+            self.let_down(format!("{session:?}: two nodes were allowed the same version: {other:?} and {stamp:?}"));
         }
     }
 
     /// A request was answered.
-    pub(crate) fn done(&mut self, tab: usize, number: u64, own: usize, seen: &Seen, maybe: bool) {
+    pub(crate) fn done(&mut self, tab: usize, number: u64, own: usize, seen: &Seen, maybe: bool, side: Option<bool>) {
         let Some(issued) = self.calls.remove(&tab).filter(|issued| issued.number == number) else { return };
-        if issued.session.is_none() {
-            return self.born(tab, own, &issued, seen);
+        let Some(session) = issued.session else { return self.born(tab, own, &issued, seen) };
+        if side.is_none() {
+            self.judge(tab, own, &issued, seen);
         }
-        self.judge(tab, own, &issued, seen);
-        let Some(shadow) = self.sessions.get_mut(&seen.session) else { return };
-        let held = seen.copies > 1;
+        let held = seen.copies > 1 && side.is_none();
+        if issued.op == Op::Renew {
+            self.renewed(tab, &issued, seen);
+        }
+        let Some(shadow) = self.sessions.get_mut(&session) else { return };
+        shadow.used_us = shadow.used_us.max(issued.at_us);
+        shadow.is_blurred |= side.is_some() && seen.copies > 0;
         match issued.op {
             Op::Read => {}
             Op::Add if held => {
                 shadow.low += 1;
                 if !shadow.sums.insert(seen.count) {
                     let sum = seen.count;
-                    self.violate(format!("{:?}: two increments were answered with the sum {sum}", seen.session));
+                    self.let_down(format!("{:?}: two increments were answered with the sum {sum}", seen.session));
                 }
             }
             Op::Add => {}
@@ -133,9 +196,26 @@ impl Checker {
                 if maybe {
                     allowed.late.insert(value);
                 }
+                if let Some(side) = side.filter(|_| seen.copies > 0 && !maybe) {
+                    allowed.apart.push((side, value));
+                }
             }
-            Op::End if held => shadow.ended = End::Sure,
-            Op::End => {}
+            Op::End | Op::Renew if held => shadow.ended = End::Sure,
+            Op::End | Op::Renew => {}
+        }
+    }
+
+    /// Two sides hear each other again. What was answered for an attribute on one side only is there from now on; of what
+    /// was answered on both the same one wins everywhere.
+    pub(crate) fn healed(&mut self) {
+        for allowed in self.sessions.values_mut().flat_map(|shadow| shadow.own.values_mut()) {
+            let apart = std::mem::take(&mut allowed.apart);
+            let Some((side, last)) = apart.last().copied().filter(|_| crate::MERGES && !self.is_storm) else {
+                continue;
+            };
+            if apart.iter().all(|(other, _)| *other == side) {
+                allowed.now = BTreeSet::from([last]);
+            }
         }
     }
 
@@ -157,20 +237,26 @@ impl Checker {
     }
 
     /// A request was answered: there is no such session.
-    pub(crate) fn no_session(&mut self, tab: usize, number: u64, maybe: bool) {
+    pub(crate) fn no_session(&mut self, tab: usize, number: u64, maybe: bool, answered: Answered) {
         let Some(issued) = self.calls.get(&tab).filter(|issued| issued.number == number) else { return };
         let shadow = issued.session.and_then(|session| self.sessions.get(&session));
-        if shadow.is_some_and(|shadow| shadow.sure && shadow.ended == End::No) {
+        let in_time = |shadow: &Shadow| answered.at_us < shadow.used_us + self.patience_us && !answered.is_apart;
+        if shadow.is_some_and(|shadow| shadow.sure && shadow.ended == End::No && in_time(shadow)) {
             let session = issued.session;
-            self.violate(format!("{session:?}: an answered session is not known any more: {shadow:?}"));
+            self.let_down(format!("{session:?}: an answered session is not known any more: {shadow:?}"));
         }
         self.gave_up(tab, number, if maybe { Ended::Maybe } else { Ended::NotDone });
     }
 
     /// Everything has healed and nothing is under way: all nodes agree with each other and with what users were told.
-    /// `lenient` does not mind when only some remember the end of a session.
-    pub(crate) fn settled(&mut self, nodes: &[BTreeMap<SessionId, Slot>], lenient: bool) {
-        for (id, shadow) in &self.sessions {
+    /// `lenient` does not mind when only some remember the end of a session; where nodes `may_differ` they do not need to
+    /// agree on anything.
+    pub(crate) fn settled(&mut self, nodes: &[BTreeMap<SessionId, Slot>], lenient: bool, may_differ: bool) {
+        self.stay_at_home(nodes);
+        if may_differ {
+            return self.settled_apart(nodes);
+        }
+        for (id, shadow) in self.sessions.iter().filter(|_| !self.is_storm) {
             for held in nodes {
                 if let Some(what) = disagreement(shadow, held.get(id)) {
                     self.violation.get_or_insert(format!("{id:?} at the end: {what}, told {shadow:?}"));
@@ -179,7 +265,9 @@ impl Checker {
         }
         let Some((first, others)) = nodes.split_first() else { return };
         let ids: BTreeSet<&SessionId> = nodes.iter().flat_map(|held| held.keys()).collect();
-        for id in ids {
+        let is_known_local = |id: &&SessionId| self.sessions.get(id).is_some_and(|shadow| shadow.is_local);
+        let is_held_local = |id: &&SessionId| nodes.iter().any(|held| held.get(id).is_some_and(is_local));
+        for id in ids.into_iter().filter(|id| !is_known_local(id) && !is_held_local(id)) {
             let of = |held: &BTreeMap<SessionId, Slot>| {
                 held.get(id).map(essence).filter(|known| !lenient || known.is_some())
             };
@@ -191,9 +279,54 @@ impl Checker {
         }
     }
 
+    /// Nobody has told all nodes of everything yet: what the latest owner holds is what counts.
+    fn settled_apart(&mut self, nodes: &[BTreeMap<SessionId, Slot>]) {
+        let rank = |slot: &&Slot| match slot {
+            Slot::Live(record) => Some((record.promised(), record.stamp())),
+            Slot::Ended(_) => None,
+        };
+        for (id, shadow) in self.sessions.iter().filter(|(_, shadow)| !self.is_storm && shadow.ended == End::No) {
+            let latest = nodes.iter().filter_map(|held| held.get(id)).max_by_key(rank);
+            if let Some(what) = disagreement(shadow, latest) {
+                self.violation.get_or_insert(format!("{id:?} at the end: {what}, told {shadow:?}"));
+            }
+        }
+    }
+
+    /// Everything was idle for longer than any session lives.
+    pub(crate) fn all_over(&mut self, nodes: &[BTreeMap<SessionId, Slot>]) {
+        self.stay_at_home(nodes);
+        let mut lives = nodes.iter().flatten().filter(|(_, slot)| matches!(slot, Slot::Live(_)));
+        if let Some(what) = lives.next().map(|(id, slot)| format!("{id:?} outlived its time: {slot:?}")) {
+            self.violate(what);
+        }
+    }
+
+    /// A session that does not travel is on one node.
+    fn stay_at_home(&mut self, nodes: &[BTreeMap<SessionId, Slot>]) {
+        let locals = nodes.iter().flatten().filter(|(_, slot)| is_local(slot)).map(|(id, _)| id);
+        let on = |id: &SessionId| nodes.iter().filter(|held| held.contains_key(id)).count();
+        if let Some(what) = locals.filter(|id| on(id) > 1).map(|id| format!("{id:?} has left its node")).next() {
+            self.violate(what);
+        }
+    }
+
+    /// The session goes on under a new id, with everything in it.
+    fn renewed(&mut self, tab: usize, issued: &Issued, seen: &Seen) {
+        let held = seen.copies > 1;
+        let low = if held { seen.count } else { 0 };
+        let mut shadow = Shadow { low, ..Shadow::of(issued, seen) };
+        let owns = issued.session.and_then(|old| self.sessions.get(&old)).map(|old| old.own.keys().copied());
+        for own in owns.into_iter().flatten().chain(seen.attributes.keys().copied()) {
+            shadow.own.entry(own).or_default().now.insert(seen.attributes.get(&own).copied());
+        }
+        self.seen.insert((tab, seen.session), seen.count);
+        self.sessions.insert(seen.session, shadow);
+    }
+
     fn born(&mut self, tab: usize, own: usize, issued: &Issued, seen: &Seen) {
         let held = seen.copies > 1;
-        let mut shadow = Shadow { sure: held, high: seen.count, ..Shadow::default() };
+        let mut shadow = Shadow::of(issued, seen);
         if held {
             shadow.low = seen.count;
             shadow.sums.insert(seen.count);
@@ -205,11 +338,15 @@ impl Checker {
     }
 
     fn judge(&mut self, tab: usize, own: usize, issued: &Issued, seen: &Seen) {
-        let Some(shadow) = self.sessions.get(&seen.session) else { return };
-        let before = self.seen.insert((tab, seen.session), seen.count).unwrap_or(0);
+        let Some((session, shadow)) = issued.session.and_then(|id| Some((id, self.sessions.get(&id)?))) else { return };
+        let before = self.seen.insert((tab, session), seen.count).unwrap_or(0);
         let added = i64::from(issued.op == Op::Add);
         let floor = issued.floor.max(before) + added;
         let value = seen.attributes.get(&own).copied();
+        if shadow.is_blurred && !crate::MERGES {
+            return;
+        }
+        let floor = if shadow.is_blurred { 0 } else { floor };
         let expected = shadow.own.get(&own);
         let known = expected.is_none_or(|allowed| {
             (allowed.now.is_empty() && value.is_none()) || allowed.now.contains(&value) || allowed.late.contains(&value)
@@ -226,9 +363,20 @@ impl Checker {
             None
         };
         if let Some(what) = what {
-            let what = format!("{:?} for tab {tab} on {:?}: {what}; {issued:?}, {shadow:?}", seen.session, seen.node);
-            self.violate(what);
+            let what = format!("{session:?} for tab {tab} on {:?}: {what}; {issued:?}, {shadow:?}", seen.node);
+            self.let_down(what);
         }
+    }
+}
+
+fn is_local(slot: &Slot) -> bool {
+    matches!(slot, Slot::Live(record) if record.reach() == Reach::Node)
+}
+
+impl Shadow {
+    fn of(issued: &Issued, seen: &Seen) -> Self {
+        let Issued { at_us: used_us, is_local, .. } = *issued;
+        Self { sure: seen.copies > 1, high: seen.count, used_us, is_local, ..Self::default() }
     }
 }
 
@@ -254,7 +402,10 @@ fn disagreement(shadow: &Shadow, slot: Option<&Slot>) -> Option<String> {
     }
     let number = |name: &str| record.attributes().find(|(known, _)| &**known == name)?.1.decode::<i64>().ok();
     let count = number("count").unwrap_or(0);
-    if count < shadow.low || count > shadow.high {
+    if shadow.is_blurred && !crate::MERGES {
+        return None;
+    }
+    if count < shadow.low && !shadow.is_blurred || count > shadow.high {
         return Some(format!("the counter is {count}"));
     }
     shadow.own.iter().find_map(|(own, allowed)| {

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tasuki::{
     names::{NodeId, SessionId},
-    session::draft::Draft,
+    session::{draft::Draft, replica::Reach},
 };
 
 use crate::{
+    checker::Answered,
     cluster::{Cluster, machine_of},
     node::Input,
     world::Event,
@@ -36,6 +37,8 @@ pub(crate) enum Op {
     Put(usize, Option<i64>),
     /// Logs out.
     End,
+    /// Logs in: the session goes on under a new id.
+    Renew,
 }
 
 /// One try of one request, as a node gets it.
@@ -47,6 +50,8 @@ pub(crate) struct Call {
     pub(crate) session: Option<SessionId>,
     pub(crate) insist: bool,
     pub(crate) op: Op,
+    /// Whether the webapp's sessions travel.
+    pub(crate) reach: Reach,
 }
 
 /// What a node answers.
@@ -100,10 +105,10 @@ pub(crate) enum Ended {
 }
 
 /// One user: the cookie.
-#[derive(Default)]
 pub(crate) struct User {
     session: Option<SessionId>,
     machine: usize,
+    reach: Reach,
 }
 
 /// One tab of a user's browser.
@@ -133,7 +138,7 @@ impl Op {
     pub(crate) fn apply(self, draft: &mut Draft) {
         let refused = "small numbers are always accepted";
         match self {
-            Self::Read | Self::End => {}
+            Self::Read | Self::End | Self::Renew => {}
             Self::Add => drop(draft.add("count", 1).expect(refused)),
             Self::Put(own, Some(value)) => draft.set(&format!("a{own}"), &value).expect(refused),
             Self::Put(own, None) => drop(draft.remove(&format!("a{own}"))),
@@ -141,7 +146,7 @@ impl Op {
     }
 
     fn is_idempotent(self) -> bool {
-        self != Self::Add
+        !matches!(self, Self::Add | Self::Renew)
     }
 }
 
@@ -152,6 +157,13 @@ impl Seen {
         let named = draft.attributes().filter_map(|(name, value)| Some((own(name)?, value.decode().ok()?)));
         let count = draft.get_as("count").unwrap_or(0);
         Self { session, node, copies: 0, count, attributes: named.collect() }
+    }
+}
+
+impl User {
+    /// One without a session, of a webapp whose sessions may stay on their node.
+    pub(crate) fn new(is_local: bool) -> Self {
+        Self { session: None, machine: 0, reach: if is_local { Reach::Node } else { Reach::Cluster } }
     }
 }
 
@@ -194,7 +206,7 @@ impl Cluster {
             return;
         }
         let user = &self.users[self.tabs[tab].user];
-        let (session, machine) = (user.session, user.machine);
+        let (session, machine, reach) = (user.session, user.machine, user.reach);
         let op = self.draw_op(tab, session.is_some());
         self.next_call += 1;
         let (number, since_us) = (self.next_call, self.world.now_us());
@@ -203,7 +215,7 @@ impl Cluster {
         let avoid = BTreeSet::new();
         let pending = Pending { number, attempt: 0, op, session, target, maybe: false, avoid, since_us };
         self.tabs[tab].current = Some(pending);
-        self.checker.issued(tab, number, session, op);
+        self.checker.issued(tab, number, session, op, since_us, reach);
         let failed = self.failed_until[target] > since_us;
         if failed { self.choose(tab) } else { self.send(tab, target, false) }
     }
@@ -215,13 +227,15 @@ impl Cluster {
         match kind {
             1..=30 if has_session => Op::Read,
             31..=33 if has_session => Op::End,
-            34..=38 if has_session => Op::Put(*own, None),
-            39..=65 => Op::Put(*own, Some(*next_value)),
+            34..=35 if has_session => Op::Renew,
+            36..=40 if has_session => Op::Put(*own, None),
+            41..=66 => Op::Put(*own, Some(*next_value)),
             _ => Op::Add,
         }
     }
 
     fn send(&mut self, tab: usize, target: usize, insist: bool) {
+        let reach = self.users[self.tabs[tab].user].reach;
         let Some(pending) = self.tabs[tab].current.as_mut() else { return };
         pending.attempt += 1;
         pending.target = target;
@@ -230,8 +244,10 @@ impl Cluster {
         let Some(node) = self.machines[target].node.as_ref() else {
             return self.world.after(delay_us, Event::Tab(tab, Heard::Refused { call: number, attempt }));
         };
-        let call = Call { tab, number, attempt, session, insist, op };
-        self.world.after(delay_us, Event::Node(node.id, Input::Request(call)));
+        let call = Call { tab, number, attempt, session, insist, op, reach };
+        if self.unreachable_until[target] <= self.world.now_us() {
+            self.world.after(delay_us, Event::Node(node.id, Input::Request(call)));
+        }
         self.world.after(BALANCER_TIMEOUT_US, Event::Tab(tab, Heard::Lost { call: number, attempt }));
     }
 
@@ -242,7 +258,9 @@ impl Cluster {
             Outcome::NoSession => {
                 let Some(pending) = self.tabs[tab].current.take() else { return };
                 self.forget_cookie(tab, pending.session);
-                self.checker.no_session(tab, pending.number, pending.maybe);
+                let answered =
+                    Answered { at_us: self.world.now_us(), is_apart: self.plan.apart.side(machine).is_some() };
+                self.checker.no_session(tab, pending.number, pending.maybe, answered);
                 self.think(tab);
             }
             Outcome::Busy => self.ended(tab),
@@ -309,13 +327,13 @@ impl Cluster {
         } else {
             let user = &mut self.users[self.tabs[tab].user];
             if user.session == pending.session {
-                *user = User { session: Some(seen.session), machine };
+                (user.session, user.machine) = (Some(seen.session), machine);
             }
         }
-        if self.plan.split.is_some_and(|pair| pair.contains(&machine)) {
+        if self.plan.apart.touches(machine) {
             self.checker.forget_reads(seen.session);
         }
-        self.checker.done(tab, pending.number, own, seen, pending.maybe);
+        self.checker.done(tab, pending.number, own, seen, pending.maybe, self.plan.apart.side(machine));
         self.think(tab);
     }
 
@@ -337,7 +355,8 @@ impl Cluster {
     }
 
     fn think(&mut self, tab: usize) {
-        let delay_us = self.world.between(0, self.rules.think_us);
+        let lunch = self.rules.is_short() && self.world.percent(4);
+        let delay_us = self.world.between(0, if lunch { 2_200_000 } else { self.rules.think_us });
         self.world.after(delay_us, Event::Tab(tab, Heard::Wake));
     }
 }

@@ -2,14 +2,18 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tasuki::{membership::Duty, names::NodeId, replication::core::CoreConfig, session::Slots, settings::Ack};
+use tasuki::{
+    membership::Duty, names::NodeId, replication::core::CoreConfig, session::Slots, settings::Ack, time::Moment,
+};
 
 use crate::{
     Canary,
     checker::Checker,
     client::{Heard, Tab, User},
-    faults::{Fault, Plan, Step},
+    clock::Clock,
+    faults::Fault,
     node::{ACK_TIMEOUT, CLAIM_TIMEOUT, Input, LEASE, Node},
+    schedule::{Plan, Step},
     wire::{ConnId, End, Wire},
     world::{Event, World},
 };
@@ -18,9 +22,9 @@ use crate::{
 pub(crate) const DRAIN: Duty = Duty::Draining;
 
 /// One machine: at most one process.
-#[derive(Default)]
 pub(crate) struct Machine {
     pub(crate) node: Option<Node>,
+    pub(crate) clock: Clock,
     paused: bool,
     /// Until a process starts again nobody answers for it.
     has_no_power: bool,
@@ -41,6 +45,8 @@ pub(crate) struct Rules {
     /// The longest time between two requests of a tab.
     pub(crate) think_us: u64,
     ack: Ack,
+    /// Idle time after which sessions end.
+    pub(crate) timeout: Duration,
 }
 
 /// One run.
@@ -59,6 +65,8 @@ pub(crate) struct Cluster {
     pub(crate) next_call: u64,
     /// Members that did not answer the balancer, and until when it leaves them out.
     pub(crate) failed_until: Vec<u64>,
+    /// Machines that the balancer does not reach, and until when.
+    pub(crate) unreachable_until: Vec<u64>,
     news: u64,
 }
 
@@ -82,7 +90,14 @@ impl Cluster {
     /// A cluster that is about to start.
     pub(crate) fn new(seed: u64, canary: Option<Canary>) -> Self {
         let mut world = World::new(seed);
-        let machines = world.between(2, 4) as usize;
+        let machines = match world.between(1, 100) {
+            1..=25 => 2,
+            26..=60 => 3,
+            61..=80 => 4,
+            81..=90 => 5,
+            91..=95 => 6,
+            _ => 7,
+        };
         // Either queues that overflow or users in a hurry: with both, a slow link never catches up, rightly.
         let (queue_bytes, think_us) = match world.between(1, 10) {
             // Requests of one session meet where users are in a hurry.
@@ -96,23 +111,28 @@ impl Cluster {
             queue_bytes,
             think_us,
             ack: if world.percent(80) { Ack::One } else { Ack::All },
+            timeout: Duration::from_secs(if world.percent(15) { 1 } else { 1_800 }),
         };
         let users = world.between(1, 4) as usize;
-        let faults = world.between(1, 4) as usize;
-        let plan = Plan::new(faults, world.now_us());
+        let is_storm = world.percent(25) && canary.is_none();
+        let faults = if is_storm { world.between(4, 10) } else { world.between(1, 4) } as usize;
+        let plan = Plan::new(faults, is_storm, world.now_us());
+        let clocks: Vec<Clock> = (0..machines).map(|_| Clock::drawn(&mut world)).collect();
+        let locals: Vec<bool> = (0..users).map(|_| world.percent(15)).collect();
         let mut cluster = Self {
             world,
             wire: Wire::default(),
-            machines: (0..machines).map(|_| Machine::default()).collect(),
-            users: (0..users).map(|_| User::default()).collect(),
+            machines: clocks.into_iter().map(Machine::new).collect(),
+            users: locals.into_iter().map(User::new).collect(),
             tabs: (0..users * 2).map(|tab| Tab::new(tab / 2, tab % 2)).collect(),
-            checker: Checker::default(),
+            checker: Checker::new(rules.timeout, is_storm),
             plan,
             rules,
             canary,
             closing: false,
             next_call: 0,
             failed_until: vec![0; machines],
+            unreachable_until: vec![0; machines],
             news: 0,
         };
         (0..machines).for_each(|machine| cluster.start(machine));
@@ -173,8 +193,24 @@ impl Cluster {
         self.announce(id, Some(duty), 300_000);
     }
 
-    /// A new life on a machine, which does not know anybody.
+    /// The time as this life of a node sees it.
+    pub(crate) fn moment(&self, id: NodeId) -> Moment {
+        self.clock(&self.machines[machine_of(id)])
+    }
+
+    /// The time as a machine sees it.
+    pub(crate) fn clock(&self, machine: &Machine) -> Moment {
+        machine.clock.moment(self.world.now_us())
+    }
+
+    /// A new life on a machine where none is, which does not know anybody and remembers nothing.
     pub(crate) fn start(&mut self, machine: usize) {
+        if self.machines[machine].node.is_some() {
+            return;
+        }
+        if self.machines[machine].has_no_power {
+            self.machines[machine].clock = Clock::drawn(&mut self.world);
+        }
         let drawn = self.world.between(1, u64::MAX >> 8);
         let id = NodeId(drawn << 8 | machine as u64);
         let lease = if self.canary == Some(Canary::NoLease) { Duration::from_secs(3_600) } else { LEASE };
@@ -182,7 +218,9 @@ impl Cluster {
         let repair_interval = Duration::from_millis(900);
         let config = CoreConfig { ack, ack_timeout, claim_timeout, lease, repair_interval };
         let node = Node::new(id, self.rules.workers, config, self.world.now_us());
-        self.machines[machine] = Machine { node: Some(node), ..Machine::default() };
+        self.machines[machine] = Machine { node: Some(node), ..Machine::new(self.machines[machine].clock) };
+        let sweep_us = self.world.between(0, 250_000);
+        self.world.after(sweep_us, Event::Node(id, Input::Sweep));
         for core in 0..=self.rules.workers {
             let delay_us = self.world.between(0, 20_000);
             self.world.after(delay_us, Event::Node(id, Input::Tick(core)));
@@ -252,8 +290,8 @@ impl Cluster {
     }
 
     fn behind(&self) -> Option<String> {
-        let now = self.world.moment();
         self.machines.iter().enumerate().find_map(|(at, machine)| {
+            let now = self.clock(machine);
             let Some(node) = machine.node.as_ref().filter(|_| !machine.paused) else {
                 return Some(format!("machine {at} is away"));
             };
@@ -269,6 +307,22 @@ impl Cluster {
             let late = truth.iter().find(|(peer, _)| !node.is_caught_up_with(*peer, now));
             late.map(|(peer, _)| format!("{:?} has not caught up with {peer:?}", node.id))
         })
+    }
+
+    /// Everybody hears who is there.
+    pub(crate) fn tell_truth(&mut self) {
+        let nodes = self.machines.iter().filter_map(|machine| machine.node.as_ref());
+        for (id, duty) in nodes.map(|node| (node.id, node.duty)).collect::<Vec<_>>() {
+            self.announce(id, Some(duty), 300_000);
+        }
+    }
+
+    /// A machine hears that the node of another is gone, true or not.
+    pub(crate) fn tell_gone(&mut self, observer: usize, subject: usize, within_us: u64) {
+        let id = |machine: usize| self.machines[machine].node.as_ref().map(|node| node.id);
+        if let (Some(observer), Some(subject)) = (id(observer), id(subject)) {
+            self.tell(observer, subject, None, within_us);
+        }
     }
 
     fn others(&self, id: NodeId) -> impl Iterator<Item = &Node> {
@@ -311,6 +365,20 @@ impl Cluster {
         if let Some(what) = slots.take_stepped_back() {
             self.checker.violate(what);
         }
+    }
+}
+
+impl Machine {
+    fn new(clock: Clock) -> Self {
+        let (deferred, unread_until) = (Vec::new(), BTreeMap::new());
+        Self { node: None, clock, paused: false, has_no_power: false, deferred, unread_until }
+    }
+}
+
+impl Rules {
+    /// Whether sessions end while the run goes on.
+    pub(crate) fn is_short(&self) -> bool {
+        self.timeout < Duration::from_secs(60)
     }
 }
 

@@ -104,7 +104,7 @@ impl Cluster {
         core: usize,
         act: impl FnOnce(&mut Core<SimSlots>, Moment, &mut Desk) -> R,
     ) -> Option<(R, AtOnce)> {
-        let (now, room, canary) = (self.world.moment(), self.rules.queue_bytes, self.canary);
+        let (now, room, canary) = (self.moment(id), self.rules.queue_bytes, self.canary);
         let machine = machine_of(id);
         let node = self.machines[machine].node.as_mut().filter(|node| node.id == id)?;
         let links = node.links.iter().filter(|((of, _), _)| *of == core);

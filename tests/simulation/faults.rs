@@ -1,40 +1,13 @@
-//! What goes wrong, one thing at a time: the next fault waits until the cluster has caught up with the last.
+//! What goes wrong: each kind of fault, how it begins, and whom it keeps apart.
+
+use std::collections::BTreeSet;
 
 use crate::{
     cluster::{Cluster, DRAIN, machine_of},
+    schedule::Step,
     story,
     world::Event,
 };
-
-/// How often the schedule looks at the cluster.
-const POLL_US: u64 = 20_000;
-
-/// A healed cluster must have caught up within this time.
-const CATCH_UP_US: u64 = 15_000_000;
-
-/// The longest a request may take with all its retries.
-const LONGEST_CALL_US: u64 = 6_000_000;
-
-/// Bytes by which a queue may pass its bound: the message that filled it.
-const ONE_MESSAGE: usize = 2_048;
-
-/// How long nothing is asked before the nodes are compared.
-const SETTLE_US: u64 = 1_500_000;
-
-/// A step of the schedule.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// Looks at the cluster.
-    Poll,
-    /// A new process starts on a machine.
-    Start(usize),
-    /// A paused process goes on.
-    Wake(usize),
-    /// A draining process leaves, at the latest.
-    Leave(usize),
-    /// Compares the nodes.
-    Settled,
-}
 
 /// One kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +18,8 @@ pub(crate) enum Fault {
     PowerCut,
     /// The process stops and goes on later.
     Pause,
+    /// The same, and the machine's clock tells of a much longer time.
+    Sleep,
     /// Connections of a machine are cut, one or all.
     Cut,
     /// Nothing passes between two machines for a while.
@@ -53,152 +28,109 @@ pub(crate) enum Fault {
     Slow,
     /// The node is drained, leaves and comes back.
     Drain,
+    /// Nothing passes between one machine and all others.
+    Isolate,
+    /// Nothing passes between two groups of machines.
+    Partition,
+    /// A machine is heard and hears nothing, or the other way round.
+    OneWay,
+    /// Some are told that a node is gone, which is not.
+    WrongNews,
+    /// The clock of a machine that is awake goes ahead. A boot clock never does that; it must not do lasting harm.
+    Jump,
 }
 
-/// The schedule of one run.
-pub(crate) struct Plan {
-    left: usize,
-    /// The current fault lasts until then.
-    busy_until_us: u64,
-    healed_us: u64,
-    calm: usize,
-    /// Since when the last fault is maintenance, which nobody may notice.
-    pub(crate) maintenance_since_us: Option<u64>,
-    /// Two machines that the last fault keeps from hearing each other, though the balancer reaches both, until that is
-    /// healed.
-    pub(crate) split: Option<[usize; 2]>,
-    /// What happened, for the report of a violation.
-    pub(crate) log: Vec<String>,
+/// Faults of which nobody may notice more than a delay, and nobody at all what a second node held.
+pub(crate) const ONE_BY_ONE: [Fault; 13] = {
+    use Fault::{Cut, Drain, Isolate, Kill, OneWay, Partition, Pause, PowerCut, Sleep, Slow, Stall, WrongNews};
+    [Kill, PowerCut, Pause, Pause, Sleep, Cut, Stall, Slow, Drain, Isolate, Partition, OneWay, WrongNews]
+};
+
+/// All at once: then only what holds always is promised.
+pub(crate) const STORM: [Fault; 13] = {
+    use Fault::{Cut, Drain, Isolate, Jump, Kill, OneWay, Partition, Pause, PowerCut, Sleep, Slow, Stall, WrongNews};
+    [Kill, PowerCut, Pause, Sleep, Cut, Stall, Slow, Drain, Isolate, Partition, OneWay, WrongNews, Jump]
+};
+
+/// Machines that do not hear each other, though the balancer may reach both.
+#[derive(Debug, Default)]
+pub(crate) struct Apart {
+    pairs: BTreeSet<(usize, usize)>,
+    /// Where two sides go on, neither of which knows what the other one does: on which a machine is.
+    sides: Option<Vec<bool>>,
 }
 
-impl Plan {
-    /// So many faults.
-    pub(crate) fn new(faults: usize, now_us: u64) -> Self {
-        Self {
-            left: faults,
-            busy_until_us: now_us,
-            healed_us: now_us,
-            calm: 0,
-            maintenance_since_us: None,
-            split: None,
-            log: Vec::new(),
-        }
+impl Apart {
+    /// Whether there is a machine that this one does not hear.
+    pub(crate) fn touches(&self, machine: usize) -> bool {
+        self.pairs.iter().any(|(a, b)| *a == machine || *b == machine)
+    }
+
+    /// The machine's side, if there are two.
+    pub(crate) fn side(&self, machine: usize) -> Option<bool> {
+        self.sides.as_ref().map(|sides| sides[machine])
+    }
+
+    /// Everybody hears everybody.
+    pub(crate) fn is_over(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    fn add(&mut self, a: usize, b: usize) {
+        self.pairs.insert((a.min(b), a.max(b)));
     }
 }
 
 impl Cluster {
-    /// A step of the schedule; true ends the run.
-    pub(crate) fn fault_step(&mut self, step: Step) -> bool {
-        if !matches!(step, Step::Poll) {
-            story::tell_all(&step);
-        }
-        match step {
-            Step::Poll => self.poll(),
-            Step::Start(machine) => self.start(machine),
-            Step::Wake(machine) => self.wake(machine),
-            Step::Leave(machine) => self.leave(machine),
-            Step::Settled => {
-                self.compare();
-                return true;
-            }
-        }
-        false
-    }
-
-    fn poll(&mut self) {
-        let now_us = self.world.now_us();
-        self.notice_endless_calls();
-        if self.wire.longest_queue() > self.rules.queue_bytes + ONE_MESSAGE {
-            self.checker.violate("a queue grows past its bound");
-        }
-        if now_us < self.plan.busy_until_us {
-            self.plan.healed_us = now_us;
-        }
-        let calm = now_us >= self.plan.busy_until_us && self.is_caught_up();
-        self.plan.calm = if calm { self.plan.calm + 1 } else { 0 };
-        if now_us > self.plan.healed_us + CATCH_UP_US && !calm {
-            self.checker.violate(format!("the cluster never caught up: {}", self.why_not_caught_up()));
-        }
-        if self.plan.calm >= 2 {
-            self.plan.healed_us = now_us;
-            self.plan.split = None;
-            if self.plan.left == 0 {
-                return self.close();
-            }
-            if self.world.percent(30) {
-                self.plan.calm = 0;
-                self.plan.left -= 1;
-                self.begin_fault();
-            }
-        }
-        self.world.after(POLL_US, Event::Fault(Step::Poll));
-    }
-
-    fn close(&mut self) {
-        self.closing = true;
-        if self.tabs.iter().any(|tab| tab.current.is_some()) {
-            self.world.after(POLL_US, Event::Fault(Step::Poll));
-        } else {
-            self.world.after(SETTLE_US, Event::Fault(Step::Settled));
-        }
-    }
-
-    fn notice_endless_calls(&mut self) {
-        let now_us = self.world.now_us();
-        let pending = self.tabs.iter().filter_map(|tab| tab.current.as_ref());
-        if pending.into_iter().any(|pending| now_us > pending.since_us + LONGEST_CALL_US) {
-            self.checker.violate("a request waits for ever");
-        }
-    }
-
-    fn compare(&mut self) {
-        let now = self.world.moment();
-        let nodes = self.machines.iter().filter_map(|machine| machine.node.as_ref());
-        for what in nodes.clone().filter_map(|node| node.unfinished(now)) {
-            self.checker.violate(what);
-        }
-        let holdings: Vec<_> = nodes.map(crate::node::Node::holdings).collect();
-        // Such a node is to be noticed by what users see, not by looking into it.
-        let lenient = self.canary == Some(crate::Canary::TombstoneDropped);
-        self.checker.settled(&holdings, lenient);
-    }
-
-    fn begin_fault(&mut self) {
-        use Fault::{Cut, Drain, Kill, Pause, PowerCut, Slow, Stall};
-        let all = [Kill, PowerCut, Pause, Pause, Cut, Stall, Slow, Drain];
-        let Some(fault) = self.world.pick(&all) else { return };
+    /// Something goes wrong.
+    pub(crate) fn begin_fault(&mut self, fault: Fault) {
         let machine = self.world.between(0, self.machines.len() as u64 - 1) as usize;
         let (now_us, long_us) = (self.world.now_us(), self.world.between(50_000, 1_200_000));
+        let until_us = now_us + long_us;
         self.plan.log.push(format!("{fault:?} of machine {machine} at {now_us} us for {long_us} us"));
         story::tell_all(self.plan.log.last());
-        self.plan.busy_until_us = now_us + long_us;
-        self.plan.maintenance_since_us = (fault == Drain).then_some(now_us);
+        self.plan.lasts_until(until_us);
+        self.plan.maintenance_since_us = (fault == Fault::Drain && !self.plan.is_storm).then_some(now_us);
         match fault {
-            Kill | PowerCut => {
+            Fault::Kill | Fault::PowerCut => {
                 self.crash(machine, fault);
                 self.world.after(long_us, Event::Fault(Step::Start(machine)));
             }
-            Pause => self.pause(machine, long_us),
-            Cut => self.cut(machine),
-            Stall => {
-                let other = (machine + 1 + self.world.between(0, self.machines.len() as u64 - 2) as usize)
-                    % self.machines.len();
-                self.plan.split = Some([machine, other]);
-                self.wire.stall(machine, other, now_us + long_us);
-            }
-            Slow => {
+            Fault::Pause => self.pause(machine, long_us),
+            Fault::Sleep => self.sleep(machine, long_us),
+            Fault::Cut => self.cut(machine),
+            Fault::Stall => self.stall(machine, until_us),
+            Fault::Slow => {
                 let by_us = self.world.between(5_000, 150_000);
-                self.wire.slow_down(machine, now_us + long_us, by_us);
+                self.wire.slow_down(machine, until_us, by_us);
             }
-            Drain => {
-                if let Some(id) = self.machines[machine].node.as_ref().map(|node| node.id) {
-                    self.set_duty(id, DRAIN);
-                }
-                // The balancer hears of it before the node leaves, and of its return when it serves.
-                self.failed_until[machine] = u64::MAX;
-                self.plan.busy_until_us = now_us + long_us + 1_000_000;
-                self.world.after(long_us, Event::Fault(Step::Leave(machine)));
+            Fault::Drain => self.drain(machine, long_us),
+            Fault::Isolate => {
+                let sides = (0..self.machines.len()).map(|other| other == machine).collect();
+                self.partition(sides, until_us);
             }
+            Fault::Partition => {
+                let drawn = (0..self.machines.len()).map(|other| other == machine || self.world.percent(50));
+                let mut sides: Vec<bool> = drawn.collect();
+                let last = (machine + 1) % sides.len();
+                sides[last] = false;
+                self.partition(sides, until_us);
+            }
+            Fault::OneWay => self.one_way(machine, until_us),
+            Fault::WrongNews => self.wrong_news(machine, until_us),
+            Fault::Jump => {
+                let by_us = self.world.between(1_000, 3_000_000);
+                self.machines[machine].clock.jump(by_us);
+            }
+        }
+    }
+
+    fn sleep(&mut self, machine: usize, long_us: u64) {
+        self.pause(machine, long_us);
+        // Sessions that end soon are rightly over for a node that slept.
+        if !self.rules.is_short() {
+            let by_us = self.world.between(0, 100_000_000);
+            self.machines[machine].clock.jump(by_us);
         }
     }
 
@@ -212,14 +144,72 @@ impl Cluster {
         }
     }
 
-    fn leave(&mut self, machine: usize) {
-        let Some(node) = self.machines[machine].node.as_ref() else { return };
-        if node.jobs.is_empty() {
-            self.crash(machine, Fault::Drain);
-            let pause_us = self.world.between(50_000, 400_000);
-            self.world.after(pause_us, Event::Fault(Step::Start(machine)));
-        } else {
-            self.world.after(5_000, Event::Fault(Step::Leave(machine)));
+    fn stall(&mut self, machine: usize, until_us: u64) {
+        let count = self.machines.len();
+        let other = (machine + 1 + self.world.between(0, count as u64 - 2) as usize) % count;
+        self.plan.apart.add(machine, other);
+        self.wire.block(machine, other, until_us);
+        self.wire.block(other, machine, until_us);
+    }
+
+    fn drain(&mut self, machine: usize, long_us: u64) {
+        if let Some(id) = self.machines[machine].node.as_ref().map(|node| node.id) {
+            self.set_duty(id, DRAIN);
         }
+        // The balancer hears of it before the node leaves, and of its return when it serves.
+        self.failed_until[machine] = u64::MAX;
+        self.plan.lasts_until(self.world.now_us() + long_us + 1_000_000);
+        self.world.after(long_us, Event::Fault(Step::Leave(machine)));
+    }
+
+    fn partition(&mut self, sides: Vec<bool>, until_us: u64) {
+        let count = sides.len();
+        let across = |a: &usize, b: &usize| sides[*a] != sides[*b];
+        let pairs: Vec<(usize, usize)> =
+            (0..count).flat_map(|a| (0..count).map(move |b| (a, b))).filter(|(a, b)| across(a, b)).collect();
+        for (a, b) in pairs.iter().copied() {
+            self.wire.block(a, b, until_us);
+            self.plan.apart.add(a, b);
+        }
+        if self.world.percent(50) {
+            let hidden = (0..count).filter(|machine| sides[*machine]);
+            hidden.for_each(|machine| self.unreachable_until[machine] = until_us);
+        }
+        self.plan.apart.sides = Some(sides);
+        self.lose_sight(pairs, until_us);
+    }
+
+    fn one_way(&mut self, machine: usize, until_us: u64) {
+        let is_mute = self.world.percent(50);
+        let others = (0..self.machines.len()).filter(|other| *other != machine).collect::<Vec<_>>();
+        for other in others.iter().copied() {
+            let (from, to) = if is_mute { (machine, other) } else { (other, machine) };
+            self.wire.block(from, to, until_us);
+            self.plan.apart.add(machine, other);
+        }
+        self.plan.apart.sides = Some((0..self.machines.len()).map(|other| other == machine).collect());
+        // Who hears nothing misses the others; who is not heard is missed by them.
+        let pairs = others.into_iter().map(|other| if is_mute { (other, machine) } else { (machine, other) });
+        self.lose_sight(pairs.collect(), until_us);
+    }
+
+    fn wrong_news(&mut self, machine: usize, until_us: u64) {
+        let others = (0..self.machines.len()).filter(|other| *other != machine);
+        let misled: Vec<usize> = others.filter(|_| self.world.percent(60)).collect();
+        for other in misled {
+            self.plan.apart.add(machine, other);
+            self.tell_gone(other, machine, 100_000);
+        }
+        let long_us = until_us - self.world.now_us();
+        self.world.after(long_us, Event::Fault(Step::Truth));
+    }
+
+    /// Of each pair the first may come to believe that the second is gone, until it hears of it again.
+    fn lose_sight(&mut self, pairs: Vec<(usize, usize)>, until_us: u64) {
+        let long_us = until_us - self.world.now_us();
+        if long_us > 300_000 && self.world.percent(50) {
+            pairs.into_iter().for_each(|(observer, subject)| self.tell_gone(observer, subject, long_us));
+        }
+        self.world.after(long_us, Event::Fault(Step::Truth));
     }
 }

@@ -19,7 +19,7 @@ use tasuki::{
     session::{
         Slots,
         delta::{Answer, Update, Whole},
-        replica,
+        replica::{self, Expiry, Slot},
     },
     time::Moment,
 };
@@ -53,6 +53,8 @@ const DISCOVERY_TIMEOUT_US: u64 = 1_000_000;
 pub(crate) enum Input {
     /// Time passes for one replicator.
     Tick(usize),
+    /// The node looks for sessions whose time is over.
+    Sweep,
     /// Membership tells of one life of a node; an older version is no news.
     Learn { subject: NodeId, version: u64, duty: Option<Duty> },
     /// The starting node knows its peers.
@@ -187,7 +189,7 @@ impl Node {
             && self.cores.iter().enumerate().all(|(core, replicator)| {
                 let up = self.links.get(&(core, peer)).is_some_and(|link| link.up.is_some());
                 let state = replicator.peer(peer, now);
-                up && state.in_sync && state.complete
+                up && state.in_sync && state.complete && state.is_heard
             })
     }
 
@@ -219,6 +221,7 @@ impl Cluster {
     pub(crate) fn node_input(&mut self, id: NodeId, input: Input) {
         match input {
             Input::Tick(core) => self.tick(id, core),
+            Input::Sweep => self.sweep(id),
             Input::Learn { subject, version, duty } => self.learn(id, subject, version, duty),
             Input::Discovered => {
                 if let Some(node) = self.node_mut(id) {
@@ -251,7 +254,7 @@ impl Cluster {
             Input::Asked(ask) => self.asked(id, ask),
             Input::Answered(conn, ticket, answer) => self.reply(conn, &[Reply::Answer(ticket, answer)]),
             Input::LateApply(update) => {
-                let now = self.world.moment();
+                let now = self.moment(id);
                 if let Some(node) = self.node_mut(id) {
                     node.slots.with(update.id(), |slot| drop(replica::apply(slot, update, now)));
                 }
@@ -272,6 +275,27 @@ impl Cluster {
         let now_us = self.world.now_us();
         if self.node_mut(id).is_some_and(|node| node.is_ready(now_us)) {
             self.set_duty(id, Duty::Serving);
+        }
+    }
+
+    /// As `session/actor.rs` has it.
+    fn sweep(&mut self, id: NodeId) {
+        let (now, period_us) = (self.moment(id), self.world.between(150_000, 250_000));
+        self.world.after(period_us, Event::Node(id, Input::Sweep));
+        let Some(node) = self.node_mut(id) else { return };
+        let (slots, term) = (node.slots.clone(), node.slots.lease().term(now));
+        let is_over = |slot: &Slot| match slot {
+            Slot::Live(record) => record.is_over(now, if record.is_owned(term) { 1 } else { 2 }),
+            Slot::Ended(_) => false,
+        };
+        for session in slots.ids(is_over) {
+            match slots.with(session, |slot| replica::expire(slot, session, term, now)) {
+                Expiry::Over(Some(end)) => {
+                    self.with_core(id, 0, |core, now, port| core.announce(&end, now, port));
+                }
+                Expiry::Over(None) => {}
+                Expiry::Runs => slots.unwatched(session, |slot| *slot = None),
+            }
         }
     }
 
@@ -317,7 +341,7 @@ impl Cluster {
         if !self.node_mut(id).is_some_and(wanted) {
             return;
         }
-        let stalled = self.wire.stalled_until(id, peer) > self.world.now_us();
+        let stalled = !self.wire.can_connect(id, peer, self.world.now_us());
         if !stalled && self.is_refused(peer) {
             self.with_core(id, core, |core, now, port| core.gone(peer, now, port));
         }

@@ -1,6 +1,6 @@
 //! A request on its way through a node: turn, ownership, page, commit, copies, answer.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use tasuki::{
     membership::Duty,
@@ -12,8 +12,7 @@ use tasuki::{
     session::{
         Slots,
         draft::{Change, Draft},
-        lease::Term,
-        replica::{self, Birth, Committed, NotOwner, Reach, Record, Slot, Standing, Undo},
+        replica::{self, Birth, Committed, NotOwner, Reach, Record, Slot, Standing, Undo, Visited},
         stamp::Stamp,
     },
 };
@@ -46,6 +45,23 @@ pub(crate) struct Job {
     seen: Option<Seen>,
     undo: Option<Undo>,
     stamp: Option<Stamp>,
+    /// Of one that goes on under a new id.
+    renewal: Option<Renewal>,
+}
+
+/// A session that goes on under a new id: first it is written there, then the old one ends.
+#[derive(Clone, Copy, Debug)]
+struct Renewal {
+    new: SessionId,
+    /// Nodes that hold the new one.
+    copies: Option<usize>,
+}
+
+impl Job {
+    /// The session that is written now.
+    fn written(&self) -> SessionId {
+        self.renewal.filter(|renewal| renewal.copies.is_none()).map_or(self.session, |renewal| renewal.new)
+    }
 }
 
 impl Cluster {
@@ -80,10 +96,12 @@ impl Cluster {
         let Some(node) = self.node_mut(id) else { return };
         let new = call.session.is_none();
         let session = call.session.unwrap_or(drawn);
+        let renewal = (call.op == Op::Renew).then_some(Renewal { new: drawn, copies: None });
         node.next_job += 1;
         let job = node.next_job;
         let call_is_refused = node.duty != Duty::Serving;
-        node.jobs.insert(job, Job { call, worker, session, changes: Vec::new(), seen: None, undo: None, stamp: None });
+        let (changes, seen, undo, stamp) = (Vec::new(), None, None, None);
+        node.jobs.insert(job, Job { call, worker, session, changes, seen, undo, stamp, renewal });
         if call_is_refused {
             self.answer(id, job, Outcome::RetryAny);
         } else if new {
@@ -145,16 +163,17 @@ impl Cluster {
     // --- ownership ---
 
     fn examine(&mut self, id: NodeId, job: JobId) {
-        let now = self.world.moment();
+        let now = self.moment(id);
         let Some(node) = self.node_mut(id) else { return };
         let Some(Job { session, worker, call, .. }) = node.jobs.get(&job) else { return };
-        let (session, worker, insist) = (*session, *worker, call.insist);
+        let (session, worker, insist, reach) = (*session, *worker, call.insist, call.reach);
         let term = node.slots.lease().term(now);
-        match node.slots.with(session, |slot| replica::standing(slot, &ContextPath::root(), term)) {
-            Standing::Owned => self.render(id, job),
+        match node.slots.with(session, |slot| replica::standing(slot, &context(reach), term)) {
+            Standing::Owned => self.visit(id, job),
             Standing::Ended => self.answer(id, job, Outcome::NoSession),
+            Standing::Unknown if reach == Reach::Node => self.answer(id, job, Outcome::NoSession),
             Standing::Held { .. } | Standing::Unknown | Standing::OtherWebapp => {
-                let wish = Wish { id: session, context: ContextPath::root(), insist };
+                let wish = Wish { id: session, context: context(reach), insist };
                 let claim = self.with_core(id, worker, |core, now, port| core.claim(wish, now, port));
                 let Some((claim, at_once)) = claim else { return };
                 match at_once.claimed {
@@ -171,13 +190,34 @@ impl Cluster {
 
     fn claimed(&mut self, id: NodeId, job: JobId, ended: ClaimEnded) {
         match ended {
-            ClaimEnded::Owner => self.render(id, job),
+            ClaimEnded::Owner => self.visit(id, job),
             ClaimEnded::Nothing => self.answer(id, job, Outcome::NoSession),
             ClaimEnded::Contended => self.answer(id, job, Outcome::RetryAny),
             ClaimEnded::Elsewhere(owner) => {
                 let known = self.node_mut(id).is_some_and(|node| node.peers().any(|(peer, _)| peer == owner));
                 let outcome = if known { Outcome::Retry(machine_of(owner)) } else { Outcome::RetryAny };
                 self.answer(id, job, outcome);
+            }
+        }
+    }
+
+    /// Notes that the session is used, as `node/gate.rs` has it: its time may have been over.
+    fn visit(&mut self, id: NodeId, job: JobId) {
+        let now = self.moment(id);
+        let Some(node) = self.node_mut(id) else { return };
+        let Some(Job { session, worker, .. }) = node.jobs.get(&job) else { return };
+        let (session, worker, term) = (*session, *worker, node.slots.lease().term(now));
+        match node.slots.with(session, |slot| replica::visit(slot, session, term, now)) {
+            Visited::Fresh => self.render(id, job),
+            Visited::Tell => {
+                self.with_core(id, worker, |core, _, port| core.touch(session, port));
+                self.render(id, job);
+            }
+            Visited::Over(ended) => {
+                if let Some(end) = ended {
+                    self.with_core(id, worker, |core, now, port| core.announce(&end, now, port));
+                }
+                self.answer(id, job, Outcome::NoSession);
             }
         }
     }
@@ -191,44 +231,55 @@ impl Cluster {
         let known = slots.with(*session, |slot| Slot::live(slot).map(|record| record.attributes().collect::<Vec<_>>()));
         let mut draft = Draft::of(call.session, known.unwrap_or_default());
         call.op.apply(&mut draft);
-        *changes = draft.changes().to_vec();
+        *changes = match call.op {
+            Op::Renew => draft.attributes().map(|(name, value)| Change::Set(name.into(), value.clone())).collect(),
+            _ => draft.changes().to_vec(),
+        };
         *seen = Some(Seen::of(*session, id, &draft));
         let delay_us = self.world.between(0, PAGE_US);
         self.world.after(delay_us, Event::Node(id, Input::Rendered(job)));
     }
 
     fn commit(&mut self, id: NodeId, job: JobId) {
-        let now = self.world.moment();
+        let (now, timeout) = (self.moment(id), self.rules.timeout);
         let Some(node) = self.node_mut(id) else { return };
         let slots = node.slots.clone();
-        let Some(Job { call, session, changes, worker, .. }) = node.jobs.get_mut(&job) else { return };
-        let (session, worker, lease) = (*session, *worker, slots.lease());
-        let term = lease.term(now);
+        let Some(this) = node.jobs.get(&job) else { return };
+        let (Job { call, changes, renewal, .. }, session, lease) = (this, this.written(), slots.lease());
+        let (term, context) = (lease.term(now), context(call.reach));
+        let birth = || Birth {
+            id: session,
+            me: id,
+            term: lease.latest(),
+            context: &context,
+            reach: call.reach,
+            timeout: Some(timeout),
+        };
         let committed = slots.with(session, |slot| match call.op {
-            Op::End => replica::end(slot, session, term, now).map(Some),
-            _ if call.session.is_none() => {
-                Ok(Some(replica::create(slot, &birth(id, session, lease.latest()), changes, now)))
+            Op::Renew if renewal.is_some_and(|renewal| renewal.copies.is_none()) => {
+                Ok(Some(replica::create(slot, &birth(), changes, now)))
             }
+            Op::End | Op::Renew => replica::end(slot, session, term, now).map(Some),
+            _ if call.session.is_none() => Ok(Some(replica::create(slot, &birth(), changes, now))),
             _ if changes.is_empty() => Ok(None),
             _ => replica::commit(slot, session, changes, term, now).map(Some),
         });
         match committed {
             Err(NotOwner) => self.answer(id, job, Outcome::Retry(machine_of(id))),
-            Ok(None) => {
-                if slots.with(session, |slot| replica::touch(slot, now)) {
-                    self.with_core(id, worker, |core, _, port| core.touch(session, port));
-                }
-                self.done(id, job, 0);
-            }
+            Ok(None) => self.done(id, job, 0),
+            // It is told to nobody.
+            Ok(Some(_)) if call.reach == Reach::Node => self.held(id, job, 1),
             Ok(Some(committed)) => self.replicate(id, job, committed),
         }
     }
 
     fn replicate(&mut self, id: NodeId, job: JobId, Committed { update, undo }: Committed) {
         let Some(node) = self.node_mut(id) else { return };
-        let Some(Job { session, worker, undo: kept, stamp, .. }) = node.jobs.get_mut(&job) else { return };
+        let Some(this) = node.jobs.get_mut(&job) else { return };
+        let written = this.written();
+        let Job { session, worker, undo: kept, stamp, .. } = this;
         let (session, worker) = (*session, *worker);
-        *stamp = node.slots.with(session, |slot| match slot {
+        *stamp = node.slots.with(written, |slot| match slot {
             Some(Slot::Live(record)) => Some(Record::stamp(record)),
             Some(Slot::Ended(tombstone)) => Some(tombstone.stamp),
             None => None,
@@ -250,12 +301,14 @@ impl Cluster {
     }
 
     fn verdict(&mut self, id: NodeId, job: JobId, verdict: Verdict) {
-        let now = self.world.moment();
+        let now = self.moment(id);
         let Some(node) = self.node_mut(id) else { return };
-        let Some(Job { call, session, undo, stamp, .. }) = node.jobs.get_mut(&job) else { return };
-        let (session, undo, stamp) = (*session, undo.take(), *stamp);
+        let Some(this) = node.jobs.get_mut(&job) else { return };
+        let session = this.written();
+        let (undo, stamp) = (this.undo.take(), this.stamp);
         // Two nodes may end the same session: an end takes nothing from another.
-        let exclusive = call.op != Op::End;
+        let exclusive = !matches!(this.call.op, Op::End | Op::Renew) && self.plan.apart.side(machine_of(id)).is_none();
+        let Some(node) = self.node_mut(id) else { return };
         story::tell(session, id, || format!("{stamp:?}: {verdict:?}"));
         match verdict {
             Verdict::Held(copies) => {
@@ -265,7 +318,7 @@ impl Cluster {
                     self.checker.committed(session, stamp);
                 }
                 self.tell_later(id, told);
-                self.done(id, job, copies);
+                self.held(id, job, copies);
             }
             Verdict::TooFew(copies) => unreachable!("{copies} copies are enough in the simulated clusters"),
             Verdict::Fenced(epoch) => {
@@ -283,12 +336,25 @@ impl Cluster {
         }
     }
 
+    /// A commit is as safe as it will be: the reply leaves, or the second half of a renewal begins.
+    fn held(&mut self, id: NodeId, job: JobId, copies: usize) {
+        let renewal = self.node_mut(id).and_then(|node| node.jobs.get_mut(&job)?.renewal.as_mut());
+        match renewal {
+            Some(renewal) => match renewal.copies.replace(copies) {
+                None => self.commit(id, job),
+                Some(of_new) => self.done(id, job, copies.min(of_new)),
+            },
+            None => self.done(id, job, copies),
+        }
+    }
+
     // --- answers ---
 
     fn done(&mut self, id: NodeId, job: JobId, copies: usize) {
-        let seen = self.node_mut(id).and_then(|node| node.jobs.get_mut(&job)?.seen.take());
-        if let Some(seen) = seen {
-            self.answer(id, job, Outcome::Done(Seen { copies, ..seen }));
+        let Some(this) = self.node_mut(id).and_then(|node| node.jobs.get_mut(&job)) else { return };
+        let session = this.renewal.map_or(this.session, |renewal| renewal.new);
+        if let Some(seen) = this.seen.take() {
+            self.answer(id, job, Outcome::Done(Seen { copies, session, ..seen }));
         }
     }
 
@@ -296,6 +362,9 @@ impl Cluster {
         let Some(Job { call, session, .. }) = self.node_mut(id).and_then(|node| node.jobs.remove(&job)) else { return };
         self.end_turn(id, session, Who::Job(job));
         story::tell(session, id, || format!("{:?} of tab {} try {}: {outcome:?}", call.op, call.tab, call.attempt));
+        if self.unreachable_until[machine_of(id)] > self.world.now_us() {
+            return;
+        }
         let delay_us = self.world.between(50, 1_000);
         let heard = Heard::Answer { call: call.number, attempt: call.attempt, from: id, outcome };
         self.world.after(delay_us, Event::Tab(call.tab, heard));
@@ -314,7 +383,12 @@ impl Node {
     }
 }
 
-fn birth(me: NodeId, id: SessionId, term: Term) -> Birth<'static> {
-    static ROOT: std::sync::LazyLock<ContextPath> = std::sync::LazyLock::new(ContextPath::root);
-    Birth { id, me, term, context: &ROOT, reach: Reach::Cluster, timeout: Some(Duration::from_secs(1_800)) }
+/// Sessions that travel and those that do not belong to different webapps.
+fn context(reach: Reach) -> ContextPath {
+    static ROOT: LazyLock<ContextPath> = LazyLock::new(ContextPath::root);
+    static LOCAL: LazyLock<ContextPath> = LazyLock::new(|| "/local".parse().expect("it is a path"));
+    match reach {
+        Reach::Cluster => ROOT.clone(),
+        Reach::Node => LOCAL.clone(),
+    }
 }

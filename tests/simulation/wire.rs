@@ -51,8 +51,8 @@ struct Lane {
 pub(crate) struct Wire {
     conns: BTreeMap<ConnId, Conn>,
     next: ConnId,
-    /// Pairs of machines between which nothing arrives before this time.
-    stalled: BTreeMap<(usize, usize), u64>,
+    /// From one machine to another nothing arrives before this time.
+    blocked: BTreeMap<(usize, usize), u64>,
     /// Machines whose bytes take long until this time, and how long.
     slow: BTreeMap<usize, (u64, u64)>,
 }
@@ -124,14 +124,19 @@ impl Wire {
         }
     }
 
-    /// Until when nothing arrives between two machines.
-    pub(crate) fn stalled_until(&self, a: NodeId, b: NodeId) -> u64 {
-        self.stalled.get(&pair(machine_of(a), machine_of(b))).copied().unwrap_or(0)
+    /// Whether two nodes can connect at a time: each must hear the other.
+    pub(crate) fn can_connect(&self, a: NodeId, b: NodeId, now_us: u64) -> bool {
+        self.blocked_until(a, b).max(self.blocked_until(b, a)) <= now_us
     }
 
-    /// Stops everything between two machines until a time; TCP repeats it afterwards.
-    pub(crate) fn stall(&mut self, a: usize, b: usize, until_us: u64) {
-        self.stalled.insert(pair(a, b), until_us);
+    /// Stops everything from one machine to another until a time; TCP repeats it afterwards.
+    pub(crate) fn block(&mut self, from: usize, to: usize, until_us: u64) {
+        let until = self.blocked.entry((from, to)).or_default();
+        *until = until_us.max(*until);
+    }
+
+    fn blocked_until(&self, from: NodeId, to: NodeId) -> u64 {
+        self.blocked.get(&(machine_of(from), machine_of(to))).copied().unwrap_or(0)
     }
 
     /// Makes a machine's bytes slow until a time.
@@ -154,9 +159,11 @@ impl Wire {
 
     /// A process has ended and its kernel lives on: what was written arrives, then the end of the stream.
     pub(crate) fn hang_up(&mut self, id: ConnId, gone: NodeId, world: &mut World) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(conn) = self.conns.get(&id) else { return };
         let other = if conn.dialer == gone { End::Acceptor } else { End::Dialer };
-        let at_us = conn.lanes[other as usize].last_us.max(world.now_us()) + 1;
+        let blocked_us = self.blocked_until(gone, conn.at(other));
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let at_us = conn.lanes[other as usize].last_us.max(world.now_us()).max(blocked_us) + 1;
         let lane = &mut conn.lanes[other as usize];
         lane.lost_after_us = lane.lost_after_us.min(at_us);
         world.at(at_us, Event::Node(conn.at(other), Input::Closed { conn: id, end: other }));
@@ -174,11 +181,15 @@ impl Wire {
         let machines = [machine_of(conn.dialer), machine_of(conn.acceptor)];
         let slowed = machines.iter().filter_map(|machine| self.slow.get(machine));
         let extra_us = slowed.filter(|(until, _)| *until > world.now_us()).map(|(_, by)| by).max().copied();
-        let stalled_us = self.stalled_until(conn.dialer, conn.acceptor);
+        let (from, to_node) = match to {
+            End::Acceptor => (conn.dialer, conn.acceptor),
+            End::Dialer => (conn.acceptor, conn.dialer),
+        };
+        let blocked_us = self.blocked_until(from, to_node);
         let conn = self.conns.get_mut(&id)?;
         let delay_us = conn.base_us + world.between(0, conn.base_us / 2) + extra_us.unwrap_or(0);
         let lane = &mut conn.lanes[to as usize];
-        lane.last_us = lane.last_us.max(world.now_us().max(stalled_us) + delay_us);
+        lane.last_us = lane.last_us.max(world.now_us().max(blocked_us) + delay_us);
         Some(lane.last_us)
     }
 }
@@ -196,8 +207,4 @@ impl Conn {
     pub(crate) fn touches(&self, node: NodeId) -> bool {
         self.dialer == node || self.acceptor == node
     }
-}
-
-fn pair(a: usize, b: usize) -> (usize, usize) {
-    (a.min(b), a.max(b))
 }

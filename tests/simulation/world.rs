@@ -7,9 +7,9 @@ use std::{
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tasuki::{names::NodeId, time::Moment};
+use tasuki::names::NodeId;
 
-use crate::{client::Heard, faults::Step, node::Input, story};
+use crate::{client::Heard, node::Input, schedule::Step, story};
 
 /// One thing that will happen.
 #[derive(Debug)]
@@ -35,7 +35,6 @@ pub(crate) struct World {
 impl World {
     /// A world in which nothing has been planned.
     pub(crate) fn new(seed: u64) -> Self {
-        // The boot clock of a machine that has been up for a while, so that spans before now exist.
         let now_us = 1_000_000_000;
         let (queue, rng, trace) = (BTreeMap::new(), StdRng::seed_from_u64(seed), DefaultHasher::new());
         Self { now_us, step: 0, next: 0, queue, rng, trace }
@@ -44,11 +43,6 @@ impl World {
     /// The time in microseconds: finer than what nodes see, so that order is not lost.
     pub(crate) fn now_us(&self) -> u64 {
         self.now_us
-    }
-
-    /// The time as nodes see it.
-    pub(crate) fn moment(&self) -> Moment {
-        Moment(self.now_us / 1_000)
     }
 
     /// Events handled so far.

@@ -1,0 +1,196 @@
+//! When something goes wrong. One thing at a time, and the next one waits until the cluster has caught up: that is what
+//! the product promises to get over without a loss. Or, in a storm, whatever comes.
+
+use crate::{
+    cluster::{Cluster, DRAIN},
+    faults::{Apart, Fault, ONE_BY_ONE, STORM},
+    story,
+    world::Event,
+};
+
+/// How often the schedule looks at the cluster.
+const POLL_US: u64 = 20_000;
+
+/// A healed cluster must have caught up within this time.
+const CATCH_UP_US: u64 = 15_000_000;
+
+/// The longest a request may take with all its retries.
+const LONGEST_CALL_US: u64 = 6_000_000;
+
+/// Bytes by which a queue may pass its bound: the message that filled it.
+const ONE_MESSAGE: usize = 2_048;
+
+/// How long nothing is asked before the nodes are compared.
+const SETTLE_US: u64 = 1_500_000;
+
+/// The same where sessions end soon: all have ended by then, copies after twice their time.
+const SETTLE_SHORT_US: u64 = 3_200_000;
+
+/// A step of the schedule.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Looks at the cluster.
+    Poll,
+    /// A new process starts on a machine.
+    Start(usize),
+    /// A paused process goes on.
+    Wake(usize),
+    /// A draining process leaves, at the latest.
+    Leave(usize),
+    /// Membership learns who is there.
+    Truth,
+    /// Compares the nodes.
+    Settled,
+}
+
+/// The schedule of one run.
+pub(crate) struct Plan {
+    left: usize,
+    /// Faults overlap, and what is promised against one at a time is not checked.
+    pub(crate) is_storm: bool,
+    /// The current fault lasts until then.
+    busy_until_us: u64,
+    healed_us: u64,
+    calm: usize,
+    /// Since when the last fault is maintenance, which nobody may notice.
+    pub(crate) maintenance_since_us: Option<u64>,
+    /// Who does not hear whom, until that is healed.
+    pub(crate) apart: Apart,
+    /// Two sides may have gone on with the same session.
+    was_apart: bool,
+    /// What happened, for the report of a violation.
+    pub(crate) log: Vec<String>,
+}
+
+impl Plan {
+    /// So many faults.
+    pub(crate) fn new(faults: usize, is_storm: bool, now_us: u64) -> Self {
+        Self {
+            left: faults,
+            is_storm,
+            busy_until_us: now_us,
+            healed_us: now_us,
+            calm: 0,
+            maintenance_since_us: None,
+            apart: Apart::default(),
+            was_apart: false,
+            log: Vec::new(),
+        }
+    }
+
+    /// What has begun is over then.
+    pub(crate) fn lasts_until(&mut self, until_us: u64) {
+        self.busy_until_us = self.busy_until_us.max(until_us);
+    }
+}
+
+impl Cluster {
+    /// A step of the schedule; true ends the run.
+    pub(crate) fn fault_step(&mut self, step: Step) -> bool {
+        if !matches!(step, Step::Poll) {
+            story::tell_all(&step);
+        }
+        match step {
+            Step::Poll => self.poll(),
+            Step::Start(machine) => self.start(machine),
+            Step::Wake(machine) => self.wake(machine),
+            Step::Leave(machine) => self.leave(machine),
+            Step::Truth => self.tell_truth(),
+            Step::Settled => {
+                self.compare();
+                return true;
+            }
+        }
+        false
+    }
+
+    fn poll(&mut self) {
+        let now_us = self.world.now_us();
+        self.notice_endless_calls();
+        if self.wire.longest_queue() > self.rules.queue_bytes + ONE_MESSAGE {
+            self.checker.violate("a queue grows past its bound");
+        }
+        if self.plan.is_storm && self.plan.left > 0 && self.world.percent(12) {
+            self.begin_drawn(&STORM);
+        }
+        if now_us < self.plan.busy_until_us || self.plan.is_storm && self.plan.left > 0 {
+            self.plan.healed_us = now_us;
+        }
+        let calm = now_us >= self.plan.busy_until_us && self.is_caught_up();
+        self.plan.calm = if calm { self.plan.calm + 1 } else { 0 };
+        if now_us > self.plan.healed_us + CATCH_UP_US && !calm {
+            self.checker.violate(format!("the cluster never caught up: {}", self.why_not_caught_up()));
+        }
+        if self.plan.calm >= 2 {
+            self.calm_down(now_us);
+            if self.plan.left == 0 {
+                return self.close();
+            }
+            if !self.plan.is_storm && self.world.percent(30) {
+                self.plan.calm = 0;
+                self.begin_drawn(&ONE_BY_ONE);
+            }
+        }
+        self.world.after(POLL_US, Event::Fault(Step::Poll));
+    }
+
+    fn begin_drawn(&mut self, from: &[Fault]) {
+        self.plan.left -= 1;
+        if let Some(fault) = self.world.pick(from) {
+            self.begin_fault(fault);
+        }
+        self.plan.was_apart |= !self.plan.apart.is_over();
+    }
+
+    fn calm_down(&mut self, now_us: u64) {
+        self.plan.healed_us = now_us;
+        if !self.plan.apart.is_over() {
+            self.plan.apart = Apart::default();
+            self.checker.healed();
+        }
+    }
+
+    fn close(&mut self) {
+        self.closing = true;
+        if self.tabs.iter().any(|tab| tab.current.is_some()) {
+            self.world.after(POLL_US, Event::Fault(Step::Poll));
+        } else {
+            let settle_us = if self.rules.is_short() { SETTLE_SHORT_US } else { SETTLE_US };
+            self.world.after(settle_us, Event::Fault(Step::Settled));
+        }
+    }
+
+    fn notice_endless_calls(&mut self) {
+        let now_us = self.world.now_us();
+        let pending = self.tabs.iter().filter_map(|tab| tab.current.as_ref());
+        if pending.into_iter().any(|pending| now_us > pending.since_us + LONGEST_CALL_US) {
+            self.checker.violate("a request waits for ever");
+        }
+    }
+
+    fn compare(&mut self) {
+        let nodes = self.machines.iter().filter_map(|machine| Some((machine.node.as_ref()?, self.clock(machine))));
+        let unfinished: Vec<String> = nodes.clone().filter_map(|(node, now)| node.unfinished(now)).collect();
+        let holdings: Vec<_> = nodes.map(|(node, _)| node.holdings()).collect();
+        unfinished.into_iter().for_each(|what| self.checker.violate(what));
+        if self.rules.is_short() {
+            return self.checker.all_over(&holdings);
+        }
+        // Such a node is to be noticed by what users see, not by looking into it.
+        let lenient = self.canary == Some(crate::Canary::TombstoneDropped);
+        let may_differ = !crate::REPAIRS && (self.plan.was_apart || self.plan.is_storm);
+        self.checker.settled(&holdings, lenient, may_differ);
+    }
+
+    /// A draining node has nothing left to do.
+    fn leave(&mut self, machine: usize) {
+        let Some(node) = self.machines[machine].node.as_ref().filter(|node| node.duty == DRAIN) else { return };
+        if node.jobs.is_empty() {
+            self.crash(machine, Fault::Drain);
+            let pause_us = self.world.between(50_000, 400_000);
+            self.world.after(pause_us, Event::Fault(Step::Start(machine)));
+        } else {
+            self.world.after(5_000, Event::Fault(Step::Leave(machine)));
+        }
+    }
+}
