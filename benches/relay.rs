@@ -166,8 +166,19 @@ async fn throughput() {
 }
 
 /// What a write costs by the session manager and the number of nodes: bytes on the links, acknowledgements included, and
-/// CPU of all nodes. What a cluster at rest costs (leases, membership) is measured first and left out.
+/// CPU of all nodes. What a cluster at rest costs (leases, membership) is measured first and left out. The load grows with
+/// the nodes, so that each of them has as much to do.
+///
+/// Writes that are under way together share a packet when they go to the same node. With a few holders among many nodes
+/// fewer of them do, and that is all that grows: one user a node shows the cost without it.
 async fn managers() {
+    for users_a_node in [1, 8] {
+        println!("  {users_a_node} users a node");
+        cost_of_managers(users_a_node).await;
+    }
+}
+
+async fn cost_of_managers(users_a_node: usize) {
     const WRITES: u64 = 20_000;
     println!("  manager  nodes   bytes a write   CPU a write   at rest: bytes/s   CPU");
     for manager in ["delta", "full", "backup"] {
@@ -183,7 +194,7 @@ async fn managers() {
             sleep(ROUND).await;
             let rest = spent(start, cost().await);
             let (rest_bytes, rest_cpu) = (rest.0 / rest.2, rest.1 / rest.2);
-            let load = Load::start(cluster.listen, USERS);
+            let load = Load::start(cluster.listen, users_a_node * nodes);
             load.progress(2_000).await;
             let (before, answered) = (cost().await, load.seen().answered);
             load.progress(WRITES).await;
