@@ -25,7 +25,7 @@ use crate::{
         delta::{End, Update},
         lease::{LeaseKeeper, Renewal},
         placement::{Chosen, Fitness, Placement, Spread},
-        replica::{self, Applied, Reach, Slot, Tenure},
+        replica::{self, Reach, Slot, Tenure},
         stamp::Stamp,
     },
     time::Moment,
@@ -476,11 +476,17 @@ impl<S: Slots> Core<S> {
     /// Learns that a session has ended. The end may have reached only some, because a claim was under way: it is told
     /// again under the highest epoch that is known here, so that those who promised that one do not refuse it.
     fn end_everywhere(&mut self, id: SessionId, stamp: Stamp, now: Moment, port: &mut impl Port) {
+        let remembered = |slot: &Option<Slot>| match slot {
+            Some(Slot::Ended(tombstone)) => Some(tombstone.stamp),
+            _ => None,
+        };
         let ended = self.slots.with(id, |slot| {
             let promised = Slot::live(slot).map(|record| record.promised());
             let stamp = Stamp { epoch: stamp.epoch.max(promised.unwrap_or(stamp.epoch)), ..stamp };
-            let end = Update::End(End { id, stamp });
-            (replica::apply(slot, end.clone(), now) == Applied::Applied).then_some(end)
+            let (end, before) = (Update::End(End { id, stamp }), remembered(slot));
+            replica::apply(slot, end.clone(), now);
+            // It may have been told here meanwhile, under a lower epoch than others have promised.
+            (remembered(slot) > before).then_some(end)
         });
         if let Some(end) = ended {
             self.announce(&end, now, port);

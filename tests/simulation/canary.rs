@@ -1,10 +1,13 @@
 //! Deliberate faults of the accepting side: the checker must notice each of them.
 
 use tasuki::{
+    names::SessionId,
     replication::ledger::Verdict,
     session::{
+        Slots,
         delta::{Attribute, Update},
         draft::Change,
+        lease::Term,
         replica::{self, Applied, Slot},
     },
     time::Moment,
@@ -28,6 +31,17 @@ pub(crate) fn spoils(canary: Canary, slots: &SimSlots, update: &Update, applied:
         }
         _ => false,
     }
+}
+
+/// The term of a node's lease; for a node that has none and does not mind, the one in which it became the owner.
+pub(crate) fn term(canary: Option<Canary>, slots: &SimSlots, session: SessionId, now: Moment) -> Option<Term> {
+    if canary != Some(Canary::NoLease) {
+        return slots.lease().term(now);
+    }
+    let mut terms = (0..=slots.lease().latest().0).map(|term| Some(Term(term)));
+    slots.with(session, |slot| {
+        terms.find(|term| Slot::live(slot).is_some_and(|record| record.is_owned(*term))).flatten()
+    })
 }
 
 /// What a replier says who does not wait for the holders.

@@ -51,6 +51,15 @@ struct Shadow {
     is_local: bool,
 }
 
+/// Where a request was answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// On which of two sides that do not know what the other one does.
+    pub(crate) side: Option<bool>,
+    /// By a node that does not hear every other: what it reads may be what was true before.
+    pub(crate) is_cut_off: bool,
+}
+
 /// When and where there was no such session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answered {
@@ -159,10 +168,11 @@ impl Checker {
     }
 
     /// A request was answered.
-    pub(crate) fn done(&mut self, tab: usize, number: u64, own: usize, seen: &Seen, maybe: bool, side: Option<bool>) {
+    pub(crate) fn done(&mut self, tab: usize, number: u64, own: usize, seen: &Seen, maybe: bool, place: Place) {
         let Some(issued) = self.calls.remove(&tab).filter(|issued| issued.number == number) else { return };
         let Some(session) = issued.session else { return self.born(tab, own, &issued, seen) };
-        if side.is_none() {
+        let side = place.side;
+        if side.is_none() && !(place.is_cut_off && issued.op == Op::Read) {
             self.judge(tab, own, &issued, seen);
         }
         let held = seen.copies > 1 && side.is_none();

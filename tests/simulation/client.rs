@@ -11,7 +11,7 @@ use tasuki::{
 };
 
 use crate::{
-    checker::Answered,
+    checker::{Answered, Place},
     cluster::{Cluster, machine_of},
     node::Input,
     world::Event,
@@ -210,14 +210,15 @@ impl Cluster {
         let op = self.draw_op(tab, session.is_some());
         self.next_call += 1;
         let (number, since_us) = (self.next_call, self.world.now_us());
-        let target =
-            if session.is_some() { machine } else { self.world.between(0, self.machines.len() as u64 - 1) as usize };
+        let is_stray = session.is_some() && self.world.percent(self.rules.strays);
+        let drawn = self.world.between(0, self.machines.len() as u64 - 1) as usize;
+        let target = if session.is_none() || is_stray { drawn } else { machine };
         let avoid = BTreeSet::new();
         let pending = Pending { number, attempt: 0, op, session, target, maybe: false, avoid, since_us };
         self.tabs[tab].current = Some(pending);
         self.checker.issued(tab, number, session, op, since_us, reach);
         let failed = self.failed_until[target] > since_us;
-        if failed { self.choose(tab) } else { self.send(tab, target, false) }
+        if failed { self.choose(tab) } else { self.send(tab, target, is_stray) }
     }
 
     fn draw_op(&mut self, tab: usize, has_session: bool) -> Op {
@@ -333,7 +334,8 @@ impl Cluster {
         if self.plan.apart.touches(machine) {
             self.checker.forget_reads(seen.session);
         }
-        self.checker.done(tab, pending.number, own, seen, pending.maybe, self.plan.apart.side(machine));
+        let place = Place { side: self.plan.apart.side(machine), is_cut_off: self.plan.apart.touches(machine) };
+        self.checker.done(tab, pending.number, own, seen, pending.maybe, place);
         self.think(tab);
     }
 
@@ -347,7 +349,9 @@ impl Cluster {
     fn ended(&mut self, tab: usize) {
         let Some(pending) = self.tabs[tab].current.take() else { return };
         let how = if pending.maybe { Ended::Maybe } else { Ended::NotDone };
-        if self.plan.maintenance_since_us.is_some_and(|since_us| pending.since_us >= since_us) {
+        // A commit may be refused because of a request that came to another node at the same time.
+        let is_contested = how == Ended::Maybe && self.rules.strays > 0;
+        if !is_contested && self.plan.maintenance_since_us.is_some_and(|since_us| pending.since_us >= since_us) {
             self.checker.violate(format!("{:?} of tab {tab} failed during maintenance: {how:?}", pending.op));
         }
         self.checker.gave_up(tab, pending.number, how);

@@ -45,6 +45,8 @@ pub(crate) struct Rules {
     /// The longest time between two requests of a tab.
     pub(crate) think_us: u64,
     ack: Ack,
+    /// Requests, in percent, that come by a front which does not know where their session is.
+    pub(crate) strays: u64,
     /// Idle time after which sessions end.
     pub(crate) timeout: Duration,
 }
@@ -111,6 +113,7 @@ impl Cluster {
             queue_bytes,
             think_us,
             ack: if world.percent(80) { Ack::One } else { Ack::All },
+            strays: if world.percent(25) || canary == Some(Canary::NoFence) { 10 } else { 0 },
             timeout: Duration::from_secs(if world.percent(15) { 1 } else { 1_800 }),
         };
         let users = world.between(1, 4) as usize;
@@ -213,10 +216,9 @@ impl Cluster {
         }
         let drawn = self.world.between(1, u64::MAX >> 8);
         let id = NodeId(drawn << 8 | machine as u64);
-        let lease = if self.canary == Some(Canary::NoLease) { Duration::from_secs(3_600) } else { LEASE };
         let (ack, ack_timeout, claim_timeout) = (self.rules.ack, ACK_TIMEOUT, CLAIM_TIMEOUT);
         let repair_interval = Duration::from_millis(900);
-        let config = CoreConfig { ack, ack_timeout, claim_timeout, lease, repair_interval };
+        let config = CoreConfig { ack, ack_timeout, claim_timeout, lease: LEASE, repair_interval };
         let node = Node::new(id, self.rules.workers, config, self.world.now_us());
         self.machines[machine] = Machine { node: Some(node), ..Machine::new(self.machines[machine].clock) };
         let sweep_us = self.world.between(0, 250_000);

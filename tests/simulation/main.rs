@@ -57,7 +57,7 @@ const MOST_VIOLATIONS: usize = 20;
 const PROGRESS_SEEDS: u64 = 10_000;
 
 /// A deliberate fault is noticed within so many seeds, or the checker is blind to it.
-const CANARY_SEEDS: u64 = 600;
+const CANARY_SEEDS: u64 = 400;
 
 /// After two sides were apart, what each answered for other attributes than the other is there: nodes merge.
 const MERGES: bool = false;

@@ -163,11 +163,11 @@ impl Cluster {
     // --- ownership ---
 
     fn examine(&mut self, id: NodeId, job: JobId) {
-        let now = self.moment(id);
+        let (now, canary) = (self.moment(id), self.canary);
         let Some(node) = self.node_mut(id) else { return };
         let Some(Job { session, worker, call, .. }) = node.jobs.get(&job) else { return };
         let (session, worker, insist, reach) = (*session, *worker, call.insist, call.reach);
-        let term = node.slots.lease().term(now);
+        let term = canary::term(canary, &node.slots, session, now);
         match node.slots.with(session, |slot| replica::standing(slot, &context(reach), term)) {
             Standing::Owned => self.visit(id, job),
             Standing::Ended => self.answer(id, job, Outcome::NoSession),
@@ -203,10 +203,11 @@ impl Cluster {
 
     /// Notes that the session is used, as `node/gate.rs` has it: its time may have been over.
     fn visit(&mut self, id: NodeId, job: JobId) {
-        let now = self.moment(id);
+        let (now, canary) = (self.moment(id), self.canary);
         let Some(node) = self.node_mut(id) else { return };
         let Some(Job { session, worker, .. }) = node.jobs.get(&job) else { return };
-        let (session, worker, term) = (*session, *worker, node.slots.lease().term(now));
+        let (session, worker) = (*session, *worker);
+        let term = canary::term(canary, &node.slots, session, now);
         match node.slots.with(session, |slot| replica::visit(slot, session, term, now)) {
             Visited::Fresh => self.render(id, job),
             Visited::Tell => {
@@ -241,12 +242,12 @@ impl Cluster {
     }
 
     fn commit(&mut self, id: NodeId, job: JobId) {
-        let (now, timeout) = (self.moment(id), self.rules.timeout);
+        let (now, timeout, canary) = (self.moment(id), self.rules.timeout, self.canary);
         let Some(node) = self.node_mut(id) else { return };
         let slots = node.slots.clone();
         let Some(this) = node.jobs.get(&job) else { return };
         let (Job { call, changes, renewal, .. }, session, lease) = (this, this.written(), slots.lease());
-        let (term, context) = (lease.term(now), context(call.reach));
+        let (term, context) = (canary::term(canary, &slots, session, now), context(call.reach));
         let birth = || Birth {
             id: session,
             me: id,
