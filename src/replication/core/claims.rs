@@ -214,12 +214,7 @@ impl<S: Slots> Core<S> {
                 asking.errand.wish.insist = true;
                 return self.ask_round(ticket, asking, Some((owner, newest)), now, port);
             }
-            Outcome::Ended(stamp) => {
-                // Those who were asked before have promised this claim.
-                let epoch = stamp.epoch.max(asking.intent.epoch);
-                self.end_everywhere(id, Stamp { epoch, ..stamp }, now, port);
-                ClaimEnded::Nothing
-            }
+            Outcome::Ended(stamp) => self.found_ended(id, stamp, asking.intent.epoch, now, port),
             Outcome::Stay(owner) => {
                 self.slots.with(id, replica::withdraw);
                 ClaimEnded::Elsewhere(owner)
@@ -243,11 +238,26 @@ impl<S: Slots> Core<S> {
                         ClaimEnded::Contended
                     }
                     Adoption::Nothing => ClaimEnded::Nothing,
+                    Adoption::Ended(stamp) => self.found_ended(id, stamp, epoch, now, port),
                     Adoption::Superseded(above) => return self.ask_again(asking.errand, above, now, port),
                 }
             }
         };
         port.claimed(asking.errand.for_whom, ended);
+    }
+
+    /// Those who were asked before may have promised the claim, and refuse an end of a lower rank.
+    fn found_ended(
+        &mut self,
+        id: SessionId,
+        stamp: Stamp,
+        claimed: Epoch,
+        now: Moment,
+        port: &mut impl Port,
+    ) -> ClaimEnded {
+        let epoch = stamp.epoch.max(claimed);
+        self.end_everywhere(id, Stamp { epoch, ..stamp }, now, port);
+        ClaimEnded::Nothing
     }
 
     /// The last owner's latest commits may still be on their way to some, who refuse them from now on. With a single other

@@ -178,16 +178,21 @@ fn an_end_that_only_some_have_heard_of_is_told_to_all_under_the_claim_that_found
 
 #[test]
 fn an_end_that_comes_while_it_is_asked_for_is_told_to_those_who_promised_the_claim() {
-    let (table, mut desk) = (Table::new(ME), Desk::default());
-    create(&table, id(1), B);
-    let mut core = core(&table, &mut desk);
-    core.claim(wish(true), NOW, &mut desk);
-    let ticket = desk.claims[0].1;
-    core.replied(B, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
     let stamp = Stamp { epoch: Epoch::first(B), version: 2 };
-    table.with(id(1), |slot| replica::apply(slot, Update::End(End { id: id(1), stamp }), NOW));
-    core.replied(C, [Reply::Answer(ticket, Answer::Ended(stamp))], NOW, &mut desk);
-    assert_eq!(desk.updates, [(B, id(1)), (C, id(1))]);
+    let mut both = Vec::new();
+    for answer in [Answer::Ended(stamp), Answer::Promised(None)] {
+        let (table, mut desk) = (Table::new(ME), Desk::default());
+        create(&table, id(1), B);
+        let mut core = core(&table, &mut desk);
+        core.claim(wish(true), NOW, &mut desk);
+        let ticket = desk.claims[0].1;
+        core.replied(B, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
+        table.with(id(1), |slot| replica::apply(slot, Update::End(End { id: id(1), stamp }), NOW));
+        core.replied(C, [Reply::Answer(ticket, answer)], NOW, &mut desk);
+        both.push((desk.updates, desk.claimed));
+    }
+    let told = (vec![(B, id(1)), (C, id(1))], vec![ClaimEnded::Nothing]);
+    assert_eq!(both, [told.clone(), told]);
 }
 
 #[test]

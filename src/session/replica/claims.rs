@@ -20,6 +20,8 @@ pub enum Adoption {
     Superseded(Epoch),
     /// Nobody has the session.
     Nothing,
+    /// It has ended here since the claim began, with this commit, which others may have refused because of the claim.
+    Ended(Stamp),
 }
 
 /// What a claim asks the slot for before any message is sent.
@@ -108,7 +110,7 @@ pub fn promise(
 /// `term` is that of this node's lease when the claim began: a lease that ran out meanwhile voids the claim.
 pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, copy: Option<Whole>, term: Term, now: Moment) -> Adoption {
     match slot {
-        Some(Slot::Ended(_)) => return Adoption::Nothing,
+        Some(Slot::Ended(tombstone)) => return Adoption::Ended(tombstone.stamp),
         Some(Slot::Live(record)) if record.promised() > epoch => return Adoption::Superseded(record.promised()),
         _ => {}
     }

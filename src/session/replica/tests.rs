@@ -311,8 +311,12 @@ fn a_claimant_takes_the_end_of_the_session_it_asks_for() {
     apply(&mut b, birth, NOW);
     let asked = request(&mut b, B, true);
     let over = end(&mut a, ID, TERM, NOW).unwrap().update;
-    assert_eq!(apply(&mut b, over, NOW), Applied::Applied, "refused, it would be forgotten by the one who tells");
-    assert_eq!(adopt(&mut b, asked.epoch, None, Term(0), NOW), Adoption::Nothing);
+    assert_eq!(
+        apply(&mut b, over.clone(), NOW),
+        Applied::Applied,
+        "refused, it would be forgotten by the one who tells"
+    );
+    assert_eq!(adopt(&mut b, asked.epoch, None, Term(0), NOW), Adoption::Ended(over.stamp()));
 }
 
 #[test]
