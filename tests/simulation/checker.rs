@@ -87,6 +87,13 @@ enum End {
     Sure,
 }
 
+impl Shadow {
+    /// While two sides were apart one of them ended it, perhaps, and the other went on with what it had.
+    fn ended_on_one_side(&self) -> bool {
+        self.is_blurred && self.ended != End::No
+    }
+}
+
 #[derive(Debug)]
 struct Issued {
     number: u64,
@@ -259,13 +266,9 @@ impl Checker {
     }
 
     /// Everything has healed and nothing is under way: all nodes agree with each other and with what users were told.
-    /// `lenient` does not mind when only some remember the end of a session; where nodes `may_differ` they do not need to
-    /// agree on anything.
-    pub(crate) fn settled(&mut self, nodes: &[BTreeMap<SessionId, Slot>], lenient: bool, may_differ: bool) {
+    /// `lenient` does not mind when only some remember the end of a session.
+    pub(crate) fn settled(&mut self, nodes: &[BTreeMap<SessionId, Slot>], lenient: bool) {
         self.stay_at_home(nodes);
-        if may_differ {
-            return self.settled_apart(nodes);
-        }
         for (id, shadow) in self.sessions.iter().filter(|_| !self.is_storm) {
             for held in nodes {
                 if let Some(what) = disagreement(shadow, held.get(id)) {
@@ -285,20 +288,6 @@ impl Checker {
             if let Some(other) = others.iter().find(|held| of(held) != expected) {
                 let (here, there) = (first.get(id), other.get(id));
                 self.violation.get_or_insert(format!("{id:?}: nodes disagree at the end: {here:?} and {there:?}"));
-            }
-        }
-    }
-
-    /// Nobody has told all nodes of everything yet: what the latest owner holds is what counts.
-    fn settled_apart(&mut self, nodes: &[BTreeMap<SessionId, Slot>]) {
-        let rank = |slot: &&Slot| match slot {
-            Slot::Live(record) => Some((record.promised(), record.stamp())),
-            Slot::Ended(_) => None,
-        };
-        for (id, shadow) in self.sessions.iter().filter(|(_, shadow)| !self.is_storm && shadow.ended == End::No) {
-            let latest = nodes.iter().filter_map(|held| held.get(id)).max_by_key(rank);
-            if let Some(what) = disagreement(shadow, latest) {
-                self.violation.get_or_insert(format!("{id:?} at the end: {what}, told {shadow:?}"));
             }
         }
     }
@@ -355,9 +344,12 @@ impl Checker {
         let value = seen.attributes.get(&own).copied();
         let floor = if shadow.is_blurred { 0 } else { floor };
         let expected = shadow.own.get(&own);
-        let known = expected.is_none_or(|allowed| {
-            (allowed.now.is_empty() && value.is_none()) || allowed.now.contains(&value) || allowed.late.contains(&value)
-        });
+        let known = shadow.ended_on_one_side()
+            || expected.is_none_or(|allowed| {
+                (allowed.now.is_empty() && value.is_none())
+                    || allowed.now.contains(&value)
+                    || allowed.late.contains(&value)
+            });
         let what = if issued.was_over {
             Some("an ended session answers".to_owned())
         } else if seen.count < floor {
@@ -411,6 +403,9 @@ fn disagreement(shadow: &Shadow, slot: Option<&Slot>) -> Option<String> {
     let count = number("count").unwrap_or(0);
     if count < shadow.low && !shadow.is_blurred || count > shadow.high {
         return Some(format!("the counter is {count}"));
+    }
+    if shadow.ended_on_one_side() {
+        return None;
     }
     shadow.own.iter().find_map(|(own, allowed)| {
         let value = number(&format!("a{own}"));

@@ -59,9 +59,6 @@ const PROGRESS_SEEDS: u64 = 10_000;
 /// A deliberate fault is noticed within so many seeds, or the checker is blind to it.
 const CANARY_SEEDS: u64 = 400;
 
-/// After anything the nodes agree in the end, though nobody asks for what they disagree about: nodes compare and repair.
-const REPAIRS: bool = true;
-
 /// A deliberately broken part: a check that cannot fail proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Canary {

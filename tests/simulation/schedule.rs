@@ -178,8 +178,7 @@ impl Cluster {
         }
         // Such a node is to be noticed by what users see, not by looking into it.
         let lenient = self.canary == Some(crate::Canary::TombstoneDropped);
-        let may_differ = !crate::REPAIRS && (self.plan.was_apart || self.plan.is_storm);
-        self.checker.settled(&holdings, lenient, may_differ);
+        self.checker.settled(&holdings, lenient);
     }
 
     /// A draining node has nothing left to do.
