@@ -75,7 +75,7 @@ pub struct CoreConfig {
     pub ack_timeout: Duration,
     /// The longest wait for the answers to a claim.
     pub claim_timeout: Duration,
-    /// How long a node may act on what a peer has confirmed: [`limits::LEASE`], the same on all nodes.
+    /// How long a node may act on what a peer has confirmed: [`LEASE`](crate::limits::LEASE), the same on all nodes.
     pub lease: Duration,
     /// How often each peer is compared with this node, even when nothing seems to be missing.
     pub repair_interval: Duration,

@@ -56,8 +56,6 @@ pub(crate) struct Plan {
     pub(crate) maintenance_since_us: Option<u64>,
     /// Who does not hear whom, until that is healed.
     pub(crate) apart: Apart,
-    /// Two sides may have gone on with the same session.
-    was_apart: bool,
     /// What happened, for the report of a violation.
     pub(crate) log: Vec<String>,
 }
@@ -73,7 +71,6 @@ impl Plan {
             calm: 0,
             maintenance_since_us: None,
             apart: Apart::default(),
-            was_apart: false,
             log: Vec::new(),
         }
     }
@@ -139,7 +136,6 @@ impl Cluster {
         if let Some(fault) = self.world.pick(from) {
             self.begin_fault(fault);
         }
-        self.plan.was_apart |= !self.plan.apart.is_over();
     }
 
     fn calm_down(&mut self, now_us: u64) {
