@@ -2,7 +2,7 @@
 
 use crate::{
     story,
-    support::{cluster::Cluster, load::Load},
+    support::{cluster::Cluster, load::Load, wait_for},
 };
 
 #[test]
@@ -47,10 +47,9 @@ fn a_drained_node_gives_its_users_away_and_gets_none_until_it_is_resumed() {
         }
         assert_eq!(cluster.command(&["resume", &node]).await.0, Some(0));
         cluster.settled(2).await;
-        let mut back = false;
-        for _ in 0..4 {
-            back |= cluster.browser().count().await.unwrap().0 == node;
-        }
-        assert!(back, "a resumed node gets new users again");
+        wait_for("a resumed node gets new users again", async || {
+            (cluster.browser().count().await.unwrap().0 == node).then_some(())
+        })
+        .await;
     });
 }
