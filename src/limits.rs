@@ -189,6 +189,9 @@ pub const REPAIR_OPEN: Duration = Duration::from_secs(5);
 /// joined has been told everything by then, also what others tell it.
 pub const REPAIR_AGAIN: Duration = Duration::from_secs(5);
 
+/// The pause before a look whether what was left to other nodes has been told by them: about as long as they are behind.
+pub const REPAIR_LEFT: Duration = Duration::from_millis(100);
+
 /// Such looks in a row. Under load something is always on its way, and differs for that moment.
 pub const REPAIR_LOOKS: u32 = 3;
 

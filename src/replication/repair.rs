@@ -34,6 +34,8 @@ pub(super) struct Repair {
     looks: u32,
     /// What the peer wanted in the round before.
     wanted_before: Option<usize>,
+    /// Sessions were left to other nodes that may lack them as well.
+    is_unproved: bool,
 }
 
 /// What a round has done.
@@ -73,6 +75,7 @@ struct Round {
     /// The list that the peer was asked about last.
     asked: Vec<SessionId>,
     wanted: usize,
+    is_unproved: bool,
     report: Repaired,
 }
 
@@ -106,7 +109,7 @@ impl Repair {
         }
         self.look_at = None;
         self.number = self.number.wrapping_add(1);
-        self.round = Some(Round::new(has_reason, now));
+        self.round = Some(Round::new(has_reason || self.is_unproved, now));
         self.number
     }
 
@@ -137,6 +140,7 @@ impl Repair {
         round.moved_at = now;
         round.waits = Waits::Nothing;
         round.report.left += window.left;
+        round.is_unproved |= window.unproved > 0;
         round.tell.extend(window.tell);
         round.list.extend(window.list);
     }
@@ -211,7 +215,11 @@ impl Repair {
         let round = self.round.take_if(|round| round.is_done())?;
         let less = self.wanted_before.is_none_or(|before| round.wanted <= before / 2);
         let is_proved = round.wanted == 0 && round.report.left == 0;
-        if is_proved || !less || self.looks >= limits::REPAIR_LOOKS {
+        self.is_unproved = round.is_unproved;
+        if self.is_unproved {
+            self.looks = 1;
+            self.look_at = Some(now + limits::REPAIR_LEFT.min(interval));
+        } else if is_proved || !less || self.looks >= limits::REPAIR_LOOKS {
             (self.looks, self.wanted_before) = (0, None);
             self.look_at = Some(now + interval);
         } else {
@@ -240,9 +248,9 @@ impl Repair {
         *self = Self { number: self.number, ..Self::default() };
     }
 
-    /// A round has ended since the last reason.
+    /// A round has ended since the last reason, and left nothing to others that they might lack.
     pub(super) fn is_complete(&self) -> bool {
-        self.reason_at.is_none() && self.round.as_ref().is_none_or(|round| !round.has_reason)
+        self.reason_at.is_none() && !self.is_unproved && self.round.as_ref().is_none_or(|round| !round.has_reason)
     }
 
     fn differs(&mut self, number: RoundNumber, differing: &Buckets, empty: &Buckets, now: Moment) {
@@ -288,6 +296,7 @@ impl Round {
             list: VecDeque::new(),
             asked: Vec::new(),
             wanted: 0,
+            is_unproved: false,
             report: Repaired::default(),
         }
     }
@@ -405,7 +414,7 @@ mod tests {
             (vec![9], vec![5])
         );
         assert_eq!(repair.next_window(), None, "one at a time");
-        repair.looked_up(round, Window { tell: vec![empty], list: listed(&[full]), left: 0 }, T);
+        repair.looked_up(round, Window { tell: vec![empty], list: listed(&[full]), left: 0, unproved: 0 }, T);
         assert_eq!((repair.next(), repair.next()), (Some(empty), Some(empty)), "it was not sent yet");
         repair.told();
         assert_eq!(repair.question(), Some(&Question::List { round, sessions: listed(&[full]) }));
@@ -425,7 +434,7 @@ mod tests {
         let (mut repair, round) = begun(&ids);
         repair.found(differs(round, &(0..BUCKETS).collect::<Vec<_>>(), &[]), T);
         repair.next_window().unwrap();
-        repair.looked_up(round, Window { tell: Vec::new(), list: listed(&ids), left: 0 }, T);
+        repair.looked_up(round, Window { tell: Vec::new(), list: listed(&ids), left: 0, unproved: 0 }, T);
         let length = |question: Option<&Question>| match question {
             Some(Question::List { sessions, .. }) => Some(sessions.len()),
             _ => None,
@@ -521,13 +530,30 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_to_others_is_looked_for_later() {
+    fn what_was_left_to_its_owner_is_looked_for_later() {
         let (mut repair, round) = begun(&[id(1, 1)]);
         repair.found(differs(round, &[1], &[1]), T);
         repair.next_window();
         repair.looked_up(round, Window { left: 1, ..Window::default() }, T);
         assert!(repair.drained(INTERVAL, T).is_some() && repair.is_complete());
         assert!(repair.is_due(Moment(0), T + limits::REPAIR_AGAIN));
+    }
+
+    #[test]
+    fn what_was_left_to_nodes_that_may_lack_it_is_looked_for_before_the_peer_counts_as_complete() {
+        let (mut repair, round) = begun(&[id(1, 1)]);
+        repair.found(differs(round, &[1], &[1]), T);
+        repair.next_window();
+        repair.looked_up(round, Window { left: 1, unproved: 1, ..Window::default() }, T);
+        assert!(repair.drained(INTERVAL, T).is_some() && !repair.is_complete(), "the others may lack it as well");
+        let later = T + limits::REPAIR_LEFT;
+        assert!(!repair.leaves_to_others() && repair.is_due(Moment(0), later));
+        let round = repair.begin(later);
+        repair.digested(round, &digest(&[id(1, 1)]), later);
+        assert!(repair.question().is_some() && !repair.is_complete());
+        repair.asked();
+        repair.found(differs(round, &[], &[]), later);
+        assert!(repair.drained(INTERVAL, later).is_some() && repair.is_complete());
     }
 
     #[test]

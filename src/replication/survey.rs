@@ -116,6 +116,8 @@ pub(super) struct Window {
     pub(super) list: Vec<Listed>,
     /// How many were left to other nodes to tell.
     pub(super) left: usize,
+    /// How many of those were left to nodes that may lack them as well.
+    pub(super) unproved: usize,
 }
 
 impl Survey {
@@ -192,8 +194,14 @@ fn window(slots: &impl Slots, me: NodeId, peer: NodeId, wanted: &Wanted, now: Mo
         match fingerprint(id, slot) {
             None => {}
             Some(fingerprint) if lists => window.list.push(Listed { id, fingerprint }),
-            Some(_) if tells_first(id, slot, me, peer, &wanted.others) => window.tell.push(id),
-            Some(_) => window.left += 1,
+            Some(_) => match teller(id, slot, me, peer, &wanted.others) {
+                Teller::Here => window.tell.push(id),
+                Teller::Owner => window.left += 1,
+                Teller::Other => {
+                    window.left += 1;
+                    window.unproved += 1;
+                }
+            },
         }
     });
     window
@@ -243,17 +251,30 @@ impl Sharing {
     }
 }
 
-/// Whether this node tells a peer that has nothing of a session: its owner does, or, where that is gone, one of the others,
-/// so that a joining node is not told the same by everyone.
-fn tells_first(id: SessionId, slot: &Slot, me: NodeId, peer: NodeId, others: &[NodeId]) -> bool {
+/// Who tells a peer that has nothing of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Teller {
+    /// This node.
+    Here,
+    /// Its owner, who has it.
+    Owner,
+    /// Another node, who has it if the owner has told everyone.
+    Other,
+}
+
+/// A joining node is not told the same by everyone: by the owner, or, where that is gone, by one of the others.
+fn teller(id: SessionId, slot: &Slot, me: NodeId, peer: NodeId, others: &[NodeId]) -> Teller {
     let owner = match slot {
         Slot::Live(record) => record.promised().node,
         Slot::Ended(tombstone) => tombstone.stamp.epoch.node,
     };
-    if owner == me || others.contains(&owner) && owner != peer {
-        return owner == me;
+    if owner == me {
+        return Teller::Here;
+    }
+    if others.contains(&owner) && owner != peer {
+        return Teller::Owner;
     }
     let drawn = u64::from_le_bytes(std::array::from_fn(|at| id.0[at]));
     let rank = |node: NodeId| mix(drawn ^ mix(node.0));
-    others.iter().all(|other| rank(*other) > rank(me))
+    if others.iter().all(|other| rank(*other) > rank(me)) { Teller::Here } else { Teller::Other }
 }

@@ -179,7 +179,8 @@ impl Checker {
         let Some(issued) = self.calls.remove(&tab).filter(|issued| issued.number == number) else { return };
         let Some(session) = issued.session else { return self.born(tab, own, &issued, seen) };
         let side = place.side;
-        if side.is_none() && !(place.is_cut_off && issued.op == Op::Read) {
+        let only_read = seen.copies == 0;
+        if side.is_none() && !(place.is_cut_off && only_read) {
             self.judge(tab, own, &issued, seen);
         }
         let held = seen.copies > 1 && side.is_none();

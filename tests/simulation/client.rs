@@ -332,7 +332,7 @@ impl Cluster {
             }
         }
         if self.plan.apart.touches(machine) {
-            self.checker.forget_reads(seen.session);
+            pending.session.into_iter().chain([seen.session]).for_each(|session| self.checker.forget_reads(session));
         }
         let place = Place { side: self.plan.apart.side(machine), is_cut_off: self.plan.apart.touches(machine) };
         self.checker.done(tab, pending.number, own, seen, pending.maybe, place);

@@ -307,7 +307,9 @@ impl Cluster {
                 return Some(format!("{:?} knows {known:?}, true is {truth:?}", node.id));
             }
             let late = truth.iter().find(|(peer, _)| !node.is_caught_up_with(*peer, now));
-            late.map(|(peer, _)| format!("{:?} has not caught up with {peer:?}", node.id))
+            late.map(|(peer, _)| {
+                format!("{:?} has not caught up with {peer:?}: {}", node.id, node.standing(*peer, now))
+            })
         })
     }
 

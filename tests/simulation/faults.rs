@@ -99,6 +99,8 @@ impl Cluster {
             Fault::Pause => self.pause(machine, long_us),
             Fault::Sleep => self.sleep(machine, long_us),
             Fault::Cut => self.cut(machine),
+            // Between two machines that is a partition.
+            Fault::Stall if self.machines.len() == 2 => self.partition(vec![true, false], until_us),
             Fault::Stall => self.stall(machine, until_us),
             Fault::Slow => {
                 let by_us = self.world.between(5_000, 150_000);

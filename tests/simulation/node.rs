@@ -193,6 +193,12 @@ impl Node {
             })
     }
 
+    /// How its links to a peer are, in words.
+    pub(crate) fn standing(&self, peer: NodeId, now: Moment) -> String {
+        let links: Vec<_> = self.cores.iter().map(|core| core.peer(peer, now)).collect();
+        format!("{} needs, {} to tell, {links:?}", self.needs_under_way, self.tells_under_way)
+    }
+
     /// What is still under way or waited for.
     pub(crate) fn unfinished(&self, now: Moment) -> Option<String> {
         let in_flight: usize =
@@ -359,9 +365,11 @@ impl Cluster {
     }
 
     fn linked(&mut self, id: NodeId, conn: ConnId) {
-        let Some((core, peer)) = self.wire.conn(conn).map(|conn| (conn.core, conn.acceptor)) else { return };
+        let known = self.wire.conn(conn).map(|conn| (conn.core, conn.acceptor, conn.is_stillborn));
+        let Some((core, peer, is_stillborn)) = known else { return };
         let link = self.node_mut(id).and_then(|node| node.links.get_mut(&(core, peer)));
         match link.filter(|link| link.up.is_none()) {
+            Some(_) if is_stillborn => return self.world.after(0, Event::Node(id, Input::Dial { core, peer })),
             Some(link) => *link = Link { up: Some((conn, BytesMut::new())), was_up: true },
             None => return self.wire.hang_up(conn, id, &mut self.world),
         }
@@ -391,7 +399,9 @@ impl Cluster {
             return;
         }
         let link = node.links.get_mut(&(core, peer));
-        let Some(link) = link.filter(|link| link.up.as_ref().is_some_and(|(up, _)| *up == conn)) else { return };
+        let Some(link) = link.filter(|link| link.up.as_ref().is_some_and(|(up, _)| *up == conn)) else {
+            return self.wire.never_was(conn);
+        };
         link.up = None;
         story::tell_all((id, core, "link down to", peer));
         self.with_core(id, core, |core, _, port| core.link_down(peer, port));

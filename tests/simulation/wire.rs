@@ -34,6 +34,8 @@ pub(crate) struct Conn {
     pub(crate) core: usize,
     /// Who accepted.
     pub(crate) acceptor: NodeId,
+    /// It was over before its dialer had been greeted.
+    pub(crate) is_stillborn: bool,
     base_us: u64,
     /// By the end they go to: arrival of the last bytes, bytes not yet read, when bytes cease to arrive.
     lanes: [Lane; 2],
@@ -63,13 +65,21 @@ impl Wire {
         self.next += 1;
         let base_us = if world.percent(20) { world.between(2_000, 30_000) } else { world.between(50, 400) };
         let lane = Lane { last_us: world.now_us(), unread: 0, lost_after_us: u64::MAX };
-        self.conns.insert(self.next, Conn { dialer, core, acceptor, base_us, lanes: [lane; 2] });
+        let lanes = [lane; 2];
+        self.conns.insert(self.next, Conn { dialer, core, acceptor, is_stillborn: false, base_us, lanes });
         self.next
     }
 
     /// A connection that was opened.
     pub(crate) fn conn(&self, id: ConnId) -> Option<&Conn> {
         self.conns.get(&id)
+    }
+
+    /// The dialer notices the end of a connection that it was never greeted on.
+    pub(crate) fn never_was(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.is_stillborn = true;
+        }
     }
 
     /// The connections of which `wanted` holds.
