@@ -137,8 +137,8 @@ impl Worker {
                 self.tell(self.house.table.with(id, undone));
                 Err(self.outranked(promised))
             }
-            Verdict::Ended(stamp) => {
-                self.house.table.with(id, |slot| replica::bury(slot, stamp, Moment::now()));
+            Verdict::Ended(ending) => {
+                self.house.table.with(id, |slot| replica::bury(slot, ending, Moment::now()));
                 Err(NotDone::AskAnother)
             }
         }

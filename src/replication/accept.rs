@@ -289,7 +289,7 @@ impl Incoming {
             Applied::Later(copy) => return self.merge_later(*copy),
             Applied::Gap => Objection::Gap,
             Applied::Fenced(epoch) => Objection::Fenced(epoch),
-            Applied::Ended(stamp) => Objection::Ended(stamp),
+            Applied::Ended(ending) => Objection::Ended(ending),
         };
         frame::put_reply(output, &Reply::Objection(self.received, objection));
     }

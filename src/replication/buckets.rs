@@ -41,7 +41,8 @@ impl Buckets {
 
     /// All of them, the lowest first.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..BUCKETS).filter(|bucket| self.contains(*bucket))
+        let used = self.0.iter().enumerate().filter(|(_, byte)| **byte != 0);
+        used.flat_map(|(at, byte)| (0..8).filter(move |bit| byte & 1 << bit != 0).map(move |bit| at * 8 + bit))
     }
 
     /// How many.

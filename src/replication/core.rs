@@ -22,11 +22,10 @@ use crate::{
     names::{ContextPath, NodeId, SessionId},
     session::{
         Slots,
-        delta::{End, Update},
+        delta::{End, Ending, Update},
         lease::{LeaseKeeper, Renewal},
         placement::{Chosen, Fitness, Placement, Spread},
         replica::{self, Reach, Slot, Tenure},
-        stamp::Stamp,
     },
     time::Moment,
 };
@@ -453,13 +452,13 @@ impl<S: Slots> Core<S> {
             Remedy::None | Remedy::Yield(_, Objection::Gap) | Remedy::Retract(_, _, Objection::Gap) => {}
             Remedy::Settle(id, settled) => {
                 release([settled], port);
-                if let Verdict::Ended(stamp) = settled.verdict {
-                    self.end_everywhere(id, stamp, now, port);
+                if let Verdict::Ended(ending) = settled.verdict {
+                    self.end_everywhere(id, ending, now, port);
                 }
             }
             Remedy::SendWhole(id, wait) => self.send_whole(peer, id, wait, now, port),
-            Remedy::Yield(id, Objection::Ended(stamp)) | Remedy::Retract(id, _, Objection::Ended(stamp)) => {
-                self.end_everywhere(id, stamp, now, port);
+            Remedy::Yield(id, Objection::Ended(ending)) | Remedy::Retract(id, _, Objection::Ended(ending)) => {
+                self.end_everywhere(id, ending, now, port);
             }
             Remedy::Yield(id, Objection::Fenced(epoch)) | Remedy::Retract(id, _, Objection::Fenced(epoch))
                 if epoch.node == self.slots.me() =>
@@ -475,15 +474,15 @@ impl<S: Slots> Core<S> {
 
     /// Learns that a session has ended. The end may have reached only some, because a claim was under way: it is told
     /// again under the highest epoch that is known here, so that those who promised that one do not refuse it.
-    fn end_everywhere(&mut self, id: SessionId, stamp: Stamp, now: Moment, port: &mut impl Port) {
+    fn end_everywhere(&mut self, id: SessionId, ending: Ending, now: Moment, port: &mut impl Port) {
         let remembered = |slot: &Option<Slot>| match slot {
-            Some(Slot::Ended(tombstone)) => Some(tombstone.stamp),
+            Some(Slot::Ended(tombstone)) => Some(tombstone.ending),
             _ => None,
         };
         let ended = self.slots.with(id, |slot| {
             let promised = Slot::live(slot).map(|record| record.promised());
-            let stamp = Stamp { epoch: stamp.epoch.max(promised.unwrap_or(stamp.epoch)), ..stamp };
-            let (end, before) = (Update::End(End { id, stamp }), remembered(slot));
+            let ending = promised.map_or(ending, |promised| ending.raised_to(promised));
+            let (end, before) = (Update::End(End { id, ending }), remembered(slot));
             replica::apply(slot, end.clone(), now);
             // It may have been told here meanwhile, under a lower epoch than others have promised.
             (remembered(slot) > before).then_some(end)
@@ -527,7 +526,7 @@ impl Pace {
 fn whole(slot: &Option<Slot>, id: SessionId, now: Moment) -> Option<Update> {
     match slot {
         Some(Slot::Live(record)) if record.reach() == Reach::Cluster => Some(Update::Whole(record.whole(id, now))),
-        Some(Slot::Ended(tombstone)) => Some(Update::End(End { id, stamp: tombstone.stamp })),
+        Some(Slot::Ended(tombstone)) => Some(Update::End(End { id, ending: tombstone.ending })),
         _ => None,
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     limits,
     names::{ContextPath, NodeId, SessionId},
     session::{
-        delta::{Answer, Attribute, ClaimRequest, Delta, End, Update, Whole},
+        delta::{Answer, Attribute, ClaimRequest, Delta, End, Ending, Finality, Given, Update, Whole},
         digest::BUCKETS,
         draft::Change,
         stamp::{Epoch, Stamp},
@@ -116,6 +116,8 @@ mod kind {
 // An epoch or a stamp as written: counter, node; version.
 type WireEpoch = (u32, u64);
 type WireStamp = (u32, u64, u32);
+// An ending: its stamp, and whether it is final.
+type WireEnding = (WireStamp, bool);
 
 #[derive(Serialize, Deserialize)]
 struct WireChange<'a>(&'a str, #[serde(borrow)] Option<&'a Bytes>);
@@ -136,6 +138,8 @@ struct WireWhole<'a>(
     u64,
     #[serde(borrow)] Vec<WireAttribute<'a>>,
 );
+
+type WirePromise<'a> = (Ticket, Option<WireEpoch>, Option<u64>, Option<WireWhole<'a>>);
 
 #[derive(Serialize, Deserialize)]
 struct WireClaim<'a>(Ticket, ByteArray<16>, u32, &'a str, Option<WireStamp>, bool);
@@ -173,7 +177,7 @@ pub fn put_update(out: &mut BytesMut, update: &Update) {
         Update::Delta(delta) => put_delta(out, delta),
         Update::Whole(whole) => put(out, kind::WHOLE, &wire_whole(whole)),
         Update::Copy(whole) => put(out, kind::COPY, &wire_whole(whole)),
-        Update::End(end) => put(out, kind::END, &(wire_id(end.id), wire_stamp(end.stamp))),
+        Update::End(end) => put(out, kind::END, &(wire_id(end.id), wire_ending(end.ending))),
     }
 }
 
@@ -183,12 +187,15 @@ pub fn put_reply(out: &mut BytesMut, reply: &Reply) {
         Reply::Ack(sequence) => put(out, kind::ACK, sequence),
         Reply::Objection(sequence, Objection::Gap) => put(out, kind::GAP, sequence),
         Reply::Objection(sequence, Objection::Fenced(epoch)) => put(out, kind::FENCED, &(sequence, wire_epoch(*epoch))),
-        Reply::Objection(sequence, Objection::Ended(stamp)) => put(out, kind::ENDED, &(sequence, wire_stamp(*stamp))),
-        Reply::Answer(ticket, Answer::Promised(copy)) => {
-            put(out, kind::PROMISED, &(ticket, copy.as_ref().map(wire_whole)));
+        Reply::Objection(sequence, Objection::Ended(ending)) => {
+            put(out, kind::ENDED, &(sequence, wire_ending(*ending)));
+        }
+        Reply::Answer(ticket, Answer::Promised(Given { owner, idle, copy })) => {
+            let (owner, copy) = (owner.map(wire_epoch), copy.as_ref().map(wire_whole));
+            put(out, kind::PROMISED, &(ticket, owner, idle.map(millis), copy));
         }
         Reply::Answer(ticket, Answer::Unknown) => put(out, kind::UNKNOWN, ticket),
-        Reply::Answer(ticket, Answer::Ended(stamp)) => put(out, kind::ANSWER_ENDED, &(ticket, wire_stamp(*stamp))),
+        Reply::Answer(ticket, Answer::Ended(ending)) => put(out, kind::ANSWER_ENDED, &(ticket, wire_ending(*ending))),
         Reply::Answer(ticket, Answer::Refused(epoch)) => put(out, kind::REFUSED, &(ticket, wire_epoch(*epoch))),
         Reply::Answer(ticket, Answer::Owned(owner)) => put(out, kind::OWNED, &(ticket, owner.0)),
         Reply::Renewed { at } => put(out, kind::RENEWED, &at.0),
@@ -215,8 +222,8 @@ fn read_request(kind: u8, body: &[u8], from: NodeId) -> Result<Request, BadFrame
         kind::WHOLE => Request::Update(Update::Whole(whole_of(kind, decode(kind, body)?)?)),
         kind::COPY => Request::Update(Update::Copy(whole_of(kind, decode(kind, body)?)?)),
         kind::END => {
-            let (id, stamp): (ByteArray<16>, WireStamp) = decode(kind, body)?;
-            Request::Update(Update::End(End { id: id_of(id), stamp: stamp_of(stamp) }))
+            let (id, ending): (ByteArray<16>, WireEnding) = decode(kind, body)?;
+            Request::Update(Update::End(End { id: id_of(id), ending: ending_of(ending) }))
         }
         kind::TOUCH => {
             let (id, idle): (ByteArray<16>, u64) = decode(kind, body)?;
@@ -252,17 +259,19 @@ fn read_reply(kind: u8, body: &[u8]) -> Result<Reply, BadFrame> {
             Reply::Objection(sequence, Objection::Fenced(epoch_of(epoch)))
         }
         kind::ENDED => {
-            let (sequence, stamp) = decode(kind, body)?;
-            Reply::Objection(sequence, Objection::Ended(stamp_of(stamp)))
+            let (sequence, ending) = decode(kind, body)?;
+            Reply::Objection(sequence, Objection::Ended(ending_of(ending)))
         }
         kind::PROMISED => {
-            let (ticket, copy): (Ticket, Option<WireWhole<'_>>) = decode(kind, body)?;
-            Reply::Answer(ticket, Answer::Promised(copy.map(|copy| whole_of(kind, copy)).transpose()?))
+            let (ticket, owner, idle, copy): WirePromise<'_> = decode(kind, body)?;
+            let copy = copy.map(|copy| whole_of(kind, copy)).transpose()?;
+            let idle = idle.map(Duration::from_millis);
+            Reply::Answer(ticket, Answer::Promised(Given { owner: owner.map(epoch_of), idle, copy }))
         }
         kind::UNKNOWN => Reply::Answer(decode(kind, body)?, Answer::Unknown),
         kind::ANSWER_ENDED => {
-            let (ticket, stamp) = decode(kind, body)?;
-            Reply::Answer(ticket, Answer::Ended(stamp_of(stamp)))
+            let (ticket, ending) = decode(kind, body)?;
+            Reply::Answer(ticket, Answer::Ended(ending_of(ending)))
         }
         kind::REFUSED => {
             let (ticket, epoch) = decode(kind, body)?;
@@ -435,6 +444,15 @@ fn wire_stamp(stamp: Stamp) -> WireStamp {
     (stamp.epoch.counter, stamp.epoch.node.0, stamp.version)
 }
 
+fn wire_ending(Ending { finality, stamp }: Ending) -> WireEnding {
+    (wire_stamp(stamp), finality == Finality::Final)
+}
+
+fn ending_of((stamp, is_final): WireEnding) -> Ending {
+    let finality = if is_final { Finality::Final } else { Finality::Refutable };
+    Ending { finality, stamp: stamp_of(stamp) }
+}
+
 fn stamp_of((counter, node, version): WireStamp) -> Stamp {
     Stamp { epoch: epoch_of((counter, node)), version }
 }
@@ -457,6 +475,10 @@ mod tests {
     fn increment() -> Request {
         let changes = vec![Change::Set("count".into(), Value::encode(&7).unwrap())];
         Request::Update(Update::Delta(Delta { id: ID, stamp: stamp(2), changes }))
+    }
+
+    fn ending(version: u32, finality: Finality) -> Ending {
+        Ending { finality, stamp: stamp(version) }
     }
 
     fn whole() -> Whole {
@@ -485,7 +507,8 @@ mod tests {
             })),
             Request::Update(Update::Whole(whole())),
             Request::Update(Update::Copy(whole())),
-            Request::Update(Update::End(End { id: ID, stamp: stamp(4) })),
+            Request::Update(Update::End(End { id: ID, ending: ending(4, Finality::Final) })),
+            Request::Update(Update::End(End { id: ID, ending: ending(4, Finality::Refutable) })),
             Request::Touch { id: ID, idle: Duration::from_millis(5) },
             Request::Claim(9, claim),
             Request::Renew { at: Moment(7_000) },
@@ -504,14 +527,14 @@ mod tests {
     fn replies() -> Vec<Reply> {
         let epoch = stamp(0).epoch;
         let answers = [
-            Answer::Promised(Some(whole())),
-            Answer::Promised(None),
+            Answer::Promised(Given { owner: Some(epoch), idle: Some(Duration::from_millis(20)), copy: Some(whole()) }),
+            Answer::Promised(Given::default()),
             Answer::Unknown,
-            Answer::Ended(stamp(1)),
+            Answer::Ended(ending(1, Finality::Refutable)),
             Answer::Refused(epoch),
             Answer::Owned(SENDER),
         ];
-        let objections = [Objection::Gap, Objection::Fenced(epoch), Objection::Ended(stamp(1))];
+        let objections = [Objection::Gap, Objection::Fenced(epoch), Objection::Ended(ending(1, Finality::Final))];
         let answers = answers.into_iter().map(|answer| Reply::Answer(9, answer));
         let objections = objections.into_iter().map(|objection| Reply::Objection(300, objection));
         let (differing, empty) = ([1, 9].into_iter().collect(), [9].into_iter().collect());
@@ -534,6 +557,17 @@ mod tests {
         put_reply(&mut ack, &Reply::Ack(7));
         assert_eq!(ack[..], [0, 0, 2, 16, 7]);
         assert!(out.len() + ack.len() <= 64, "a write costs little on the wire");
+    }
+
+    #[test]
+    fn the_bytes_of_an_end_are_pinned() {
+        let mut out = BytesMut::new();
+        put_update(&mut out, &Update::End(End { id: ID, ending: ending(4, Finality::Final) }));
+        let mut expected = vec![0, 0, 33, 3, 0x92, 0xC4, 16];
+        expected.extend([0xAA; 16]);
+        expected.extend([0x92, 0x93, 1, 0xCF, 1, 2, 3, 4, 5, 6, 7, 8, 4, 0xC3]);
+        expected[2] = (expected.len() - 3) as u8;
+        assert_eq!(out[..], expected);
     }
 
     #[test]

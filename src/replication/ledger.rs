@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use crate::{
     names::{NodeId, SessionId},
     session::{
-        delta::Update,
+        delta::{Ending, Update},
         stamp::{Epoch, Stamp},
     },
     settings::Ack,
@@ -70,7 +70,7 @@ pub enum Verdict {
     /// A peer has promised a higher epoch: the commit must be taken back.
     Fenced(Epoch),
     /// The session has ended elsewhere: the commit is void.
-    Ended(Stamp),
+    Ended(Ending),
 }
 
 /// A peer's objection to one update.
@@ -81,7 +81,7 @@ pub enum Objection {
     /// It has promised a higher epoch.
     Fenced(Epoch),
     /// The session has ended there.
-    Ended(Stamp),
+    Ended(Ending),
 }
 
 /// What the replicator has to do about an objection.
@@ -238,7 +238,7 @@ impl Ledger {
                 return Remedy::SendWhole(id, wait);
             }
             Objection::Fenced(epoch) => Verdict::Fenced(epoch),
-            Objection::Ended(stamp) => Verdict::Ended(stamp),
+            Objection::Ended(ending) => Verdict::Ended(ending),
         };
         match wait {
             Some(wait) => {
@@ -338,7 +338,7 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::delta::End;
+    use crate::session::delta::{End, Finality};
 
     const B: NodeId = NodeId(2);
     const C: NodeId = NodeId(3);
@@ -354,7 +354,7 @@ mod tests {
 
     fn update() -> Update {
         let stamp = Stamp { epoch: Epoch { counter: 1, node: NodeId(1) }, version: 1 };
-        Update::End(End { id: ID, stamp })
+        Update::End(End { id: ID, ending: Ending { finality: Finality::Final, stamp } })
     }
 
     fn commit(ledger: &mut Ledger, now: Moment) -> (WaitId, Option<Settled>) {

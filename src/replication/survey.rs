@@ -266,7 +266,7 @@ enum Teller {
 fn teller(id: SessionId, slot: &Slot, me: NodeId, peer: NodeId, others: &[NodeId]) -> Teller {
     let owner = match slot {
         Slot::Live(record) => record.promised().node,
-        Slot::Ended(tombstone) => tombstone.stamp.epoch.node,
+        Slot::Ended(tombstone) => tombstone.ending.stamp.epoch.node,
     };
     if owner == me {
         return Teller::Here;

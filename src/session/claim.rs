@@ -5,8 +5,8 @@
 use smallvec::SmallVec;
 
 use super::{
-    delta::{Answer, Whole},
-    stamp::{Epoch, Stamp},
+    delta::{Answer, Ending, Given},
+    stamp::Epoch,
 };
 use crate::names::NodeId;
 
@@ -15,8 +15,8 @@ use crate::names::NodeId;
 pub struct Claim {
     epoch: Epoch,
     waiting: SmallVec<[NodeId; 4]>,
-    copy: Option<Whole>,
-    ended: Option<Stamp>,
+    given: Given,
+    ended: Option<Ending>,
     refused: Option<Epoch>,
     owner: Option<NodeId>,
     hearsay: Option<NodeId>,
@@ -25,8 +25,8 @@ pub struct Claim {
 /// How a claim ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Nobody outranks it: take this, merged from all their copies, and what is held here.
-    Take(Option<Whole>),
+    /// Nobody outranks it: take this, of all of them together, and what is held here.
+    Take(Given),
     /// A member has promised this higher epoch.
     Refused(Epoch),
     /// This member owns the session and serves it, as it says itself.
@@ -34,19 +34,19 @@ pub enum Outcome {
     /// The same, as others say: it may have handed over meanwhile.
     Hearsay(NodeId),
     /// The session has ended.
-    Ended(Stamp),
+    Ended(Ending),
 }
 
 impl Claim {
     /// A claim with `epoch`, sent to `asked`.
     pub fn new(epoch: Epoch, asked: impl IntoIterator<Item = NodeId>) -> Self {
         let waiting = asked.into_iter().collect();
-        Self { epoch, waiting, copy: None, ended: None, refused: None, owner: None, hearsay: None }
+        Self { epoch, waiting, given: Given::default(), ended: None, refused: None, owner: None, hearsay: None }
     }
 
-    /// The same, with a copy that an earlier round has brought.
-    pub fn with_copy(self, copy: Option<Whole>) -> Self {
-        Self { copy, ..self }
+    /// The same, with what is known here and what an earlier round has brought.
+    pub fn with(self, given: Given) -> Self {
+        Self { given, ..self }
     }
 
     /// The epoch that was asked for.
@@ -60,9 +60,9 @@ impl Claim {
             return None;
         }
         match answer {
-            Answer::Promised(copy) => self.copy = together(self.copy.take(), copy),
+            Answer::Promised(given) => self.given = std::mem::take(&mut self.given).and(given),
             Answer::Unknown => {}
-            Answer::Ended(stamp) => self.ended = self.ended.max(Some(stamp)),
+            Answer::Ended(ending) => self.ended = self.ended.max(Some(ending)),
             Answer::Refused(epoch) => self.refused = self.refused.max(Some(epoch)),
             Answer::Owned(owner) if owner == from => self.owner = Some(owner),
             Answer::Owned(owner) => self.hearsay = Some(owner),
@@ -89,8 +89,9 @@ impl Claim {
     }
 
     fn decide(&mut self) -> Outcome {
-        if let Some(stamp) = self.ended {
-            return Outcome::Ended(stamp);
+        let stands = |ending: &Ending| self.given.owner.is_none_or(|owner| ending.outlasts(owner));
+        if let Some(ending) = self.ended.filter(stands) {
+            return Outcome::Ended(ending);
         }
         if let Some(owner) = self.owner {
             return Outcome::Stay(owner);
@@ -100,7 +101,7 @@ impl Claim {
         }
         match self.refused {
             Some(epoch) => Outcome::Refused(epoch),
-            None => Outcome::Take(self.copy.take()),
+            None => Outcome::Take(std::mem::take(&mut self.given)),
         }
     }
 
@@ -111,19 +112,18 @@ impl Claim {
     }
 }
 
-fn together(a: Option<Whole>, b: Option<Whole>) -> Option<Whole> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.merged_with(b)),
-        (a, b) => a.or(b),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::names::{ContextPath, SessionId};
+    use crate::{
+        names::{ContextPath, SessionId},
+        session::{
+            delta::{Finality, Whole},
+            stamp::Stamp,
+        },
+    };
 
     const ME: NodeId = NodeId(1);
     const B: NodeId = NodeId(2);
@@ -142,20 +142,24 @@ mod tests {
         }
     }
 
+    fn given(copy: Whole) -> Given {
+        Given { owner: Some(copy.owner), idle: Some(copy.idle), copy: Some(copy) }
+    }
+
     fn claim() -> Claim {
         Claim::new(Epoch { counter: 2, node: ME }, [B, C])
     }
 
     #[test]
     fn nobody_to_ask_is_an_answer_too() {
-        assert_eq!(Claim::new(Epoch::first(ME), []).outcome(), Some(Outcome::Take(None)));
+        assert_eq!(Claim::new(Epoch::first(ME), []).outcome(), Some(Outcome::Take(Given::default())));
     }
 
     #[test]
     fn every_member_is_waited_for_and_their_copies_are_merged() {
         let mut claim = claim();
-        assert_eq!(claim.answered(B, Answer::Promised(Some(copy(4)))), None);
-        assert_eq!(claim.answered(C, Answer::Promised(Some(copy(3)))), Some(Outcome::Take(Some(copy(4)))));
+        assert_eq!(claim.answered(B, Answer::Promised(given(copy(4)))), None);
+        assert_eq!(claim.answered(C, Answer::Promised(given(copy(3)))), Some(Outcome::Take(given(copy(4)))));
     }
 
     #[test]
@@ -163,19 +167,31 @@ mod tests {
         let mut claim = claim();
         assert_eq!(claim.answered(B, Answer::Unknown), None);
         assert_eq!(claim.answered(B, Answer::Unknown), None);
-        assert_eq!(claim.lost(C), Some(Outcome::Take(None)));
+        assert_eq!(claim.lost(C), Some(Outcome::Take(Given::default())));
     }
 
     #[test]
     fn an_end_outweighs_a_copy_and_a_refusal_outweighs_taking() {
         let mut ended = claim();
-        ended.answered(B, Answer::Promised(Some(copy(4))));
-        let stamp = copy(5).stamp;
-        assert_eq!(ended.answered(C, Answer::Ended(stamp)), Some(Outcome::Ended(stamp)));
+        ended.answered(B, Answer::Promised(given(copy(4))));
+        let ending = Ending { finality: Finality::Final, stamp: copy(5).stamp };
+        assert_eq!(ended.answered(C, Answer::Ended(ending)), Some(Outcome::Ended(ending)));
         let mut refused = claim();
         let higher = Epoch { counter: 3, node: B };
         refused.answered(B, Answer::Refused(higher));
         assert_eq!(refused.lost(C), Some(Outcome::Refused(higher)));
+    }
+
+    #[test]
+    fn only_a_final_end_outweighs_a_later_ownership() {
+        let later = Given { owner: Some(Epoch { counter: 2, node: C }), ..given(copy(4)) };
+        for (finality, stands) in [(Finality::Refutable, false), (Finality::Final, true)] {
+            let ending = Ending { finality, stamp: copy(5).stamp };
+            let mut claim = claim();
+            claim.answered(B, Answer::Ended(ending));
+            let expected = if stands { Outcome::Ended(ending) } else { Outcome::Take(later.clone()) };
+            assert_eq!(claim.answered(C, Answer::Promised(later.clone())), Some(expected));
+        }
     }
 
     #[test]

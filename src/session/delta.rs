@@ -50,13 +50,32 @@ pub struct Attribute {
     pub stamp: Stamp,
 }
 
-/// The end of a session, by logout or by time.
+/// The end of a session.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct End {
     /// The session.
     pub id: SessionId,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+/// How a session ended. Of two endings the greater one stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ending {
+    /// Whether a session that has gone on refutes it.
+    pub finality: Finality,
     /// The commit that ended it.
     pub stamp: Stamp,
+}
+
+/// Whether an end stands, whatever else is heard of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Finality {
+    /// A later ownership, under which the session has gone on, refutes it: its owner found its time to be over, or has not
+    /// yet told a user that it has ended, and may have been replaced without knowing it.
+    Refutable,
+    /// A user was told so. One who has logged out is not logged in again by a node that did not hear of it.
+    Final,
 }
 
 /// What a node tells the others.
@@ -87,15 +106,26 @@ pub struct ClaimRequest {
     pub insist: bool,
 }
 
+/// What a member gives away with its promise.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Given {
+    /// The highest ownership it knew of before.
+    pub owner: Option<Epoch>,
+    /// How long the session has been idle, as far as it knows.
+    pub idle: Option<Duration>,
+    /// Its copy, if that has something that the claimant's lacks.
+    pub copy: Option<Whole>,
+}
+
 /// What a member answers to a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// It will refuse lower epochs; here is its copy, if that is newer than the claimant's.
-    Promised(Option<Whole>),
+    /// It will refuse lower epochs.
+    Promised(Given),
     /// It never heard of this session, and has promised nothing.
     Unknown,
-    /// The session has ended, with this commit.
-    Ended(Stamp),
+    /// The session has ended.
+    Ended(Ending),
     /// It has promised this higher epoch to another node.
     Refused(Epoch),
     /// This node owns the session and serves it: the request should go there. Nothing was promised.
@@ -117,7 +147,33 @@ impl Update {
         match self {
             Self::Delta(delta) => delta.stamp,
             Self::Whole(whole) | Self::Copy(whole) => whole.stamp,
-            Self::End(end) => end.stamp,
+            Self::End(end) => end.ending.stamp,
         }
+    }
+}
+
+impl Ending {
+    /// Whether it stands against a session that has gone on under this ownership.
+    pub fn outlasts(self, owner: Epoch) -> bool {
+        self.finality == Finality::Final || self.stamp.epoch >= owner
+    }
+
+    /// The same, as of a higher ownership that was asked for and found it.
+    #[must_use]
+    pub fn raised_to(self, epoch: Epoch) -> Self {
+        Self { stamp: Stamp { epoch: self.stamp.epoch.max(epoch), ..self.stamp }, ..self }
+    }
+}
+
+impl Given {
+    /// What two members give.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let idle = [self.idle, other.idle].into_iter().flatten().min();
+        let copy = match (self.copy, other.copy) {
+            (Some(ours), Some(theirs)) => Some(ours.merged_with(theirs)),
+            (ours, theirs) => ours.or(theirs),
+        };
+        Self { owner: self.owner.max(other.owner), idle, copy }
     }
 }

@@ -24,7 +24,7 @@ pub use self::{
     record::{Record, TOLD_SHARE},
     told::{Applied, apply, bury, copy, merge_copy, retract},
 };
-use super::stamp::{Epoch, Stamp};
+use super::{delta::Ending, stamp::Epoch};
 use crate::{limits, time::Moment};
 
 /// What a node knows of one session id; nothing at all is `None`.
@@ -59,8 +59,8 @@ pub enum Reach {
 /// The memory of an ended session.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tombstone {
-    /// The commit that ended it.
-    pub stamp: Stamp,
+    /// How it ended.
+    pub ending: Ending,
     /// When even this may be forgotten.
     pub until: Moment,
 }
@@ -76,8 +76,8 @@ impl Slot {
         }
     }
 
-    fn ended(stamp: Stamp, now: Moment) -> Self {
-        Self::Ended(Box::new(Tombstone { stamp, until: now + limits::TOMBSTONE }))
+    fn ended(ending: Ending, now: Moment) -> Self {
+        Self::Ended(Box::new(Tombstone { ending, until: now + limits::TOMBSTONE }))
     }
 
     fn live_mut(slot: &mut Option<Self>) -> Option<&mut Record> {

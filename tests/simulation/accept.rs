@@ -196,6 +196,6 @@ fn take_update(slots: &SimSlots, update: Update, now: Moment, canary: Option<Can
         Applied::Later(copy) => Taken::Merge(Merge::Later(copy)),
         Applied::Gap => Taken::Refused(Objection::Gap),
         Applied::Fenced(epoch) => Taken::Refused(Objection::Fenced(epoch)),
-        Applied::Ended(stamp) => Taken::Refused(Objection::Ended(stamp)),
+        Applied::Ended(ending) => Taken::Refused(Objection::Ended(ending)),
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Checker {
     is_storm: bool,
     sessions: BTreeMap<SessionId, Shadow>,
     calls: BTreeMap<usize, Issued>,
-    seen: BTreeMap<(usize, SessionId), i64>,
+    seen: BTreeMap<SessionId, BTreeMap<usize, i64>>,
     commits: BTreeMap<(SessionId, u32), Stamp>,
     violation: Option<String>,
     /// Answered writes that a second node held: a run without any has proved nothing.
@@ -47,8 +47,20 @@ struct Shadow {
     used_us: u64,
     /// It was written while two sides went on: until they merge, either may win, and with what it lacked.
     is_blurred: bool,
+    /// What was done to it while two sides went on.
+    apart: ApartWrites,
     /// It stays on its node.
     is_local: bool,
+}
+
+/// Writes while two sides did not know what the other one did.
+#[derive(Debug, Default)]
+struct ApartWrites {
+    /// On which they were made, answered or not.
+    sides: BTreeSet<bool>,
+    /// Increments that were answered.
+    adds: i64,
+    is_ended: bool,
 }
 
 /// Where a request was answered.
@@ -189,7 +201,9 @@ impl Checker {
         }
         let Some(shadow) = self.sessions.get_mut(&session) else { return };
         shadow.used_us = shadow.used_us.max(issued.at_us);
-        shadow.is_blurred |= side.is_some() && seen.copies > 0;
+        if let Some(side) = side.filter(|_| seen.copies > 0) {
+            shadow.apart.sides.insert(side);
+        }
         match issued.op {
             Op::Read => {}
             Op::Add if held => {
@@ -199,7 +213,7 @@ impl Checker {
                     self.let_down(format!("{:?}: two increments were answered with the sum {sum}", seen.session));
                 }
             }
-            Op::Add => {}
+            Op::Add => shadow.apart.adds += i64::from(side.is_some()),
             Op::Put(own, value) => {
                 let allowed = shadow.own.entry(own).or_default();
                 if held {
@@ -219,13 +233,24 @@ impl Checker {
                 }
             }
             Op::End | Op::Renew if held => shadow.ended = End::Sure,
-            Op::End | Op::Renew => {}
+            Op::End | Op::Renew => shadow.apart.is_ended |= side.is_some(),
         }
     }
 
     /// Two sides hear each other again. What was answered for an attribute on one side only is there from now on; of what
     /// was answered on both the same one wins everywhere.
     pub(crate) fn healed(&mut self) {
+        for shadow in self.sessions.values_mut().filter(|shadow| !shadow.is_local) {
+            let ApartWrites { sides, adds, is_ended } = std::mem::take(&mut shadow.apart);
+            match sides.len() {
+                0 => {}
+                1 => (shadow.low, shadow.sure) = (shadow.low + adds, true),
+                _ => shadow.is_blurred = true,
+            }
+            if is_ended {
+                shadow.ended = End::Sure;
+            }
+        }
         for allowed in self.sessions.values_mut().flat_map(|shadow| shadow.own.values_mut()) {
             let apart = std::mem::take(&mut allowed.apart);
             let Some((side, last)) = apart.last().copied().filter(|_| !self.is_storm) else {
@@ -237,10 +262,17 @@ impl Checker {
         }
     }
 
+    /// A write was made on one of two sides, whatever becomes of it.
+    pub(crate) fn wrote_apart(&mut self, session: SessionId, side: bool) {
+        if let Some(shadow) = self.sessions.get_mut(&session) {
+            shadow.apart.sides.insert(side);
+        }
+    }
+
     /// Two nodes that do not hear each other may both answer from a session, and neither what only the other one holds.
     /// What a second node held is still promised.
     pub(crate) fn forget_reads(&mut self, session: SessionId) {
-        self.seen.retain(|(_, seen), _| *seen != session);
+        self.seen.remove(&session);
     }
 
     /// A request ended without an answer from a page.
@@ -320,7 +352,7 @@ impl Checker {
         for own in owns.into_iter().flatten().chain(seen.attributes.keys().copied()) {
             shadow.own.entry(own).or_default().now.insert(seen.attributes.get(&own).copied());
         }
-        self.seen.insert((tab, seen.session), seen.count);
+        self.saw(tab, seen.session, seen.count);
         self.sessions.insert(seen.session, shadow);
     }
 
@@ -333,13 +365,19 @@ impl Checker {
         }
         let written = if let Op::Put(_, value) = issued.op { value } else { None };
         shadow.own.entry(own).or_default().now.insert(written);
-        self.seen.insert((tab, seen.session), seen.count);
+        self.saw(tab, seen.session, seen.count);
         self.sessions.insert(seen.session, shadow);
     }
 
+    /// Notes what a tab has seen, and gives what it saw before.
+    fn saw(&mut self, tab: usize, session: SessionId, count: i64) -> i64 {
+        self.seen.entry(session).or_default().insert(tab, count).unwrap_or(0)
+    }
+
     fn judge(&mut self, tab: usize, own: usize, issued: &Issued, seen: &Seen) {
-        let Some((session, shadow)) = issued.session.and_then(|id| Some((id, self.sessions.get(&id)?))) else { return };
-        let before = self.seen.insert((tab, session), seen.count).unwrap_or(0);
+        let Some(session) = issued.session.filter(|id| self.sessions.contains_key(id)) else { return };
+        let before = self.saw(tab, session, seen.count);
+        let shadow = &self.sessions[&session];
         let added = i64::from(issued.op == Op::Add);
         let floor = issued.floor.max(before) + added;
         let value = seen.attributes.get(&own).copied();

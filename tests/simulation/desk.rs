@@ -27,8 +27,8 @@ use crate::{
 
 /// What a core does, collected within one turn of its event loop.
 pub(crate) struct Desk {
-    rooms: BTreeMap<NodeId, usize>,
-    out: BTreeMap<NodeId, BytesMut>,
+    /// The links that are up, and what is queued for each.
+    links: Vec<Outgoing>,
     settled: Vec<(WaitId, Verdict)>,
     claimed: Vec<(ClaimId, ClaimEnded)>,
     needs: Vec<NodeId>,
@@ -37,6 +37,14 @@ pub(crate) struct Desk {
     asked: BTreeMap<Ticket, NodeId>,
     /// Who is taken to have nothing to say, without being asked.
     not_asked: Vec<(NodeId, Ticket)>,
+}
+
+/// One link that is up.
+struct Outgoing {
+    peer: NodeId,
+    conn: ConnId,
+    room: usize,
+    out: BytesMut,
 }
 
 /// What a core decided before its caller could begin to wait.
@@ -86,12 +94,11 @@ impl Port for Desk {
 
 impl Desk {
     fn queue(&mut self, peer: NodeId, put: impl FnOnce(&mut BytesMut)) -> Queued {
-        let Some(room) = self.rooms.get(&peer) else { return Queued::Full };
-        let out = self.out.entry(peer).or_default();
-        if out.len() >= *room {
+        let Some(link) = self.links.iter_mut().find(|link| link.peer == peer) else { return Queued::Full };
+        if link.out.len() >= link.room {
             return Queued::Full;
         }
-        put(out);
+        put(&mut link.out);
         Queued::Yes
     }
 }
@@ -107,14 +114,14 @@ impl Cluster {
         let (now, room, canary) = (self.moment(id), self.rules.queue_bytes, self.canary);
         let machine = machine_of(id);
         let node = self.machines[machine].node.as_mut().filter(|node| node.id == id)?;
-        let links = node.links.iter().filter(|((of, _), _)| *of == core);
-        let conns: BTreeMap<NodeId, ConnId> =
-            links.filter_map(|((_, peer), link)| Some((*peer, link.up.as_ref()?.0))).collect();
-        let free = |conn: &ConnId| room.saturating_sub(self.wire.unread(*conn, End::Acceptor));
-        let rooms = conns.iter().map(|(peer, conn)| (*peer, free(conn))).collect();
+        let up = node.links.range((core, NodeId(0))..=(core, NodeId(u64::MAX)));
+        let links = up.filter_map(|((_, peer), link)| {
+            let conn = link.up.as_ref()?.0;
+            let room = room.saturating_sub(self.wire.unread(conn, End::Acceptor));
+            Some(Outgoing { peer: *peer, conn, room, out: BytesMut::new() })
+        });
         let mut desk = Desk {
-            rooms,
-            out: BTreeMap::new(),
+            links: links.collect(),
             settled: Vec::new(),
             claimed: Vec::new(),
             needs: Vec::new(),
@@ -132,8 +139,8 @@ impl Cluster {
             node.cores[core].surveyed(found, now, &mut desk);
         }
         node.asked[core] = std::mem::take(&mut desk.asked);
-        for (peer, bytes) in &desk.out {
-            self.wire.write(conns[peer], End::Acceptor, bytes, &mut self.world);
+        for Outgoing { conn, out, .. } in &desk.links {
+            self.wire.write(*conn, End::Acceptor, out, &mut self.world);
         }
         let at_once = self.hand_out(id, core, desk);
         Some((result, at_once))

@@ -247,7 +247,7 @@ impl Cluster {
         let slots = node.slots.clone();
         let Some(this) = node.jobs.get(&job) else { return };
         let (Job { call, changes, renewal, .. }, session, lease) = (this, this.written(), slots.lease());
-        let (term, context) = (canary::term(canary, &slots, session, now), context(call.reach));
+        let (term, reach, context) = (canary::term(canary, &slots, session, now), call.reach, context(call.reach));
         let birth = || Birth {
             id: session,
             me: id,
@@ -265,11 +265,14 @@ impl Cluster {
             _ if changes.is_empty() => Ok(None),
             _ => replica::commit(slot, session, changes, term, now).map(Some),
         });
+        if let (Ok(Some(_)), Some(side)) = (&committed, self.plan.apart.side(machine_of(id))) {
+            self.checker.wrote_apart(session, side);
+        }
         match committed {
             Err(NotOwner) => self.answer(id, job, Outcome::Retry(machine_of(id))),
             Ok(None) => self.done(id, job, 0),
             // It is told to nobody.
-            Ok(Some(_)) if call.reach == Reach::Node => self.held(id, job, 1),
+            Ok(Some(_)) if reach == Reach::Node => self.held(id, job, 1),
             Ok(Some(committed)) => self.replicate(id, job, committed),
         }
     }
@@ -282,7 +285,7 @@ impl Cluster {
         let (session, worker) = (*session, *worker);
         *stamp = node.slots.with(written, |slot| match slot {
             Some(Slot::Live(record)) => Some(Record::stamp(record)),
-            Some(Slot::Ended(tombstone)) => Some(tombstone.stamp),
+            Some(Slot::Ended(tombstone)) => Some(tombstone.ending.stamp),
             None => None,
         });
         *kept = Some(undo);
@@ -330,8 +333,8 @@ impl Cluster {
                 // Another holder may have taken it before it heard of the claim, and the new owner from that holder.
                 self.answer(id, job, Outcome::Fenced);
             }
-            Verdict::Ended(stamp) => {
-                node.slots.with(session, |slot| replica::bury(slot, stamp, now));
+            Verdict::Ended(ending) => {
+                node.slots.with(session, |slot| replica::bury(slot, ending, now));
                 self.answer(id, job, Outcome::NoSession);
             }
         }

@@ -6,6 +6,7 @@ use tasuki::{
     names::{NodeId, SessionId},
     session::{
         Slots,
+        delta::{Ending, Finality},
         lease::Lease,
         placement::Placement,
         replica::Slot,
@@ -24,12 +25,12 @@ pub(crate) struct SimSlots {
     stepped_back: Rc<RefCell<Option<String>>>,
 }
 
-/// How far a slot has come. Versions and promises only grow; an end is final.
+/// How far a slot has come. Versions and promises only grow; a final end stays.
 #[derive(Clone, Copy, Debug)]
 enum Rank {
     Nothing,
     Live(Stamp, Epoch),
-    Ended,
+    Ended(Ending),
 }
 
 impl SimSlots {
@@ -108,19 +109,21 @@ impl Rank {
         match slot {
             None => Self::Nothing,
             Some(Slot::Live(record)) => Self::Live(record.stamp(), record.promised()),
-            Some(Slot::Ended(_)) => Self::Ended,
+            Some(Slot::Ended(tombstone)) => Self::Ended(tombstone.ending),
         }
     }
 
     fn is_behind(self, next: Self) -> bool {
         match (self, next) {
-            (Self::Nothing, _) | (Self::Live(..), Self::Ended) | (Self::Ended, Self::Ended) => true,
+            (Self::Nothing, _) | (Self::Live(..), Self::Ended(_)) => true,
+            (Self::Ended(ending), Self::Ended(next)) => ending <= next,
             (Self::Live(stamp, promised), Self::Live(next_stamp, next_promised)) => {
                 stamp <= next_stamp && promised <= next_promised
             }
-            // A refused end is forgotten.
-            (Self::Ended, Self::Nothing) => true,
-            (Self::Live(..), Self::Nothing) | (Self::Ended, Self::Live(..)) => false,
+            // An end that is not final is forgotten when it was refused, and is none if the session has gone on.
+            (Self::Ended(ending), Self::Nothing) => ending.finality == Finality::Refutable,
+            (Self::Ended(ending), Self::Live(_, promised)) => !ending.outlasts(promised),
+            (Self::Live(..), Self::Nothing) => false,
         }
     }
 }

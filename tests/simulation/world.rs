@@ -27,7 +27,8 @@ pub(crate) struct World {
     now_us: u64,
     step: u64,
     next: u64,
-    queue: BTreeMap<(u64, u64), Event>,
+    /// Boxed, because a tree moves what is in it.
+    queue: BTreeMap<(u64, u64), Box<Event>>,
     rng: StdRng,
     trace: DefaultHasher,
 }
@@ -64,7 +65,7 @@ impl World {
     pub(crate) fn at(&mut self, at_us: u64, event: Event) {
         debug_assert!(at_us >= self.now_us, "time does not run backwards");
         self.next += 1;
-        self.queue.insert((at_us, self.next), event);
+        self.queue.insert((at_us, self.next), Box::new(event));
     }
 
     /// The next event; time moves to it.
@@ -75,7 +76,7 @@ impl World {
         story::now(at_us);
         at_us.hash(&mut self.trace);
         event.note(&mut self.trace);
-        Some(event)
+        Some(*event)
     }
 
     /// Forgets planned events.

@@ -24,7 +24,7 @@ use crate::{
     session::{
         Slots,
         claim::{Claim, Outcome},
-        delta::{ClaimRequest, Whole},
+        delta::{ClaimRequest, Ending, Given},
         lease::Term,
         replica::{self, Adoption, Intent},
         stamp::{Epoch, Stamp},
@@ -118,12 +118,13 @@ impl<S: Slots> Core<S> {
         &mut self,
         ticket: Ticket,
         mut asking: Asking,
-        before: Option<(NodeId, Option<Whole>)>,
+        before: Option<(NodeId, Given)>,
         now: Moment,
         port: &mut impl Port,
     ) {
-        let (but, newest) = before.map_or((None, None), |(but, newest)| (Some(but), newest));
-        asking.have = asking.have.max(newest.as_ref().map(|newest| newest.stamp));
+        let known = Given { owner: asking.intent.before, ..Given::default() };
+        let (but, given) = before.map_or((None, known.clone()), |(but, given)| (Some(but), given.and(known)));
+        asking.have = asking.have.max(given.copy.as_ref().map(|copy| copy.stamp));
         let wanted = |peer: &NodeId| match asking.round {
             Round::Owner(owner) => *peer == owner,
             Round::Everyone => Some(*peer) != but,
@@ -133,7 +134,7 @@ impl<S: Slots> Core<S> {
         let others = others.into_iter().filter(|other| !self.nodes.contains_key(other));
         let (silent, waited_for): (Vec<NodeId>, Vec<NodeId>) =
             self.nodes.keys().copied().chain(others).filter(wanted).partition(|peer| self.leaves_out(*peer, None, now));
-        asking.claim = Claim::new(asking.intent.epoch, waited_for.iter().copied()).with_copy(newest);
+        asking.claim = Claim::new(asking.intent.epoch, waited_for.iter().copied()).with(given);
         asking.deadline = now + self.claim_patience();
         asking.unheard.extend(silent.iter().copied());
         // Those who are not waited for are told all the same, that they refuse an owner whom this claim outranks.
@@ -205,16 +206,16 @@ impl<S: Slots> Core<S> {
                 let tries = asking.errand.tries + 1;
                 return self.ask(Errand { tries, above: None, ..asking.errand }, now, port);
             }
-            Outcome::Take(newest) if let Round::Owner(owner) = asking.round => {
+            Outcome::Take(given) if let Round::Owner(owner) = asking.round => {
                 if let Err(above) = self.slots.with(id, |slot| replica::claim(slot, asking.intent.epoch)) {
                     return self.ask_again(asking.errand, above, now, port);
                 }
                 asking.round = Round::Everyone;
                 // It has handed over, or is not there any more, whatever the others believe.
                 asking.errand.wish.insist = true;
-                return self.ask_round(ticket, asking, Some((owner, newest)), now, port);
+                return self.ask_round(ticket, asking, Some((owner, given)), now, port);
             }
-            Outcome::Ended(stamp) => self.found_ended(id, stamp, asking.intent.epoch, now, port),
+            Outcome::Ended(ending) => self.found_ended(id, ending, asking.intent.epoch, now, port),
             Outcome::Stay(owner) => {
                 self.slots.with(id, replica::withdraw);
                 ClaimEnded::Elsewhere(owner)
@@ -227,9 +228,9 @@ impl<S: Slots> Core<S> {
                 return self.ask(errand, now, port);
             }
             Outcome::Refused(above) => return self.ask_again(asking.errand, above, now, port),
-            Outcome::Take(newest) => {
+            Outcome::Take(given) => {
                 let (epoch, term) = (asking.intent.epoch, asking.term);
-                match self.slots.with(id, |slot| replica::adopt(slot, epoch, newest, term, now)) {
+                match self.slots.with(id, |slot| replica::adopt(slot, epoch, given, term, now)) {
                     Adoption::Owner => {
                         self.tell_stragglers(id, now, port);
                         ClaimEnded::Owner
@@ -238,7 +239,7 @@ impl<S: Slots> Core<S> {
                         ClaimEnded::Contended
                     }
                     Adoption::Nothing => ClaimEnded::Nothing,
-                    Adoption::Ended(stamp) => self.found_ended(id, stamp, epoch, now, port),
+                    Adoption::Ended(ending) => self.found_ended(id, ending, epoch, now, port),
                     Adoption::Superseded(above) => return self.ask_again(asking.errand, above, now, port),
                 }
             }
@@ -250,13 +251,12 @@ impl<S: Slots> Core<S> {
     fn found_ended(
         &mut self,
         id: SessionId,
-        stamp: Stamp,
+        ending: Ending,
         claimed: Epoch,
         now: Moment,
         port: &mut impl Port,
     ) -> ClaimEnded {
-        let epoch = stamp.epoch.max(claimed);
-        self.end_everywhere(id, Stamp { epoch, ..stamp }, now, port);
+        self.end_everywhere(id, ending.raised_to(claimed), now, port);
         ClaimEnded::Nothing
     }
 

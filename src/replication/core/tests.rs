@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     session::{
         Table,
-        delta::{Answer, Delta},
+        delta::{Answer, Delta, End, Ending, Finality, Given},
         lease::Term,
         replica::{Birth, Record, Tenure},
         stamp::{Epoch, Stamp},
@@ -136,9 +136,9 @@ fn a_claim_asks_the_owner_before_the_others() {
     let mut core = core(&table, &mut desk);
     core.claim(wish(true), NOW, &mut desk);
     let [(B, ticket)] = desk.claims[..] else { panic!("the owner alone is asked, not {:?}", desk.claims) };
-    core.replied(B, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
+    core.replied(B, [Reply::Answer(ticket, Answer::Promised(Given::default()))], NOW, &mut desk);
     assert_eq!((&desk.claims[1..], &desk.claimed[..]), (&[(C, ticket)][..], &[][..]));
-    core.replied(C, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
+    core.replied(C, [Reply::Answer(ticket, Answer::Promised(Given::default()))], NOW, &mut desk);
     assert_eq!(desk.claimed, [ClaimEnded::Owner]);
     assert_eq!(tenure(&table), Some(Tenure::Owned));
 }
@@ -153,8 +153,8 @@ fn a_claimant_takes_what_the_owner_commits_before_it_hands_over() {
     let running = Update::Delta(Delta { id: id(1), stamp, changes: Vec::new() });
     assert_eq!(table.with(id(1), |slot| replica::apply(slot, running, NOW)), replica::Applied::Applied);
     let ticket = desk.claims[0].1;
-    core.replied(B, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
-    core.replied(C, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
+    core.replied(B, [Reply::Answer(ticket, Answer::Promised(Given::default()))], NOW, &mut desk);
+    core.replied(C, [Reply::Answer(ticket, Answer::Promised(Given::default()))], NOW, &mut desk);
     assert_eq!(table.peek(id(1), |slot| Slot::live(slot).unwrap().stamp()), stamp);
 }
 
@@ -165,12 +165,12 @@ fn an_end_that_only_some_have_heard_of_is_told_to_all_under_the_claim_that_found
     let mut core = core(&table, &mut desk);
     core.claim(wish(true), NOW, &mut desk);
     let ticket = desk.claims[0].1;
-    core.replied(B, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
-    let stamp = Stamp { epoch: Epoch::first(B), version: 2 };
-    core.replied(C, [Reply::Answer(ticket, Answer::Ended(stamp))], NOW, &mut desk);
+    core.replied(B, [Reply::Answer(ticket, Answer::Promised(Given::default()))], NOW, &mut desk);
+    let ending = Ending { finality: Finality::Refutable, stamp: Stamp { epoch: Epoch::first(B), version: 2 } };
+    core.replied(C, [Reply::Answer(ticket, Answer::Ended(ending))], NOW, &mut desk);
     assert_eq!((&desk.claimed[..], &desk.updates[..]), (&[ClaimEnded::Nothing][..], &[(B, id(1)), (C, id(1))][..]));
     let remembered = table.peek(id(1), |slot| match slot {
-        Some(Slot::Ended(tombstone)) => tombstone.stamp,
+        Some(Slot::Ended(tombstone)) => tombstone.ending.stamp,
         other => panic!("{other:?} has not ended"),
     });
     assert_eq!(remembered, Stamp { epoch: Epoch::first(B).outranked_by(ME), version: 2 }, "B has promised no less");
@@ -178,16 +178,16 @@ fn an_end_that_only_some_have_heard_of_is_told_to_all_under_the_claim_that_found
 
 #[test]
 fn an_end_that_comes_while_it_is_asked_for_is_told_to_those_who_promised_the_claim() {
-    let stamp = Stamp { epoch: Epoch::first(B), version: 2 };
+    let ending = Ending { finality: Finality::Refutable, stamp: Stamp { epoch: Epoch::first(B), version: 2 } };
     let mut both = Vec::new();
-    for answer in [Answer::Ended(stamp), Answer::Promised(None)] {
+    for answer in [Answer::Ended(ending), Answer::Promised(Given::default())] {
         let (table, mut desk) = (Table::new(ME), Desk::default());
         create(&table, id(1), B);
         let mut core = core(&table, &mut desk);
         core.claim(wish(true), NOW, &mut desk);
         let ticket = desk.claims[0].1;
-        core.replied(B, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
-        table.with(id(1), |slot| replica::apply(slot, Update::End(End { id: id(1), stamp }), NOW));
+        core.replied(B, [Reply::Answer(ticket, Answer::Promised(Given::default()))], NOW, &mut desk);
+        table.with(id(1), |slot| replica::apply(slot, Update::End(End { id: id(1), ending }), NOW));
         core.replied(C, [Reply::Answer(ticket, answer)], NOW, &mut desk);
         both.push((desk.updates, desk.claimed));
     }
@@ -204,8 +204,13 @@ fn what_the_owner_handed_over_is_kept_while_the_others_are_asked() {
     newer.stamp.version += 5;
     core.claim(wish(true), NOW, &mut desk);
     let ticket = desk.claims[0].1;
-    core.replied(B, [Reply::Answer(ticket, Answer::Promised(Some(newer.clone())))], NOW, &mut desk);
-    core.replied(C, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
+    core.replied(
+        B,
+        [Reply::Answer(ticket, Answer::Promised(Given { copy: Some(newer.clone()), ..Given::default() }))],
+        NOW,
+        &mut desk,
+    );
+    core.replied(C, [Reply::Answer(ticket, Answer::Promised(Given::default()))], NOW, &mut desk);
     assert_eq!(table.peek(id(1), |slot| Slot::live(slot).unwrap().stamp()), newer.stamp);
 }
 
@@ -220,7 +225,7 @@ fn a_stopped_owner_holds_up_a_claim_no_longer_than_its_time() {
     assert_eq!(desk.claims.iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [B]);
     pass(&mut core, &mut desk, 1_000, 1_000);
     let [_, (B, _), (C, ticket)] = desk.claims[..] else { panic!("then all are, not {:?}", desk.claims) };
-    core.replied(C, [Reply::Answer(ticket, Answer::Promised(None))], after(1_000), &mut desk);
+    core.replied(C, [Reply::Answer(ticket, Answer::Promised(Given::default()))], after(1_000), &mut desk);
     assert_eq!(desk.claimed, [ClaimEnded::Owner]);
 }
 
@@ -232,7 +237,7 @@ fn a_claim_begins_anew_when_the_lease_has_run_out_meanwhile() {
     core.claim(wish(true), NOW, &mut desk);
     let first = desk.claims[0].1;
     pass(&mut core, &mut desk, 700, 700);
-    core.replied(B, [Reply::Answer(first, Answer::Promised(None))], after(701), &mut desk);
+    core.replied(B, [Reply::Answer(first, Answer::Promised(Given::default()))], after(701), &mut desk);
     let (peer, second) = desk.claims[1];
     assert!(peer == B && second != first, "what was answered before the pause counts for nothing");
 }
@@ -262,7 +267,7 @@ fn an_owner_whose_process_has_ended_is_not_waited_for() {
     core.link_down(B, &mut desk);
     core.gone(B, NOW, &mut desk);
     let &[_, (C, ticket)] = &desk.claims[..] else { panic!("the others are asked, not {:?}", desk.claims) };
-    core.replied(C, [Reply::Answer(ticket, Answer::Promised(None))], NOW, &mut desk);
+    core.replied(C, [Reply::Answer(ticket, Answer::Promised(Given::default()))], NOW, &mut desk);
     assert_eq!(desk.claimed, [ClaimEnded::Owner]);
 }
 
@@ -336,7 +341,7 @@ fn a_node_that_was_paused_asks_before_it_answers() {
     pass(&mut core, &mut desk, 700, 740);
     let ticket = desk.claims[0].1;
     let above = Epoch::first(ME).outranked_by(C);
-    core.replied(B, [Reply::Answer(ticket, Answer::Promised(None))], after(741), &mut desk);
+    core.replied(B, [Reply::Answer(ticket, Answer::Promised(Given::default()))], after(741), &mut desk);
     core.replied(C, [Reply::Answer(ticket, Answer::Owned(C))], after(741), &mut desk);
     assert_eq!(desk.claimed, [ClaimEnded::Elsewhere(C)]);
     table.with(id(1), |slot| replica::yield_to(slot, above));

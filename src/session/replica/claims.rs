@@ -4,7 +4,7 @@ use super::{Reach, Record, Slot, Tenure};
 use crate::{
     names::NodeId,
     session::{
-        delta::{Answer, ClaimRequest, Whole},
+        delta::{Answer, ClaimRequest, Ending, Given},
         lease::Term,
         stamp::{Epoch, Stamp},
     },
@@ -20,8 +20,8 @@ pub enum Adoption {
     Superseded(Epoch),
     /// Nobody has the session.
     Nothing,
-    /// It has ended here since the claim began, with this commit, which others may have refused because of the claim.
-    Ended(Stamp),
+    /// It has ended here since the claim began, by a commit that others may have refused because of the claim.
+    Ended(Ending),
 }
 
 /// What a claim asks the slot for before any message is sent.
@@ -76,7 +76,7 @@ pub fn promise(
 ) -> Answer {
     let record = match slot {
         None => return Answer::Unknown,
-        Some(Slot::Ended(tombstone)) => return Answer::Ended(tombstone.stamp),
+        Some(Slot::Ended(tombstone)) => return Answer::Ended(tombstone.ending),
         Some(Slot::Live(record)) if record.context != request.context || record.reach == Reach::Node => {
             return Answer::Unknown;
         }
@@ -93,12 +93,14 @@ pub fn promise(
     if request.epoch < record.promised() {
         return Answer::Refused(record.promised());
     }
-    record.promise(request.epoch);
-    record.tenure = Tenure::Held;
     // The claimant has seen what is here if that is of the same ownership and not newer; if it is of another one, both may
     // have what the other lacks. A commit that may still be refused is told only if it is newer.
     let is_newer = |have: Stamp| have < record.stamp() || !record.open && !record.stamp().is_seen_by(have);
-    Answer::Promised(request.have.is_none_or(is_newer).then(|| record.whole(request.id, now)))
+    let copy = request.have.is_none_or(is_newer).then(|| record.whole(request.id, now));
+    let given = Given { owner: Some(record.promised()), idle: Some(now.since(record.accessed)), copy };
+    record.promise(request.epoch);
+    record.tenure = Tenure::Held;
+    Answer::Promised(given)
 }
 
 /// Ends a claim: this node becomes the owner of what it holds and the others' copies say, unless a higher epoch was
@@ -108,9 +110,16 @@ pub fn promise(
 /// must not run out early because its node died.
 ///
 /// `term` is that of this node's lease when the claim began: a lease that ran out meanwhile voids the claim.
-pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, copy: Option<Whole>, term: Term, now: Moment) -> Adoption {
+pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, given: Given, term: Term, now: Moment) -> Adoption {
+    let Given { owner, idle, copy } = given;
     match slot {
-        Some(Slot::Ended(tombstone)) => return Adoption::Ended(tombstone.stamp),
+        Some(Slot::Ended(tombstone)) => {
+            let stands = owner.is_none_or(|owner| tombstone.ending.outlasts(owner));
+            if stands || copy.is_none() {
+                return Adoption::Ended(tombstone.ending);
+            }
+            *slot = None;
+        }
         Some(Slot::Live(record)) if record.promised() > epoch => return Adoption::Superseded(record.promised()),
         _ => {}
     }
@@ -124,7 +133,8 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, copy: Option<Whole>, term: T
     record.tenure = Tenure::Owned;
     record.term = term;
     record.open = false;
-    record.accessed = (record.accessed + record.untold()).min(now);
+    let accessed = idle.map_or(record.accessed, |idle| record.accessed.max(now - idle));
+    record.accessed = (accessed + record.untold()).min(now);
     Adoption::Owner
 }
 

@@ -9,7 +9,7 @@ use crate::{
     names::{ContextPath, NodeId, SessionId},
     session::{
         attributes::Before,
-        delta::{Delta, End, Update, Whole},
+        delta::{Delta, End, Ending, Finality, Update, Whole},
         draft::Change,
         lease::Term,
         stamp::{Epoch, Stamp},
@@ -199,21 +199,33 @@ pub fn commit(
     Ok(Committed { update, undo: Undo { stamp, before: Earlier::Changed(earlier, changed) } })
 }
 
-/// Ends a session on its owner: by logout, or because its time is over.
+/// Ends a session on its owner: by logout, or because its time is over. A user is told of it only when [`keep`] has made
+/// it final.
 pub fn end(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Moment) -> Result<Committed, NotOwner> {
     let record = Slot::live(slot).filter(|record| record.is_owned(term)).ok_or(NotOwner)?;
     let stamp = Stamp { epoch: record.promised(), version: record.stamp().version.saturating_add(1) };
-    let before = slot.replace(Slot::ended(stamp, now)).map_or(Earlier::Nothing, Earlier::Running);
-    Ok(Committed { update: Update::End(End { id, stamp }), undo: Undo { stamp, before } })
+    let ending = Ending { finality: Finality::Refutable, stamp };
+    let before = slot.replace(Slot::ended(ending, now)).map_or(Earlier::Nothing, Earlier::Running);
+    Ok(Committed { update: Update::End(End { id, ending }), undo: Undo { stamp, before } })
 }
 
-/// Learns that a commit is safe: nobody takes it back any more. Gives what the others are to be told, if they have gone on
-/// meanwhile without it.
+/// Learns that a commit is safe: nobody takes it back any more. Gives what the others are to be told: that an end is final,
+/// or what they lack, if they have gone on meanwhile without it.
 #[must_use]
 pub fn keep(slot: &mut Option<Slot>, id: SessionId, undo: &Undo, now: Moment) -> Option<Update> {
-    let record = Slot::live_mut(slot)?;
-    record.open = false;
-    (record.stamp() != undo.stamp).then(|| Update::Copy(record.whole(id, now)))
+    match slot.as_mut()? {
+        Slot::Ended(tombstone) => {
+            let is_this = tombstone.ending == Ending { finality: Finality::Refutable, stamp: undo.stamp };
+            is_this.then(|| {
+                tombstone.ending.finality = Finality::Final;
+                Update::End(End { id, ending: tombstone.ending })
+            })
+        }
+        Slot::Live(record) => {
+            record.open = false;
+            (record.stamp() != undo.stamp).then(|| Update::Copy(record.whole(id, now)))
+        }
+    }
 }
 
 /// Takes back a commit that a holder refused, and yields to the epoch it has promised. What arrived meanwhile stays, and
@@ -231,7 +243,9 @@ pub fn undo(slot: &mut Option<Slot>, id: SessionId, undo: Undo, promised: Epoch,
                 record.stamp = earlier.into();
             }
         }
-        (Some(Slot::Ended(tombstone)), Earlier::Running(before)) if tombstone.stamp == stamp => *slot = Some(before),
+        (Some(Slot::Ended(tombstone)), Earlier::Running(before)) if tombstone.ending.stamp == stamp => {
+            *slot = Some(before);
+        }
         _ => {}
     }
     yield_to(slot, promised);
@@ -250,6 +264,7 @@ pub fn retreat(slot: &mut Option<Slot>, id: SessionId, made: Undo, me: NodeId, n
     let Stamp { epoch, version } = made.stamp;
     // What was promised to another node since then stays promised.
     let promised = Slot::live(slot).map_or(epoch, |record| record.promised().max(epoch));
+    let was_an_end = matches!(made.before, Earlier::Running(_));
     let changed: SmallVec<[Arc<str>; 2]> = match &made.before {
         Earlier::Changed(_, changed) => changed.iter().map(|before| before.name().clone()).collect(),
         Earlier::Nothing | Earlier::Running(_) => SmallVec::new(),
@@ -258,12 +273,16 @@ pub fn retreat(slot: &mut Option<Slot>, id: SessionId, made: Undo, me: NodeId, n
     match slot {
         None => {
             let stamp = Stamp { epoch, version: version.saturating_add(1) };
-            *slot = Some(Slot::ended(stamp, now));
-            Some(Update::End(End { id, stamp }))
+            let ending = Ending { finality: Finality::Final, stamp };
+            *slot = Some(Slot::ended(ending, now));
+            Some(Update::End(End { id, ending }))
         }
         Some(Slot::Live(record)) if record.tenure == Tenure::Owned && record.promised() == epoch => {
             let epoch = epoch.outranked_by(me);
             record.promise(epoch);
+            if was_an_end {
+                return Some(Update::Whole(record.whole(id, now)));
+            }
             if changed.is_empty() {
                 return told;
             }

@@ -8,9 +8,10 @@ use super::*;
 use crate::{
     names::{ContextPath, NodeId, SessionId},
     session::{
-        delta::{Answer, ClaimRequest, End, Update},
+        delta::{Answer, ClaimRequest, End, Given, Update},
         draft::Change,
         lease::Term,
+        stamp::Stamp,
         value::Value,
     },
 };
@@ -23,6 +24,18 @@ const TERM: Option<Term> = Some(Term(0));
 
 fn set(name: &str, value: i64) -> Vec<Change> {
     vec![Change::Set(name.into(), Value::encode(&value).unwrap())]
+}
+
+fn gives_no_copy(answer: &Answer) -> bool {
+    matches!(answer, Answer::Promised(Given { copy: None, .. }))
+}
+
+/// An owner finds the session to be over.
+fn over_by_time(slot: &mut Option<Slot>) -> Update {
+    match expire(slot, ID, TERM, NOW + Duration::from_secs(9_000)) {
+        Expiry::Over(Some(end)) => end,
+        other => panic!("its time is over: {other:?}"),
+    }
 }
 
 fn value(slot: &Option<Slot>, name: &str) -> Option<i64> {
@@ -69,10 +82,11 @@ fn a_claim_takes_the_newest_copy_and_fences_the_old_owner() {
     apply(&mut b, birth, NOW);
     let unseen = committed(&mut a, 2);
     let asked = request(&mut b, B, true);
-    let Answer::Promised(Some(copy)) = promise(&mut a, &asked, (A, TERM), |_| true, NOW) else {
+    let Answer::Promised(given @ Given { copy: Some(_), .. }) = promise(&mut a, &asked, (A, TERM), |_| true, NOW)
+    else {
         panic!("a hands over")
     };
-    assert_eq!(adopt(&mut b, asked.epoch, Some(copy), Term(0), NOW), Adoption::Owner);
+    assert_eq!(adopt(&mut b, asked.epoch, given, Term(0), NOW), Adoption::Owner);
     assert_eq!(value(&b, "n"), Some(2));
     assert_eq!(commit(&mut a, ID, &set("n", 9), TERM, NOW), Err(NotOwner));
     assert_eq!(apply(&mut b, unseen, NOW), Applied::Fenced(asked.epoch));
@@ -87,11 +101,7 @@ fn a_serving_owner_keeps_the_session_unless_the_claimant_insists() {
     apply(&mut b, birth, NOW);
     let asked = request(&mut b, B, false);
     assert_eq!(promise(&mut a, &asked, (A, TERM), |_| true, NOW), Answer::Owned(A));
-    assert_eq!(
-        promise(&mut a, &asked, (A, TERM), |_| false, NOW),
-        Answer::Promised(None),
-        "a draining owner hands over"
-    );
+    assert!(gives_no_copy(&promise(&mut a, &asked, (A, TERM), |_| false, NOW)), "a draining owner hands over");
 }
 
 #[test]
@@ -100,15 +110,11 @@ fn an_owner_that_was_replaced_while_it_was_cut_off_does_not_keep_the_session() {
     let mut b = None;
     apply(&mut b, birth, NOW);
     let taken = request(&mut b, B, true);
-    adopt(&mut b, taken.epoch, None, Term::default(), NOW);
+    adopt(&mut b, taken.epoch, Given::default(), Term::default(), NOW);
     committed(&mut b, 2);
     committed(&mut a, 3);
     let asked = request(&mut b, B, false);
-    assert_eq!(
-        promise(&mut a, &asked, (A, TERM), |_| true, NOW),
-        Answer::Promised(None),
-        "what it committed alone is older"
-    );
+    assert!(gives_no_copy(&promise(&mut a, &asked, (A, TERM), |_| true, NOW)), "what it committed alone is older");
     assert!(matches!(standing(&a, &asked.context, TERM), Standing::Held { owner: B }));
 }
 
@@ -123,7 +129,7 @@ fn a_claim_leaves_the_owner_in_its_right_until_it_is_adopted() {
     assert_eq!(apply(&mut b, committed(&mut a, 3), NOW), Applied::Applied);
     assert_eq!(standing(&b, &ContextPath::root(), TERM), Standing::Held { owner: A });
     claim(&mut b, asked.epoch).unwrap();
-    assert_eq!(adopt(&mut b, asked.epoch, None, Term(0), NOW), Adoption::Owner);
+    assert_eq!(adopt(&mut b, asked.epoch, Given::default(), Term(0), NOW), Adoption::Owner);
     assert_eq!(value(&b, "n"), Some(3), "what it took while it claimed goes with the session");
     assert_eq!(apply(&mut b, committed(&mut a, 4), NOW), Applied::Fenced(asked.epoch));
 }
@@ -136,7 +142,7 @@ fn taking_back_a_commit_takes_back_no_promise() {
     let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
     let (lower, higher) = (Epoch::first(A).outranked_by(B), Epoch::first(A).outranked_by(NodeId(3)));
     let asked = ClaimRequest { id: ID, epoch: higher, context: ContextPath::root(), have: None, insist: true };
-    assert!(matches!(promise(&mut a, &asked, (A, TERM), |_| true, NOW), Answer::Promised(Some(_))));
+    assert!(matches!(promise(&mut a, &asked, (A, TERM), |_| true, NOW), Answer::Promised(Given { copy: Some(_), .. })));
     assert_eq!(undo(&mut a, ID, late.undo, lower, NOW), None);
     assert_eq!(Slot::live(&a).map(Record::promised), Some(higher));
 }
@@ -147,12 +153,12 @@ fn two_that_were_apart_and_both_owned_a_session_do_not_name_each_other() {
     let mut b = None;
     apply(&mut b, birth, NOW);
     let apart = request(&mut b, B, true);
-    adopt(&mut b, apart.epoch, None, Term(0), NOW);
+    adopt(&mut b, apart.epoch, Given::default(), Term(0), NOW);
     let later = Some(Term(1));
     let of_a = request(&mut a, A, false);
     assert_eq!(promise(&mut b, &of_a, (B, later), |_| true, NOW), Answer::Refused(apart.epoch));
     let of_b = request(&mut b, B, false);
-    assert_eq!(promise(&mut a, &of_b, (A, later), |_| true, NOW), Answer::Promised(None));
+    assert!(gives_no_copy(&promise(&mut a, &of_b, (A, later), |_| true, NOW)));
 }
 
 #[test]
@@ -165,11 +171,11 @@ fn of_two_claims_the_lower_one_is_refused_or_superseded() {
     let of_b = request(&mut b, B, true);
     let of_c = request(&mut c, NodeId(3), true);
     assert!(of_b.epoch < of_c.epoch);
-    assert_eq!(promise(&mut holder, &of_c, (NodeId(9), TERM), |_| true, NOW), Answer::Promised(None));
+    assert!(gives_no_copy(&promise(&mut holder, &of_c, (NodeId(9), TERM), |_| true, NOW)));
     assert_eq!(promise(&mut holder, &of_b, (NodeId(9), TERM), |_| true, NOW), Answer::Refused(of_c.epoch));
-    assert_eq!(promise(&mut b, &of_c, (B, TERM), |_| true, NOW), Answer::Promised(None));
-    assert_eq!(adopt(&mut b, of_b.epoch, None, Term(0), NOW), Adoption::Superseded(of_c.epoch));
-    assert_eq!(adopt(&mut c, of_c.epoch, None, Term(0), NOW), Adoption::Owner);
+    assert!(gives_no_copy(&promise(&mut b, &of_c, (B, TERM), |_| true, NOW)));
+    assert_eq!(adopt(&mut b, of_b.epoch, Given::default(), Term(0), NOW), Adoption::Superseded(of_c.epoch));
+    assert_eq!(adopt(&mut c, of_c.epoch, Given::default(), Term(0), NOW), Adoption::Owner);
 }
 
 #[test]
@@ -180,7 +186,7 @@ fn a_claim_is_promised_by_a_member_that_knows_of_it_from_a_fence() {
     let asked = request(&mut b, B, true);
     let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
     assert_eq!(undo(&mut a, ID, late.undo, asked.epoch, NOW), None);
-    assert_eq!(promise(&mut a, &asked, (A, TERM), |_| true, NOW), Answer::Promised(None));
+    assert!(gives_no_copy(&promise(&mut a, &asked, (A, TERM), |_| true, NOW)));
 }
 
 #[test]
@@ -189,7 +195,7 @@ fn a_refused_commit_is_taken_back() {
     let mut b = None;
     apply(&mut b, birth, NOW);
     let asked = request(&mut b, B, true);
-    adopt(&mut b, asked.epoch, None, Term(0), NOW);
+    adopt(&mut b, asked.epoch, Given::default(), Term(0), NOW);
     let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
     let Applied::Fenced(promised) = apply(&mut b, late.update, NOW) else { panic!("the old owner is fenced") };
     assert_eq!(undo(&mut a, ID, late.undo, promised, NOW), None);
@@ -217,10 +223,15 @@ fn a_commit_that_too_few_hold_is_taken_back_for_good() {
 
 #[test]
 fn an_end_that_too_few_hold_is_taken_back() {
-    let (mut a, _) = created(A);
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
     let late = end(&mut a, ID, TERM, NOW).unwrap();
-    assert_eq!(retreat(&mut a, ID, late.undo, A, NOW), None);
+    apply(&mut b, late.update, NOW);
+    let again = retreat(&mut a, ID, late.undo, A, NOW).unwrap();
     assert_eq!((value(&a, "n"), standing(&a, &ContextPath::root(), TERM)), (Some(1), Standing::Owned));
+    assert_eq!(apply(&mut b, again, NOW), Applied::Applied, "whoever took the end hears that it was none");
+    assert_eq!(value(&b, "n"), Some(1));
 }
 
 #[test]
@@ -242,7 +253,7 @@ fn a_commit_that_was_outranked_meanwhile_leaves_nothing_to_take_back() {
     apply(&mut b, birth, NOW);
     let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
     let asked = request(&mut b, B, true);
-    adopt(&mut b, asked.epoch, None, Term(0), NOW);
+    adopt(&mut b, asked.epoch, Given::default(), Term(0), NOW);
     yield_to(&mut a, asked.epoch);
     assert_eq!(retreat(&mut a, ID, late.undo, A, NOW), None);
     assert_eq!(standing(&a, &ContextPath::root(), TERM), Standing::Held { owner: B });
@@ -255,7 +266,7 @@ fn taking_back_never_overwrites_something_newer() {
     apply(&mut b, birth, NOW);
     let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
     let asked = request(&mut b, B, true);
-    adopt(&mut b, asked.epoch, None, Term(0), NOW);
+    adopt(&mut b, asked.epoch, Given::default(), Term(0), NOW);
     let newer = committed(&mut b, 6);
     assert_eq!(apply(&mut a, newer, NOW), Applied::Applied);
     assert!(matches!(undo(&mut a, ID, late.undo, asked.epoch, NOW), Some(Update::Copy(_))));
@@ -282,19 +293,19 @@ fn an_ended_session_stays_ended() {
 fn an_end_told_again_under_a_higher_claim_is_remembered_as_such() {
     let (mut a, _) = created(A);
     let Update::End(first) = end(&mut a, ID, TERM, NOW).unwrap().update else { panic!("this is an end") };
-    let again = End { stamp: Stamp { epoch: first.stamp.epoch.outranked_by(B), ..first.stamp }, ..first };
+    let again = End { ending: first.ending.raised_to(first.ending.stamp.epoch.outranked_by(B)), ..first };
     assert_eq!(apply(&mut a, Update::End(again), NOW), Applied::Duplicate);
     assert_eq!(apply(&mut a, Update::End(first), NOW), Applied::Duplicate);
-    assert!(matches!(a, Some(Slot::Ended(tombstone)) if tombstone.stamp == again.stamp));
+    assert!(matches!(a, Some(Slot::Ended(tombstone)) if tombstone.ending == again.ending));
 }
 
 #[test]
-fn an_end_is_forgotten_when_the_later_owner_refuses_it_and_not_before() {
+fn an_end_that_is_not_final_is_forgotten_when_the_later_owner_refuses_it_and_not_before() {
     let (mut a, birth) = created(A);
     let mut b = None;
     apply(&mut b, birth.clone(), NOW);
     let asked = request(&mut b, B, true);
-    adopt(&mut b, asked.epoch, None, Term(0), NOW);
+    adopt(&mut b, asked.epoch, Given::default(), Term(0), NOW);
     let late = end(&mut a, ID, TERM, NOW).unwrap().update;
     let Applied::Fenced(promised) = apply(&mut b, late.clone(), NOW) else { panic!("the session has gone on") };
     retract(&mut a, birth.stamp(), promised, B);
@@ -310,13 +321,13 @@ fn a_claimant_takes_the_end_of_the_session_it_asks_for() {
     let mut b = None;
     apply(&mut b, birth, NOW);
     let asked = request(&mut b, B, true);
-    let over = end(&mut a, ID, TERM, NOW).unwrap().update;
+    let Update::End(over) = end(&mut a, ID, TERM, NOW).unwrap().update else { panic!("this is an end") };
     assert_eq!(
-        apply(&mut b, over.clone(), NOW),
+        apply(&mut b, Update::End(over), NOW),
         Applied::Applied,
         "refused, it would be forgotten by the one who tells"
     );
-    assert_eq!(adopt(&mut b, asked.epoch, None, Term(0), NOW), Adoption::Ended(over.stamp()));
+    assert_eq!(adopt(&mut b, asked.epoch, Given::default(), Term(0), NOW), Adoption::Ended(over.ending));
 }
 
 #[test]
@@ -361,6 +372,20 @@ fn a_request_that_has_begun_keeps_its_session_alive() {
 }
 
 #[test]
+fn a_session_does_not_run_out_early_because_it_moved() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let used = NOW + Duration::from_secs(1_700);
+    assert_eq!(visit(&mut a, ID, TERM, used), Visited::Tell);
+    let asked = request(&mut b, B, true);
+    let Answer::Promised(given) = promise(&mut a, &asked, (A, TERM), |_| true, used) else { panic!("it insists") };
+    adopt(&mut b, asked.epoch, given, Term(0), used);
+    let later = used + Duration::from_secs(1_000);
+    assert_eq!(visit(&mut b, ID, TERM, later), Visited::Tell, "what was told of that use has not arrived");
+}
+
+#[test]
 fn a_session_does_not_run_out_early_because_its_owner_died() {
     let (_, birth) = created(A);
     let mut b = None;
@@ -368,7 +393,7 @@ fn a_session_does_not_run_out_early_because_its_owner_died() {
     // The owner answered readers for almost a tenth of the timeout and had no reason to tell.
     let now = NOW + Duration::from_secs(1_900);
     let asked = request(&mut b, B, true);
-    adopt(&mut b, asked.epoch, None, Term(0), now);
+    adopt(&mut b, asked.epoch, Given::default(), Term(0), now);
     assert_eq!(visit(&mut b, ID, TERM, now), Visited::Tell);
 }
 
@@ -385,7 +410,7 @@ fn an_owner_whose_lease_has_run_out_claims_before_it_answers_or_changes_anything
     }
     let Intent { epoch, .. } = intent(&a, A, None);
     claim(&mut a, epoch).unwrap();
-    adopt(&mut a, epoch, None, Term(1), NOW);
+    adopt(&mut a, epoch, Given::default(), Term(1), NOW);
     assert_eq!((standing(&a, &root, Some(Term(1))), value(&a, "n")), (Standing::Owned, Some(1)));
     assert_eq!(standing(&a, &root, TERM), Standing::Held { owner: A });
 }

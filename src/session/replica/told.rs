@@ -4,7 +4,7 @@ use super::{Record, Slot, Tenure, yield_record, yield_to};
 use crate::{
     names::{NodeId, SessionId},
     session::{
-        delta::{Delta, End, Update, Whole},
+        delta::{Delta, End, Ending, Finality, Update, Whole},
         stamp::{Epoch, Stamp},
     },
     time::Moment,
@@ -25,8 +25,8 @@ pub enum Applied {
     Gap,
     /// It has promised this higher epoch, so the sender is not the owner any more.
     Fenced(Epoch),
-    /// The session has ended, with this commit.
-    Ended(Stamp),
+    /// The session has ended.
+    Ended(Ending),
 }
 
 /// Takes an update from its sender, or says why not. The sender counts it as held unless it hears of a gap, a fence or an
@@ -46,14 +46,7 @@ pub fn apply(slot: &mut Option<Slot>, update: Update, now: Moment) -> Applied {
 /// Takes in another node's copy. When this node owns the session, the caller holds the session's turn, and what it brings
 /// becomes a commit of this node's own, so that all holders agree again.
 pub fn merge_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied {
-    let record = match slot {
-        None => {
-            *slot = Some(Slot::Live(Record::of_whole(copy, Tenure::Held, now)));
-            return Applied::Applied;
-        }
-        Some(Slot::Ended(tombstone)) => return Applied::Ended(tombstone.stamp),
-        Some(Slot::Live(record)) => record,
-    };
+    let Some(record) = Slot::live_mut(slot) else { return begin(slot, copy, now) };
     let (id, owner) = (copy.id, copy.owner);
     let brought = record.merge(copy, now);
     yield_record(record, owner);
@@ -67,10 +60,24 @@ pub fn merge_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied 
     Applied::Merged(Box::new(Update::Whole(record.whole(id, now))))
 }
 
+/// Takes a session that is not known here. One whose end is not final has gone on, if this is of a later ownership.
+fn begin(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
+    match slot {
+        Some(Slot::Ended(tombstone)) if tombstone.ending.outlasts(whole.owner) => Applied::Ended(tombstone.ending),
+        _ => {
+            *slot = Some(Slot::Live(Record::of_whole(whole, Tenure::Held, now)));
+            Applied::Applied
+        }
+    }
+}
+
 fn apply_delta(slot: &mut Option<Slot>, delta: &Delta, now: Moment) -> Applied {
     let verdict = match slot {
         None => Applied::Gap,
-        Some(Slot::Ended(tombstone)) => Applied::Ended(tombstone.stamp),
+        Some(Slot::Ended(tombstone)) if tombstone.ending.outlasts(delta.stamp.epoch) => {
+            Applied::Ended(tombstone.ending)
+        }
+        Some(Slot::Ended(_)) => Applied::Gap,
         Some(Slot::Live(record)) => judge_delta(record, delta.stamp),
     };
     if let (Applied::Applied, Some(record)) = (&verdict, Slot::live_mut(slot)) {
@@ -93,14 +100,7 @@ fn judge_delta(record: &Record, stamp: Stamp) -> Applied {
 }
 
 fn apply_whole(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
-    let record = match slot {
-        None => {
-            *slot = Some(Slot::Live(Record::of_whole(whole, Tenure::Held, now)));
-            return Applied::Applied;
-        }
-        Some(Slot::Ended(tombstone)) => return Applied::Ended(tombstone.stamp),
-        Some(Slot::Live(record)) => record,
-    };
+    let Some(record) = Slot::live_mut(slot) else { return begin(slot, whole, now) };
     let is_own = record.tenure == Tenure::Owned && whole.owner == record.promised();
     match judge_whole(record, &whole) {
         Applied::Applied if is_own => Applied::Later(Box::new(whole)),
@@ -138,14 +138,14 @@ fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
         None => Applied::Applied,
         Some(Slot::Ended(tombstone)) => {
             // The higher rank is remembered: who tells of the end later must not be refused by those who promised it.
-            tombstone.stamp = tombstone.stamp.max(end.stamp);
+            tombstone.ending = tombstone.ending.max(end.ending);
             Applied::Duplicate
         }
-        Some(Slot::Live(record)) if end.stamp.epoch < record.promised() => Applied::Fenced(record.promised()),
+        Some(Slot::Live(record)) if !end.ending.outlasts(record.promised()) => Applied::Fenced(record.promised()),
         Some(Slot::Live(_)) => Applied::Applied,
     };
     if verdict == Applied::Applied {
-        *slot = Some(Slot::ended(end.stamp, now));
+        *slot = Some(Slot::ended(end.ending, now));
     }
     verdict
 }
@@ -156,7 +156,7 @@ pub fn copy(slot: &Option<Slot>, id: SessionId, now: Moment) -> Option<Update> {
         Some(Slot::Live(record)) if record.is_cluster_wide() => {
             (!record.open).then(|| Update::Copy(record.whole(id, now)))
         }
-        Some(Slot::Ended(tombstone)) => Some(Update::End(End { id, stamp: tombstone.stamp })),
+        Some(Slot::Ended(tombstone)) => Some(Update::End(End { id, ending: tombstone.ending })),
         _ => None,
     }
 }
@@ -164,20 +164,23 @@ pub fn copy(slot: &Option<Slot>, id: SessionId, now: Moment) -> Option<Update> {
 /// Learns from the refusal by `peer` of an update with `stamp`, which nobody waited for, that another node has a higher
 /// claim.
 ///
-/// An end that the later owner itself refuses is forgotten: a node that was cut off, and found sessions to be over, must
+/// An end that is not final and that the later owner itself refuses is forgotten: a node that was cut off, and found sessions to be over, must
 /// not end those that have gone on elsewhere. A refusal by anybody else is only a promise to somebody who is about to ask
 /// here, and must still hear of the end; so is one of something older than the end.
 pub fn retract(slot: &mut Option<Slot>, stamp: Stamp, promised: Epoch, peer: NodeId) {
     match slot {
-        Some(Slot::Ended(tombstone)) if tombstone.stamp == stamp && promised.node == peer => *slot = None,
+        Some(Slot::Ended(tombstone))
+            if tombstone.ending == (Ending { finality: Finality::Refutable, stamp }) && promised.node == peer =>
+        {
+            *slot = None;
+        }
         _ => yield_to(slot, promised),
     }
 }
 
-/// Learns that the session has ended elsewhere. An end is final whatever was committed beside it: a user who logged out
-/// must not be logged in again by a node that did not hear of it.
-pub fn bury(slot: &mut Option<Slot>, stamp: Stamp, now: Moment) {
+/// Learns that the session has ended elsewhere, whatever was committed beside it.
+pub fn bury(slot: &mut Option<Slot>, ending: Ending, now: Moment) {
     if matches!(slot, Some(Slot::Live(_))) {
-        *slot = Some(Slot::ended(stamp, now));
+        *slot = Some(Slot::ended(ending, now));
     }
 }

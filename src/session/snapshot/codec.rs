@@ -27,7 +27,7 @@ use crate::{
     limits,
     names::{NodeId, SessionId},
     session::{
-        delta::{Attribute, End, Whole},
+        delta::{Attribute, End, Ending, Finality, Whole},
         stamp::{Epoch, Stamp},
         value::Value,
     },
@@ -115,7 +115,10 @@ mod block {
 mod entry {
     pub(super) const SHARED: u8 = 1;
     pub(super) const LOCAL: u8 = 2;
+    /// For good.
     pub(super) const ENDED: u8 = 3;
+    /// Unless it has gone on elsewhere.
+    pub(super) const REFUTABLE: u8 = 4;
 }
 
 type WireEpoch = (u32, u64);
@@ -192,9 +195,12 @@ impl<W: Write> Writer<W> {
                 rmp_serde::encode::write(&mut self.block, &wire_whole(whole)).map(|()| entry::SHARED)
             }
             Saved::Local(whole) => rmp_serde::encode::write(&mut self.block, &wire_whole(whole)).map(|()| entry::LOCAL),
-            Saved::Ended(End { id, stamp }) => {
-                let end = (ByteArray::new(id.0), wire_stamp(*stamp));
-                rmp_serde::encode::write(&mut self.block, &end).map(|()| entry::ENDED)
+            Saved::Ended(End { id, ending: Ending { finality, stamp } }) => {
+                let kind = match finality {
+                    Finality::Final => entry::ENDED,
+                    Finality::Refutable => entry::REFUTABLE,
+                };
+                rmp_serde::encode::write(&mut self.block, &(ByteArray::new(id.0), wire_stamp(*stamp))).map(|()| kind)
             }
         }
     }
@@ -383,9 +389,11 @@ fn read_entry(kind: u8, body: &[u8]) -> Result<Saved, String> {
     match kind {
         entry::SHARED => Ok(Saved::Shared(whole_of(decode(body)?)?)),
         entry::LOCAL => Ok(Saved::Local(whole_of(decode(body)?)?)),
-        entry::ENDED => {
+        entry::ENDED | entry::REFUTABLE => {
             let (id, stamp): (ByteArray<16>, WireStamp) = decode(body)?;
-            Ok(Saved::Ended(End { id: SessionId(id.into_array()), stamp: stamp_of(stamp) }))
+            let finality = if kind == entry::REFUTABLE { Finality::Refutable } else { Finality::Final };
+            let ending = Ending { finality, stamp: stamp_of(stamp) };
+            Ok(Saved::Ended(End { id: SessionId(id.into_array()), ending }))
         }
         kind => Err(format!("unknown kind {kind}")),
     }

@@ -96,7 +96,7 @@ pub fn saved(slot: &Option<Slot>, id: SessionId, part: Part, now: Moment) -> Opt
     match slot.as_ref()? {
         Slot::Live(record) if record.reach() == Reach::Node => Some(Saved::Local(record.whole(id, now))),
         Slot::Live(record) if part == Part::Everything => Some(Saved::Shared(record.whole(id, now))),
-        Slot::Ended(tombstone) if part == Part::Everything => Some(Saved::Ended(End { id, stamp: tombstone.stamp })),
+        Slot::Ended(tombstone) if part == Part::Everything => Some(Saved::Ended(End { id, ending: tombstone.ending })),
         _ => None,
     }
 }

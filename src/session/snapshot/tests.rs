@@ -12,7 +12,7 @@ use crate::{
     names::ContextPath,
     session::{
         Table,
-        delta::Attribute,
+        delta::{Attribute, Ending, Finality},
         draft::Change,
         lease::Term,
         replica::{Birth, Standing},
@@ -64,7 +64,7 @@ fn header() -> Header {
 }
 
 fn few() -> Vec<Saved> {
-    let ended = Saved::Ended(End { id: id(3), stamp: stamp(9) });
+    let ended = Saved::Ended(End { id: id(3), ending: Ending { finality: Finality::Final, stamp: stamp(9) } });
     vec![Saved::Shared(whole(1, 0)), Saved::Local(whole(2, 10)), ended]
 }
 
@@ -173,7 +173,7 @@ fn a_newer_format_and_another_file_are_named() {
 
 #[test]
 fn the_bytes_of_the_format_do_not_change() {
-    let ended = Saved::Ended(End { id: id(1), stamp: stamp(9) });
+    let ended = Saved::Ended(End { id: id(1), ending: Ending { finality: Finality::Final, stamp: stamp(9) } });
     let bytes = written(&[ended]);
     let at = blocks(&bytes)[1];
     let block = [
@@ -227,7 +227,13 @@ fn a_copy_from_the_disk_never_replaces_a_newer_one_or_an_end() {
     let newer = Whole { stamp: stamp(8), ..whole(1, 3) };
     let table = Table::new(ME);
     table.with(id(1), |slot| replica::apply(slot, Update::Whole(newer.clone()), NOW));
-    table.with(id(2), |slot| replica::apply(slot, Update::End(End { id: id(2), stamp: stamp(1) }), NOW));
+    table.with(id(2), |slot| {
+        replica::apply(
+            slot,
+            Update::End(End { id: id(2), ending: Ending { finality: Finality::Final, stamp: stamp(1) } }),
+            NOW,
+        )
+    });
     restore(&table, few().remove(0), Part::Everything, Duration::ZERO, NOW);
     let second = Saved::Shared(whole(2, 0));
     assert_eq!(restore(&table, second, Part::Everything, Duration::ZERO, NOW), Restored::Ended);

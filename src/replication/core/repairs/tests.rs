@@ -14,7 +14,7 @@ use crate::{
     },
     session::{
         Table,
-        delta::{Delta, End, Update},
+        delta::{Delta, End, Ending, Finality, Update},
         digest::{fingerprint, mix},
         draft::Change,
         lease::Term,
@@ -457,8 +457,8 @@ fn an_end_that_a_peer_missed_is_told_and_one_that_is_long_past_is_not() {
 fn a_session_that_has_ended_here_ends_where_it_still_lives_however_late() {
     let mut world = World::of(&[A, B]);
     world.create(0..2, A, &[B]);
-    let stamp = Stamp { epoch: Epoch::first(A), version: 2 };
-    world.table(A).with(id(0), |slot| replica::apply(slot, Update::End(End { id: id(0), stamp }), world.now));
+    let ending = Ending { finality: Finality::Refutable, stamp: Stamp { epoch: Epoch::first(A), version: 2 } };
+    world.table(A).with(id(0), |slot| replica::apply(slot, Update::End(End { id: id(0), ending }), world.now));
     world.now = world.now + limits::TOMBSTONE / 2;
     world.link_all();
     world.pass(MOMENT * 2);

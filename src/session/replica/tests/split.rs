@@ -15,7 +15,7 @@ fn split() -> (Option<Slot>, Option<Slot>) {
 
 fn take_over(slot: &mut Option<Slot>, me: NodeId) {
     let asked = request(slot, me, true);
-    adopt(slot, asked.epoch, None, Term(0), NOW);
+    adopt(slot, asked.epoch, Given::default(), Term(0), NOW);
 }
 
 fn write(slot: &mut Option<Slot>, changes: &[Change]) -> Update {
@@ -87,8 +87,8 @@ fn a_claim_brings_both_sides_together() {
     let mut claim = crate::session::claim::Claim::new(asked.epoch, [A, B]);
     let [of_a, of_b] = copies;
     claim.answered(A, of_a);
-    let Some(crate::session::claim::Outcome::Take(copy)) = claim.answered(B, of_b) else { panic!("both promise") };
-    assert_eq!(adopt(&mut c, asked.epoch, copy, Term(0), NOW), Adoption::Owner);
+    let Some(crate::session::claim::Outcome::Take(given)) = claim.answered(B, of_b) else { panic!("both promise") };
+    assert_eq!(adopt(&mut c, asked.epoch, given, Term(0), NOW), Adoption::Owner);
     assert_eq!((value(&c, "left"), value(&c, "right")), (Some(1), Some(2)));
 }
 
@@ -121,13 +121,32 @@ fn what_was_removed_on_one_side_does_not_come_back_from_the_other() {
 }
 
 #[test]
-fn a_session_that_ended_on_one_side_stays_ended() {
+fn a_user_who_logged_out_on_one_side_is_logged_out_on_the_other() {
     let (mut a, mut b) = split();
-    let over = end(&mut a, ID, TERM, NOW).unwrap();
+    write(&mut b, &set("n", 5));
+    let Committed { update, undo } = end(&mut a, ID, TERM, NOW).unwrap();
+    assert!(matches!(apply(&mut b.clone(), update, NOW), Applied::Fenced(_)), "nobody was told yet");
+    let Some(Update::End(over)) = keep(&mut a, ID, &undo, NOW) else { panic!("all hear that it is final") };
     let copy_of_b = copy(&b, ID, NOW).unwrap();
-    assert_eq!(apply(&mut a, copy_of_b, NOW), Applied::Ended(over.update.stamp()));
-    bury(&mut b, over.update.stamp(), NOW);
+    assert_eq!(apply(&mut a, copy_of_b, NOW), Applied::Ended(over.ending));
+    assert_eq!(apply(&mut b, Update::End(over), NOW), Applied::Applied, "however high the ownership there");
     assert!(matches!(b, Some(Slot::Ended(_))));
+}
+
+#[test]
+fn a_session_whose_time_was_over_on_one_side_goes_on_if_the_other_took_it_over() {
+    let (mut a, mut b) = split();
+    let over = over_by_time(&mut a);
+    assert!(matches!(apply(&mut b, over, NOW), Applied::Fenced(_)));
+    let copy_of_b = copy(&b, ID, NOW).unwrap();
+    assert_eq!(apply(&mut a, copy_of_b, NOW), Applied::Applied);
+    assert_eq!(value(&a, "n"), Some(1), "in whichever order they hear of each other");
+    let (mut a, mut b) = split();
+    write(&mut a, &set("n", 5));
+    let over_on_b = over_by_time(&mut b);
+    let copy_of_a = copy(&a, ID, NOW).unwrap();
+    assert!(matches!(apply(&mut b, copy_of_a, NOW), Applied::Ended(_)));
+    assert_eq!(apply(&mut a, over_on_b, NOW), Applied::Applied, "the later owner knows");
 }
 
 #[test]
