@@ -72,7 +72,7 @@ pub struct CoreConfig {
     pub ack: crate::settings::Ack,
     /// The longest wait for one peer.
     pub ack_timeout: Duration,
-    /// The longest wait for the answers to a claim.
+    /// The longest wait of a claim, beside the time after which a member counts as silent.
     pub claim_timeout: Duration,
     /// How long a node may act on what a peer has confirmed: [`LEASE`](crate::limits::LEASE), the same on all nodes.
     pub lease: Duration,
@@ -320,7 +320,8 @@ impl<S: Slots> Core<S> {
     pub fn claim(&mut self, wish: Wish, now: Moment, port: &mut impl Port) -> ClaimId {
         self.next_claim += 1;
         let for_whom = ClaimId(self.next_claim);
-        let end = now + self.claim_patience() * 2;
+        // A member that falls silent is known to be so after the one, and answers what it was asked before within the other.
+        let end = now + self.config.ack_timeout + self.claim_patience();
         self.ask(Errand { for_whom, wish, tries: 1, above: None, owner: None, end }, now, port);
         for_whom
     }

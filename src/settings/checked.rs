@@ -76,7 +76,8 @@ pub struct Session {
     pub ack: Ack,
     /// The longest wait for one peer; then it leaves the in-sync set until it has caught up.
     pub ack_timeout: Duration,
-    /// The longest wait for live members when a session moves to this node.
+    /// The longest wait for live members when a session moves to this node; `ack_timeout` more for one that has just fallen
+    /// silent.
     pub claim_timeout: Duration,
     /// The longest wait of a request for its turn in its session.
     pub turn_timeout: Duration,

@@ -61,8 +61,6 @@ pub(super) struct Asking {
     pub(super) unasked: SmallVec<[NodeId; 4]>,
     /// Who may know of the session and was not heard.
     unheard: SmallVec<[NodeId; 4]>,
-    /// Until when those are waited for who might answer.
-    deadline: Moment,
 }
 
 /// Whom a claim has asked.
@@ -76,7 +74,7 @@ pub(super) enum Round {
 }
 
 impl<S: Slots> Core<S> {
-    /// How long an answer is waited for: a member that does not give one in that time is not awake, or has no lease.
+    /// How long a member may take to answer, or to lose what it was granted.
     pub(super) fn claim_patience(&self) -> Duration {
         self.config.claim_timeout.max(self.grant_span())
     }
@@ -109,7 +107,7 @@ impl<S: Slots> Core<S> {
         };
         let (claim, have, unasked, unheard) =
             (Claim::new(intent.epoch, []), intent.have, SmallVec::new(), SmallVec::new());
-        let asking = Asking { errand, claim, intent, term, round, have, unasked, unheard, deadline: now };
+        let asking = Asking { errand, claim, intent, term, round, have, unasked, unheard };
         self.ask_round(self.next_ticket, asking, None, now, port);
     }
 
@@ -133,9 +131,8 @@ impl<S: Slots> Core<S> {
         let others = self.slots.lease().granted(self.grant_span(), now);
         let others = others.into_iter().filter(|other| !self.nodes.contains_key(other));
         let (silent, waited_for): (Vec<NodeId>, Vec<NodeId>) =
-            self.nodes.keys().copied().chain(others).filter(wanted).partition(|peer| self.leaves_out(*peer, None, now));
+            self.nodes.keys().copied().chain(others).filter(wanted).partition(|peer| self.leaves_out(*peer, now));
         asking.claim = Claim::new(asking.intent.epoch, waited_for.iter().copied()).with(given);
-        asking.deadline = now + self.claim_patience();
         asking.unheard.extend(silent.iter().copied());
         // Those who are not waited for are told all the same, that they refuse an owner whom this claim outranks.
         asking.unasked = silent.into_iter().chain(waited_for).collect();
@@ -146,17 +143,17 @@ impl<S: Slots> Core<S> {
     }
 
     fn may_answer(&self, member: NodeId, now: Moment) -> bool {
-        self.nodes.contains_key(&member) && !self.leaves_out(member, None, now)
+        self.nodes.contains_key(&member) && !self.leaves_out(member, now)
     }
 
     /// Whether a claim does without a member's answer: its process has ended; or it may not act as an owner, because no
-    /// lease that was granted here holds, and it is known to be silent, not a member any more, or late.
-    fn leaves_out(&self, member: NodeId, deadline: Option<Moment>, now: Moment) -> bool {
+    /// lease that was granted here holds, and it is known to be silent or not a member any more. One that is late and
+    /// neither is alive, and may have answered a write that nobody else holds.
+    fn leaves_out(&self, member: NodeId, now: Moment) -> bool {
         let lease = self.slots.lease();
-        let is_late = || deadline.is_some_and(|deadline| deadline <= now);
         self.gone.contains(&member)
             || !lease.is_granted(member, self.grant_span(), now)
-                && (lease.is_silent(member) || !self.nodes.contains_key(&member) || is_late())
+                && (lease.is_silent(member) || !self.nodes.contains_key(&member))
     }
 
     /// Whether a member that was not heard may have what nobody else has heard of. One that is silent for very long is
@@ -177,9 +174,8 @@ impl<S: Slots> Core<S> {
 
     fn tick_claim(&mut self, ticket: Ticket, now: Moment, port: &mut impl Port) {
         let Some(asking) = self.claims.get(&ticket) else { return };
-        let left_out = asking.claim.waiting().iter().copied();
-        let left_out: Vec<NodeId> =
-            left_out.filter(|member| self.leaves_out(*member, Some(asking.deadline), now)).collect();
+        let waiting = asking.claim.waiting().iter().copied();
+        let left_out: Vec<NodeId> = waiting.filter(|member| self.leaves_out(*member, now)).collect();
         let Some(asking) = self.claims.get_mut(&ticket) else { return };
         asking.unheard.extend(left_out.iter().copied());
         let outcome = left_out.into_iter().fold(None, |ended, member| ended.or(asking.claim.lost(member)));
