@@ -476,17 +476,13 @@ impl<S: Slots> Core<S> {
     /// Learns that a session has ended. The end may have reached only some, because a claim was under way: it is told
     /// again under the highest epoch that is known here, so that those who promised that one do not refuse it.
     fn end_everywhere(&mut self, id: SessionId, ending: Ending, now: Moment, port: &mut impl Port) {
-        let remembered = |slot: &Option<Slot>| match slot {
-            Some(Slot::Ended(tombstone)) => Some(tombstone.ending),
-            _ => None,
-        };
         let ended = self.slots.with(id, |slot| {
             let promised = Slot::live(slot).map(|record| record.promised());
             let ending = promised.map_or(ending, |promised| ending.raised_to(promised));
-            let (end, before) = (Update::End(End { id, ending }), remembered(slot));
+            let (end, before) = (Update::End(End { id, ending }), Slot::ending(slot));
             replica::apply(slot, end.clone(), now);
             // It may have been told here meanwhile, under a lower epoch than others have promised.
-            (remembered(slot) > before).then_some(end)
+            (Slot::ending(slot) > before).then_some(end)
         });
         if let Some(end) = ended {
             self.announce(&end, now, port);

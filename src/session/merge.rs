@@ -6,7 +6,7 @@
 //!                name: red@v7  cart: 2@v3  seen: gone@v6
 //! ```
 //!
-//! Of each attribute the higher stamp stands, its removal included, so it does not matter in which order, how often and by
+//! Of each attribute the higher rank stands, its removal included, so it does not matter in which order, how often and by
 //! whom states are merged: all come to the same one (a state-based CRDT; Shapiro et al., "A comprehensive study of
 //! convergent and commutative replicated data types", 2011, LWW-element-set).
 
@@ -16,7 +16,7 @@ use super::{
     delta::{Attribute, Whole},
     stamp::Stamp,
 };
-use crate::limits;
+use crate::{limits, names::NodeId};
 
 /// One side of a merge.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,9 +127,13 @@ fn union(ours: Vec<Attribute>, our_stamp: Stamp, theirs: State) -> (Union, bool)
     (Union { stamp, attributes }, !removed.is_empty())
 }
 
+/// Of two ownerships with the same count neither knew of the other: then the one with more commits stands, and not a single
+/// one that a node made of a request which its user had long given up there. The node's id settles what is left.
+///
 /// No two commits have the same stamp, but a merge must give the same result whatever it is handed.
-fn rank(attribute: &Attribute) -> (Stamp, Option<&[u8]>) {
-    (attribute.stamp, attribute.value.as_ref().map(|value| value.as_bytes()))
+fn rank(attribute: &Attribute) -> (u32, u32, NodeId, Option<&[u8]>) {
+    let Stamp { epoch, version } = attribute.stamp;
+    (epoch.counter, version, epoch.node, attribute.value.as_ref().map(|value| value.as_bytes()))
 }
 
 /// Two sessions within the bounds may be too large together: what was set last stays.
@@ -162,10 +166,7 @@ mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
     use super::*;
-    use crate::{
-        names::NodeId,
-        session::{stamp::Epoch, value::Value},
-    };
+    use crate::session::{stamp::Epoch, value::Value};
 
     /// SplitMix64 (Steele, Lea, Flood, 2014).
     struct Random(u64);
@@ -265,6 +266,16 @@ mod tests {
         assert_eq!(merged(&gone, &older).attributes, gone.attributes);
         assert_eq!(merged(&gone, &newer).attributes, newer.attributes);
         assert_eq!(merged(&newer, &gone).attributes, newer.attributes);
+    }
+
+    #[test]
+    fn of_two_ownerships_that_did_not_know_of_each_other_the_one_with_more_commits_stands() {
+        let many = state(stamp(2, 1, 50), [attribute("a", Some(112), stamp(2, 1, 50))]);
+        let one = state(stamp(2, 3, 18), [attribute("a", Some(18), stamp(2, 3, 18))]);
+        assert_eq!(merged(&many, &one).attributes, many.attributes);
+        assert_eq!(merged(&one, &many).attributes, many.attributes);
+        let later = state(stamp(3, 3, 18), [attribute("a", Some(18), stamp(3, 3, 18))]);
+        assert_eq!(merged(&many, &later).attributes, later.attributes);
     }
 
     #[test]

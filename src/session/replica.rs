@@ -80,6 +80,14 @@ impl Slot {
         Self::Ended(Box::new(Tombstone { ending, until: now + limits::TOMBSTONE }))
     }
 
+    /// How the session has ended, if it has.
+    pub fn ending(slot: &Option<Self>) -> Option<Ending> {
+        match slot {
+            Some(Self::Ended(tombstone)) => Some(tombstone.ending),
+            _ => None,
+        }
+    }
+
     fn live_mut(slot: &mut Option<Self>) -> Option<&mut Record> {
         match slot {
             Some(Self::Live(record)) => Some(record),

@@ -213,19 +213,16 @@ pub fn end(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Mome
 /// or what they lack, if they have gone on meanwhile without it.
 #[must_use]
 pub fn keep(slot: &mut Option<Slot>, id: SessionId, undo: &Undo, now: Moment) -> Option<Update> {
-    match slot.as_mut()? {
-        Slot::Ended(tombstone) => {
-            let is_this = tombstone.ending == Ending { finality: Finality::Refutable, stamp: undo.stamp };
-            is_this.then(|| {
-                tombstone.ending.finality = Finality::Final;
-                Update::End(End { id, ending: tombstone.ending })
-            })
-        }
-        Slot::Live(record) => {
-            record.open = false;
-            (record.stamp() != undo.stamp).then(|| Update::Copy(record.whole(id, now)))
-        }
+    if let Earlier::Running(_) = undo.before {
+        // Even if it was refuted meanwhile: the user is told now.
+        let ending = Ending { finality: Finality::Final, stamp: undo.stamp };
+        let ending = Slot::ending(slot).map_or(ending, |known| known.max(ending));
+        *slot = Some(Slot::ended(ending, now));
+        return Some(Update::End(End { id, ending }));
     }
+    let record = Slot::live_mut(slot)?;
+    record.open = false;
+    (record.stamp() != undo.stamp).then(|| Update::Copy(record.whole(id, now)))
 }
 
 /// Takes back a commit that a holder refused, and yields to the epoch it has promised. What arrived meanwhile stays, and

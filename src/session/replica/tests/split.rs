@@ -134,6 +134,17 @@ fn a_user_who_logged_out_on_one_side_is_logged_out_on_the_other() {
 }
 
 #[test]
+fn an_end_that_is_refuted_before_its_user_is_told_is_final_all_the_same() {
+    let (mut a, mut b) = split();
+    write(&mut b, &set("n", 5));
+    let undo = end(&mut a, ID, TERM, NOW).unwrap().undo;
+    assert_eq!(apply(&mut a, copy(&b, ID, NOW).unwrap(), NOW), Applied::Applied, "it has gone on");
+    let Some(Update::End(over)) = keep(&mut a, ID, &undo, NOW) else { panic!("the reply leaves now") };
+    assert!(matches!(a, Some(Slot::Ended(_))));
+    assert_eq!(apply(&mut b, Update::End(over), NOW), Applied::Applied);
+}
+
+#[test]
 fn a_session_whose_time_was_over_on_one_side_goes_on_if_the_other_took_it_over() {
     let (mut a, mut b) = split();
     let over = over_by_time(&mut a);
