@@ -156,11 +156,11 @@ pub const REPAIR_QUEUE_BYTES: usize = 256 * 1024;
 pub const REPAIR_LIST: usize = 4_096;
 
 /// Sessions of which a repair knows at once that they are to be told or listed, for one peer: 6 MiB at most. The rest is
-/// looked up when these are dealt with.
+/// looked up when half of these are dealt with.
 pub const REPAIR_IDS: usize = 262_144;
 
 /// Bytes of sessions that are packed as they are looked up, so that nobody looks for them twice: what a repair knows of
-/// small sessions. Of larger ones only the ids are kept.
+/// small sessions. Of larger ones only the ids are kept. Half as much again is there while one look follows another.
 pub const REPAIR_AHEAD_BYTES: usize = 24 * 1024 * 1024;
 
 const _: () = assert!(REPAIR_QUEUE_BYTES < LINK_QUEUE_BYTES);

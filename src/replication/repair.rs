@@ -376,11 +376,11 @@ impl Round {
         self.asked.is_empty() && !self.list.is_empty() && self.tell.len() < limits::REPAIR_LIST
     }
 
-    /// While the last of a window is told the next one is looked up.
+    /// While the second half of a window is told the next one is looked up, so that the peer always has something to take.
     fn needs_window(&self) -> bool {
         let has_buckets = !(self.tell_in.is_empty() && self.list_in.is_empty());
         let known = self.ahead + self.tell.len() + self.list.len();
-        self.waits == Waits::Nothing && has_buckets && known < limits::REPAIR_IDS / 4
+        self.waits == Waits::Nothing && has_buckets && known < limits::REPAIR_IDS / 2
     }
 
     /// Takes as many buckets as [`limits::REPAIR_IDS`] sessions fill, and at least one.
@@ -535,7 +535,7 @@ mod tests {
         repair.round.as_mut().unwrap().counts = vec![limits::REPAIR_IDS as u32; BUCKETS].into();
         repair.found(differs(round, &[1, 2], &[1, 2]), T);
         repair.next_window().unwrap();
-        let packed = || Packed { bytes: vec![1].into(), sessions: limits::REPAIR_IDS / 4 };
+        let packed = || Packed { bytes: vec![1].into(), sessions: limits::REPAIR_IDS / 2 };
         repair.looked_up(round, Window { packed: vec![packed()], ..Window::default() }, T);
         assert!(repair.next_window().is_none() && repair.drained(INTERVAL, T).is_none());
         assert_eq!(repair.next_packed(), Some(packed()));
@@ -570,7 +570,7 @@ mod tests {
         repair.found(differs(round, &all, &all), T);
         let (_, first) = repair.next_window().unwrap();
         assert_eq!(first.tell.iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
-        let tell = vec![id(0, 0); limits::REPAIR_IDS / 4];
+        let tell = vec![id(0, 0); limits::REPAIR_IDS / 2];
         repair.looked_up(round, Window { tell, ..Window::default() }, T);
         assert_eq!(repair.next_window(), None);
         repair.told();
