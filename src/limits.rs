@@ -65,6 +65,9 @@ pub const VALUE_DEPTH: usize = 32;
 /// Shards of the session table: a sweep or an export holds one of them at a time, and so stops few requests.
 pub const TABLE_SHARDS: usize = 256;
 
+/// Sessions whose memory a look at the whole table asks for at once: as many as a processor has reads under way.
+pub const SLOTS_FETCHED: usize = 16;
+
 /// Requests that wait for their turn in one session. A browser opens 6 connections; 200 parallel requests of one
 /// session are a promise.
 pub const TURN_WAITERS: usize = 1_024;
@@ -126,9 +129,25 @@ pub const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes queued for one peer on one link; above it the peer is marked for repair and nothing more is queued.
 pub const LINK_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Sessions told in a repair and not yet acknowledged, for one peer: some milliseconds of its work, because the lease is
-/// renewed over the same link.
+/// Ends of sessions told in a repair and not yet acknowledged, for one peer: some milliseconds of its work, because the
+/// lease is renewed over the same link.
 pub const REPAIR_WINDOW: usize = 2_048;
+
+/// Bytes of sessions in one batch of a repair, from which on it is sent: some hundred small sessions, a fraction of a
+/// millisecond for either end. The last session of a batch may be a large one.
+pub const REPAIR_BATCH_BYTES: usize = 60 * 1024;
+
+/// Batches of one repair that are not acknowledged: enough for a peer that waits its turn on a busy processor for 20 ms to
+/// find work when it gets one. The lease is renewed over the same link and waits for their bytes, but not until they are
+/// taken into the table.
+pub const REPAIR_BATCHES: usize = 16;
+
+/// A peer that has told something in a repair within this time has more to tell, or is just done. To look meanwhile whether
+/// it lacks something would find all that is on its way, and take longer than the repair itself.
+pub const REPAIR_TOLD: Duration = Duration::from_secs(1);
+
+/// Attribute names that the sessions of one batch share while it is read; they are looked through one by one.
+pub const REPAIR_NAMES: usize = 16;
 
 /// Bytes queued for a peer up to which a repair adds more. What else goes over the same link waits for no more than that.
 pub const REPAIR_QUEUE_BYTES: usize = 256 * 1024;
@@ -137,16 +156,25 @@ pub const REPAIR_QUEUE_BYTES: usize = 256 * 1024;
 pub const REPAIR_LIST: usize = 4_096;
 
 /// Sessions of which a repair knows at once that they are to be told or listed, for one peer: 6 MiB at most. The rest is
-/// looked up when these are dealt with.
+/// looked up when half of these are dealt with.
 pub const REPAIR_IDS: usize = 262_144;
 
+/// Bytes of sessions that are packed as they are looked up, so that nobody looks for them twice: what a repair knows of
+/// small sessions. Of larger ones only the ids are kept. Half as much again is there while one look follows another.
+pub const REPAIR_AHEAD_BYTES: usize = 24 * 1024 * 1024;
+
 const _: () = assert!(REPAIR_QUEUE_BYTES < LINK_QUEUE_BYTES);
+
+// A batch fits a frame with the largest session as its last one.
+const _: () = assert!(REPAIR_BATCH_BYTES + SESSION_FRAME_BYTES + 64 <= FRAME_BYTES);
 const _: () = assert!(REPAIR_LIST * 24 + 64 <= FRAME_BYTES && REPAIR_LIST <= REPAIR_IDS);
 
-// The largest session fits a frame with its names and head, and a queue holds several frames.
-const _: () = assert!(
-    SESSION_BYTES + (SESSION_ATTRIBUTES + REMOVED_ATTRIBUTES) * (ATTRIBUTE_NAME_BYTES + 32) + 1_024 <= FRAME_BYTES
-);
+/// Bytes of the largest session in a frame, with its names and head.
+const SESSION_FRAME_BYTES: usize =
+    SESSION_BYTES + (SESSION_ATTRIBUTES + REMOVED_ATTRIBUTES) * (ATTRIBUTE_NAME_BYTES + 32) + 1_024;
+
+// The largest session fits a frame, and a queue holds several frames.
+const _: () = assert!(SESSION_FRAME_BYTES <= FRAME_BYTES);
 const _: () = assert!(FRAME_BYTES * 4 <= LINK_QUEUE_BYTES);
 
 /// Ports tried for membership and replication where none is configured: Tomcat's receiver port with its autoBind of 100.

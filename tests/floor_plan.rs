@@ -51,6 +51,7 @@ const SHELLS: &[&str] = &[
     "node/",
     "replication/accept.rs",
     "replication/actor.rs",
+    "replication/intake.rs",
     "replication/link.rs",
     "server.rs",
     "server/snapshot.rs",

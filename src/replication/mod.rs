@@ -12,10 +12,12 @@
 
 pub mod accept;
 mod actor;
+pub mod batch;
 mod buckets;
 pub mod core;
 pub mod frame;
 mod greeting;
+mod intake;
 pub mod ledger;
 mod link;
 pub mod repair;

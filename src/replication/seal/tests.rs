@@ -226,7 +226,8 @@ async fn nothing_of_a_session_is_to_be_seen_on_a_sealed_link() {
         link.acknowledged().await;
         assert!(acceptor.holds(7));
         assert!(between.heard().len() > 100);
-        for text in [TEXT, "/shop", "tasuki", "r1", "text"] {
+        // Nothing shorter: that would be found by chance.
+        for text in [TEXT, "/shop", "tasuki", "text"] {
             assert_eq!(contains(&between.heard(), text), is_clear, "{text} on a link of {digits:?}");
         }
     }
