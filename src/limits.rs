@@ -451,6 +451,12 @@ pub const CLIENT_STALL: Duration = Duration::from_secs(20);
 /// second is no body. As long as a node gives a form ([`FORM_TIMEOUT`]).
 pub const SMALL_BODY_TIMEOUT: Duration = FORM_TIMEOUT;
 
+/// Between two looks at whether the clients of a balancer that has been replaced are gone.
+pub const CLIENTS_CHECK: Duration = Duration::from_millis(20);
+
+/// A balancer that takes another's place waits so long for the other to let go of `balancer.membership`.
+pub const PORT_HANDED_OVER: Duration = Duration::from_secs(5);
+
 /// Connections of clients, over all workers. Envoy's advice for the edge.
 pub const CLIENT_CONNECTIONS: usize = 10_000;
 

@@ -1,5 +1,6 @@
 //! Builds, connects, watches and drains a node or a balancer. The only file that knows every actor.
 
+mod door;
 mod snapshot;
 
 use std::{
@@ -25,9 +26,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub use self::door::{Replaced, Succession, run_balancer};
 use self::snapshot::Snapshots;
 use crate::{
-    balancer::{self, Balancer},
     limits,
     membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
     names::NodeId,
@@ -38,7 +39,7 @@ use crate::{
         core::CoreConfig,
     },
     session::{SessionStore, Table, placement::Spread, snapshot::Part},
-    settings::{Listening, SessionManager, Settings, variable_of},
+    settings::{SessionManager, Settings, variable_of},
     time::Moment,
     webapp::{Deployer, NodeInfo},
 };
@@ -50,6 +51,8 @@ pub enum Exit {
     Stopped,
     /// It was asked to restart: the process replaces itself.
     Restart,
+    /// Another process has taken its place, and it has finished what it had.
+    Replaced,
 }
 
 /// Why a node or a balancer does not run, or no longer. The text is one line for the administrator.
@@ -94,48 +97,6 @@ pub async fn run_node(settings: Settings, stop: impl Future<Output = ()>) -> Res
         node.farewell(&handle).await;
     }
     exit
-}
-
-/// Runs a balancer until `stop` ends.
-///
-/// # Errors
-/// [`Failure`] when the port cannot be bound, or an actor has died.
-pub async fn run_balancer(settings: Settings, stop: impl Future<Output = ()>) -> Result<Exit, Failure> {
-    let patience = settings.node.shutdown_timeout;
-    let mut door =
-        balancer::start(&settings.balancer, &settings.session, patience).map_err(|error| Failure(error.to_string()))?;
-    let secret = settings.cluster.secret().map_err(|refusal| Failure(refusal.to_string()))?;
-    // By default any port but those of 4000 to 4099, which belong to nodes that may still be starting.
-    let (gossip, _) = membership::bind(settings.cluster.bind, Some(settings.balancer.membership))
-        .map_err(|error| Failure(format!("{error} (balancer.membership)")))?;
-    let me = Member { id: NodeId::draw(), address: local_addr(gossip.local_addr())?, role: Role::Balancer };
-    let membership = Membership::start(&settings.cluster, secret.as_ref(), me, gossip)
-        .map_err(|error| Failure(format!("cannot start membership: {error}")))?;
-    membership.do_send(Subscribe(door.roster.clone()));
-    let listening = Listening { listen: door.address, pid: std::process::id() };
-    let run = &settings.node.run;
-    listening.write(run).map_err(|error| Failure(cannot_write(run, &error)))?;
-    info!(listen = %door.address, "balancer ready");
-    let watch = watch_balancer(door.balancer.clone(), membership.clone());
-    let exit = tokio::select! {
-        () = stop => Ok(Exit::Stopped),
-        ended = &mut door.server => Err(server_ended(ended.unwrap_or(Ok(())))),
-        failure = watch => Err(failure),
-    };
-    if exit.is_ok() {
-        let _ = timeout(limits::LEAVE_TIMEOUT, membership.send(Leave)).await;
-        door.stop(patience).await;
-        info!("balancer stopped");
-    }
-    Listening::remove_own(run);
-    exit
-}
-
-async fn watch_balancer(balancer: Addr<Balancer>, membership: Addr<Membership>) -> Failure {
-    while balancer.connected() && membership.connected() {
-        sleep(limits::ACTOR_CHECK).await;
-    }
-    Failure("an actor of the balancer has died: this is a fault of tasuki".into())
 }
 
 impl Node {

@@ -6,28 +6,32 @@
 //!             └── tasuki node r2     28080   4001
 //! ```
 //!
-//! Each child's standard input is a pipe that the supervisor holds and never writes to. A child ends gracefully when
+//! Each child's standard input is a pipe whose other end the supervisor holds. A child ends gracefully when
 //! it closes: that is how it is told to stop, and why nothing is orphaned when the supervisor itself is killed.
+//!
+//! The socket on which users connect is the supervisor's, and inherited by the balancer: connections wait in it while a
+//! balancer that died is started again, and the old and the new one share it at a restart (`line`).
 
 mod backoff;
 mod child;
+mod door;
+mod line;
 mod ports;
 
 use std::{
     future::Future,
-    io::{self, Read},
-    net::SocketAddr,
+    io,
+    net::{SocketAddr, TcpListener},
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::Duration,
 };
 
 use tokio::{
-    sync::{oneshot, watch},
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -35,6 +39,8 @@ use tracing::{error, warn};
 
 pub use child::ChildPlan;
 use child::{Kept, Order, keep, this_program};
+use door::Door;
+pub use line::{Parent, inherited_socket, parent, start_successor, tell_ready};
 
 use crate::{
     limits,
@@ -52,6 +58,8 @@ pub struct Plan {
     pub nodes: Vec<ChildPlan>,
     /// The longest graceful stop; [`limits::KILL_GRACE`] later what is left is killed.
     pub shutdown_timeout: Duration,
+    /// The longest time for which a balancer that has been replaced finishes what it has; after it the same.
+    pub restart_timeout: Duration,
 }
 
 /// How `up` came to its end when it was asked to.
@@ -140,10 +148,12 @@ pub fn plan(settings: &Settings, nodes: usize, program: &Path, config: Option<&P
         balancer: ChildPlan { name: BALANCER.to_owned(), program: balancer, arguments, variables },
         nodes: (0..nodes).map(node).collect(),
         shutdown_timeout: settings.node.shutdown_timeout,
+        restart_timeout: settings.balancer.restart_timeout,
     })
 }
 
 /// Starts everything and keeps it running until `stop`; then stops it gracefully, or at once with `stop_at_once`.
+/// `socket` is where users connect.
 ///
 /// `came_up` ends when the whole system answers (or when that was waited for long enough). Until then a child that
 /// exits with code 1 or 2 in its first life ends everything: it cannot work as it is set up.
@@ -152,11 +162,12 @@ pub fn plan(settings: &Settings, nodes: usize, program: &Path, config: Option<&P
 /// [`Failure::Refused`] and [`Failure::NotStarted`]; whatever was started has been stopped then.
 pub async fn run(
     plan: Plan,
+    socket: TcpListener,
     came_up: impl Future<Output = ()>,
     stop: impl Future<Output = ()>,
     stop_at_once: impl Future<Output = ()>,
 ) -> Result<End, Failure> {
-    let mut keepers = Keepers::start(plan);
+    let mut keepers = Keepers::start(plan, socket);
     let (mut came_up, mut stop) = (std::pin::pin!(came_up), std::pin::pin!(stop));
     let mut waiting = true;
     let failed = loop {
@@ -177,33 +188,6 @@ pub async fn run(
     }
 }
 
-/// Ends when the process that started this one is gone, or has asked this one to stop: both close standard input.
-///
-/// For a child with the hidden option `--supervised`. Reads on a thread of its own, which lives as long as the process.
-pub fn parent_gone() -> impl Future<Output = ()> + Send + 'static {
-    let (gone, wait) = oneshot::channel::<()>();
-    let reader = move || {
-        let mut bytes = [0; 64];
-        let mut stdin = io::stdin().lock();
-        loop {
-            match stdin.read(&mut bytes) {
-                Ok(read) if read > 0 => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => break,
-            }
-        }
-        drop(gone);
-    };
-    let started = thread::Builder::new().name("parent".to_owned()).spawn(reader);
-    async move {
-        match started {
-            Ok(_) => drop(wait.await),
-            // Better an orphan than a node that stops for want of a thread: the supervisor's kill still ends it.
-            Err(_) => std::future::pending().await,
-        }
-    }
-}
-
 /// One task for each child.
 struct Keepers {
     tasks: JoinSet<(String, Kept)>,
@@ -216,7 +200,7 @@ struct Keepers {
 }
 
 impl Keepers {
-    fn start(plan: Plan) -> Self {
+    fn start(plan: Plan, socket: TcpListener) -> Self {
         let (balancer, nodes) = (watch::Sender::new(Order::Run), watch::Sender::new(Order::Run));
         let up = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
@@ -224,7 +208,8 @@ impl Keepers {
         for node in plan.nodes {
             tasks.spawn(keep(node, nodes.subscribe(), up.clone()));
         }
-        tasks.spawn(keep(plan.balancer, balancer.subscribe(), up.clone()));
+        let door = Door { plan: plan.balancer, socket: Some(socket), restart_timeout: plan.restart_timeout };
+        tasks.spawn(door.keep(balancer.subscribe(), up.clone()));
         let (shutdown_timeout, end) = (plan.shutdown_timeout, End::Graceful);
         Self { tasks, balancer, nodes, balancer_runs: true, up, shutdown_timeout, end }
     }
@@ -321,6 +306,7 @@ mod tests {
                 balancer: self.child("balancer", balancer),
                 nodes: vec![self.child("r1", node), self.child("r2", node)],
                 shutdown_timeout: Duration::from_secs(seconds),
+                restart_timeout: Duration::from_secs(10),
             }
         }
     }
@@ -338,6 +324,10 @@ mod tests {
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
 
+    fn socket() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").unwrap()
+    }
+
     async fn never() {
         std::future::pending().await
     }
@@ -351,7 +341,7 @@ mod tests {
             }
         };
         let plan = stage.plan("cat > /dev/null; sleep 0.3; ENDS", GOOD, 10);
-        assert_eq!(run(plan, never(), stop, never()).await.unwrap(), End::Graceful);
+        assert_eq!(run(plan, socket(), never(), stop, never()).await.unwrap(), End::Graceful);
         assert_eq!(stage.ends().lines().next(), Some("balancer"));
         assert_eq!(stage.ends().lines().count(), 3, "all have ended by themselves");
     }
@@ -366,7 +356,7 @@ mod tests {
             assert_eq!(stage.pid("r2"), Some(r2));
             assert!(!alive(r1) && alive(r2));
         };
-        assert_eq!(run(stage.plan(GOOD, GOOD, 10), never(), stop, never()).await.unwrap(), End::Graceful);
+        assert_eq!(run(stage.plan(GOOD, GOOD, 10), socket(), never(), stop, never()).await.unwrap(), End::Graceful);
     }
 
     #[tokio::test]
@@ -374,7 +364,7 @@ mod tests {
         let stage = Stage::new();
         let mut plan = stage.plan(GOOD, GOOD, 10);
         plan.nodes[1] = stage.child("r2", "exit 2");
-        let failure = run(plan, never(), never(), never()).await.unwrap_err();
+        let failure = run(plan, socket(), never(), never(), never()).await.unwrap_err();
         assert_eq!(failure.to_string(), "r2 did not start (exit code 2); it has said why above");
     }
 
@@ -387,7 +377,62 @@ mod tests {
             let first = stage.started("r2", None).await;
             stage.started("r2", Some(first)).await;
         };
-        assert_eq!(run(plan, async {}, stop, never()).await.unwrap(), End::Graceful);
+        assert_eq!(run(plan, socket(), async {}, stop, never()).await.unwrap(), End::Graceful);
+    }
+
+    #[tokio::test]
+    async fn a_balancer_that_asks_is_replaced_and_goes_when_the_new_one_is_ready() {
+        let stage = Stage::new();
+        // The first one asks; the second, which is told that it is one, says that it is ready.
+        let body = "case $0 in --successor) printf A >&0; cat > /dev/null; ENDS;; \
+                    *) until test -e FOLDER/go; do sleep 0.01; done; printf R >&0; head -c 1 > FOLDER/heard; ENDS;; esac";
+        let body = body.replace("FOLDER", &stage.0.path().display().to_string());
+        let stop = async {
+            let old = stage.started("balancer", None).await;
+            fs::write(stage.0.path().join("go"), "").unwrap();
+            let new = stage.started("balancer", Some(old)).await;
+            while stage.ends().lines().next() != Some("balancer") {
+                sleep(Duration::from_millis(5)).await;
+            }
+            assert!(!alive(old) && alive(new));
+            assert_eq!(fs::read_to_string(stage.0.path().join("heard")).unwrap(), "N");
+        };
+        let end = run(stage.plan(&body, GOOD, 10), socket(), never(), stop, never()).await.unwrap();
+        assert_eq!(end, End::Graceful);
+        assert_eq!(stage.ends().lines().filter(|line| *line == "balancer").count(), 2, "none was started for nothing");
+    }
+
+    #[tokio::test]
+    async fn a_balancer_whose_successor_fails_is_told_to_go_on() {
+        let stage = Stage::new();
+        let body =
+            "case $0 in --successor) exit 1;; *) printf R >&0; head -c 1 > FOLDER/heard; cat > /dev/null; ENDS;; esac";
+        let folder = stage.0.path().to_owned();
+        let body = body.replace("FOLDER", &folder.display().to_string());
+        let stop = async {
+            while !fs::read_to_string(folder.join("heard")).is_ok_and(|heard| heard == "K") {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let end = run(stage.plan(&body, GOOD, 10), socket(), never(), stop, never()).await.unwrap();
+        assert_eq!(end, End::Graceful);
+        assert!(stage.ends().contains("balancer"));
+    }
+
+    #[tokio::test]
+    async fn connections_wait_in_the_socket_while_there_is_no_balancer() {
+        let stage = Stage::new();
+        let socket = socket();
+        let address = socket.local_addr().unwrap();
+        let stop = async {
+            let first = stage.started("balancer", None).await;
+            kill(first);
+            std::net::TcpStream::connect(address).expect("it is not refused");
+            stage.started("balancer", Some(first)).await;
+            std::net::TcpStream::connect(address).expect("it is not refused");
+        };
+        let plan = stage.plan("test -S /dev/fd/$LISTEN_FDS_FIRST_FD || exit 1; cat > /dev/null; ENDS", GOOD, 10);
+        assert_eq!(run(plan, socket, never(), stop, never()).await.unwrap(), End::Graceful);
     }
 
     #[tokio::test]
@@ -399,7 +444,7 @@ mod tests {
         };
         let mut plan = stage.plan(DEAF, GOOD, 1);
         plan.shutdown_timeout = Duration::from_millis(100);
-        assert_eq!(run(plan, never(), stop, never()).await.unwrap(), End::Killed);
+        assert_eq!(run(plan, socket(), never(), stop, never()).await.unwrap(), End::Killed);
         assert!(!alive(stage.pid("balancer").unwrap()));
     }
 
@@ -412,7 +457,7 @@ mod tests {
             }
         };
         let begun = Instant::now();
-        let end = run(stage.plan(DEAF, DEAF, 60), never(), all(), all()).await.unwrap();
+        let end = run(stage.plan(DEAF, DEAF, 60), socket(), never(), all(), all()).await.unwrap();
         assert_eq!(end, End::Killed);
         assert!(begun.elapsed() < Duration::from_secs(30), "nothing was waited for");
         assert!(["balancer", "r1", "r2"].iter().all(|name| !alive(stage.pid(name).unwrap())));
@@ -423,7 +468,7 @@ mod tests {
         let stage = Stage::new();
         let mut plan = stage.plan(GOOD, GOOD, 10);
         plan.nodes[0].program = "/nowhere/tasuki".into();
-        let failure = run(plan, never(), never(), never()).await.unwrap_err().to_string();
+        let failure = run(plan, socket(), never(), never(), never()).await.unwrap_err().to_string();
         assert!(failure.starts_with("r1 could not be started: No such file"), "{failure}");
     }
 

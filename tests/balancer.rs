@@ -164,6 +164,7 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         sorry_page: None,
         trusted_proxies: vec![],
         retry_body_bytes: 64 * 1024,
+        restart_timeout: Duration::from_secs(60),
         workers: NonZero::new(1).unwrap(),
         members,
         manager: Manager { path: "/balancer-manager".into(), allow: vec!["127.0.0.0/8".parse().unwrap()] },

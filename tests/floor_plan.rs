@@ -54,11 +54,13 @@ const SHELLS: &[&str] = &[
     "replication/intake.rs",
     "replication/link.rs",
     "server.rs",
+    "server/door.rs",
     "server/snapshot.rs",
     "session/actor.rs",
     "session/snapshot/file.rs",
     "supervisor.rs",
     "supervisor/child.rs",
+    "supervisor/door.rs",
     "time.rs",
     "webapp/actor.rs",
 ];

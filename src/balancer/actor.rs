@@ -23,12 +23,19 @@ pub struct Balancer {
     rules: Arc<Rules>,
     /// The longest wait for a health check.
     patience: Duration,
+    /// Membership has found what there is to find.
+    discovered: bool,
 }
 
 /// Asks how the members are.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<MemberReport>")]
 pub struct Observe;
+
+/// Asks whether there is a member that serves, and none of which more is to be heard soon.
+#[derive(Debug, Message)]
+#[rtype(result = "bool")]
+pub struct IsSettled;
 
 /// A request met trouble.
 #[derive(Debug, Message)]
@@ -57,7 +64,7 @@ impl Balancer {
     /// Starts the actor on this thread. `patience` bounds a health check, beside [`limits::PROBE_TIMEOUT`].
     pub(crate) fn start_with(members: Members, rules: Arc<Rules>, patience: Duration) -> Addr<Self> {
         let patience = patience.min(limits::PROBE_TIMEOUT);
-        Self { members, rules, patience }.start()
+        Self { members, rules, patience, discovered: false }.start()
     }
 
     fn publish(&self) {
@@ -107,6 +114,7 @@ impl Handler<RosterChanged> for Balancer {
     type Result = ();
 
     fn handle(&mut self, RosterChanged(roster): RosterChanged, ctx: &mut Self::Context) {
+        self.discovered = roster.discovered;
         let cut = self.members.roster(&roster, Moment::now());
         if cut > 0 {
             tracing::warn!(cut, most = limits::MEMBERS, "more members than the balancer takes");
@@ -150,5 +158,15 @@ impl Handler<Observe> for Balancer {
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.rules.published.view().report())
+    }
+}
+
+impl Handler<IsSettled> for Balancer {
+    type Result = bool;
+
+    fn handle(&mut self, _: IsSettled, _: &mut Self::Context) -> bool {
+        let view = self.rules.published.view();
+        let standings = || view.members.iter().map(|member| member.standing);
+        self.discovered && standings().any(|it| it == Standing::Usable) && standings().all(|it| it != Standing::Coming)
     }
 }

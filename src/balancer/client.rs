@@ -17,6 +17,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::departure::Present;
 use crate::{limits, time::Moment};
 
 /// The connection. To actix-web it ends when the next request is overdue.
@@ -25,6 +26,7 @@ pub(crate) struct Client {
     pace: Rc<Pace>,
     /// Wakes the connection at the moment beside it.
     alarm: Option<(Moment, Pin<Box<Sleep>>)>,
+    _present: Present,
 }
 
 /// When the next request of a connection must have come.
@@ -44,9 +46,9 @@ pub(crate) struct Running(Option<Rc<Pace>>);
 
 impl Client {
     /// Sets TCP_NODELAY as well: an answer is written as soon as it is there.
-    pub(crate) fn new(socket: TcpStream) -> Self {
+    pub(crate) fn new(socket: TcpStream, present: Present) -> Self {
         let _ = socket.set_nodelay(true); // fails only on a connection that is gone
-        Self { socket, pace: Rc::default(), alarm: None }
+        Self { socket, pace: Rc::default(), alarm: None, _present: present }
     }
 
     /// Shared with the requests of this connection, as its connection data.
@@ -167,7 +169,7 @@ impl AsyncWrite for Client {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::departure::Departure, *};
 
     const NOW: Moment = Moment(1_000_000_000);
     const SECOND: Duration = Duration::from_secs(1);
@@ -216,7 +218,8 @@ mod tests {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut client = Client::new(listener.accept().await.unwrap().0);
+        let mut client =
+            Client::new(listener.accept().await.unwrap().0, std::sync::Arc::<Departure>::default().present());
         let pace = client.pace();
         far.write_all(b"GET").await.unwrap();
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 3, "the first head is actix-web's");

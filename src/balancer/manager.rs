@@ -47,6 +47,10 @@ enum Wish<'a> {
     /// Which life of a node's process answers.
     Life(&'a str),
     Order(&'a str, Order),
+    /// Another process in place of this balancer's.
+    RestartBalancer,
+    /// What has become of that.
+    Restart,
     /// A GET where a POST belongs, or the other way round.
     WrongMethod,
     Unknown,
@@ -89,10 +93,17 @@ pub(crate) async fn answer(worker: &Worker, request: &HttpRequest) -> Result<Htt
             }
             None => no_member(worker, route),
         },
-        Wish::Order(..) if request.headers().get("tasuki-control").is_none_or(|value| value != "1") => {
+        Wish::Order(..) | Wish::RestartBalancer
+            if request.headers().get("tasuki-control").is_none_or(|value| value != "1") =>
+        {
             failure(StatusCode::FORBIDDEN, "the header Tasuki-Control: 1 is missing")
         }
         Wish::Order(route, order) => carry_out(worker, route, order).await,
+        Wish::RestartBalancer => {
+            worker.rules.departure.ask_for_restart();
+            json(StatusCode::ACCEPTED, &restart(worker))
+        }
+        Wish::Restart => json(StatusCode::OK, &restart(worker)),
         Wish::WrongMethod => {
             failure(StatusCode::METHOD_NOT_ALLOWED, "what changes something is a POST, all else a GET")
         }
@@ -125,6 +136,13 @@ fn wish<'a>(method: &Method, below: &'a str) -> Wish<'a> {
         "restart" => Some(Order::Restart),
         _ => None,
     };
+    if below == "/restart" {
+        return match *method {
+            Method::POST => Wish::RestartBalancer,
+            _ if reading => Wish::Restart,
+            _ => Wish::WrongMethod,
+        };
+    }
     let parts = below.strip_prefix("/members/").and_then(|rest| rest.split_once('/'));
     if let Some((route, "life")) = parts {
         return if reading { Wish::Life(route) } else { Wish::WrongMethod };
@@ -134,6 +152,11 @@ fn wish<'a>(method: &Method, below: &'a str) -> Wish<'a> {
         Some(_) => Wish::WrongMethod,
         None => Wish::Unknown,
     }
+}
+
+/// Which process answers, and why it is still this one if another was asked for in vain.
+fn restart(worker: &Worker) -> serde_json::Value {
+    serde_json::json!({ "pid": std::process::id(), "refused": worker.rules.departure.refusal() })
 }
 
 async fn carry_out(worker: &Worker, route: &str, order: Order) -> HttpResponse {
@@ -278,6 +301,9 @@ mod tests {
         assert_eq!(wish(&Method::POST, "/members/r1/drain"), Wish::Order("r1", Order::Duty(Duty::Draining)));
         assert_eq!(wish(&Method::POST, "/members/r1/resume"), Wish::Order("r1", Order::Duty(Duty::Serving)));
         assert_eq!(wish(&Method::POST, "/members/r1/restart"), Wish::Order("r1", Order::Restart));
+        assert_eq!(wish(&Method::POST, "/restart"), Wish::RestartBalancer);
+        assert_eq!(wish(&Method::GET, "/restart"), Wish::Restart);
+        assert_eq!(wish(&Method::DELETE, "/restart"), Wish::WrongMethod);
         assert_eq!(wish(&Method::GET, "/members/r1/drain"), Wish::WrongMethod);
         for unknown in ["/x", "/members", "/members/r1", "/members/r1/kill", "/members/r1/drain/x"] {
             assert_eq!(wish(&Method::POST, unknown), Wish::Unknown, "{unknown}");

@@ -24,6 +24,7 @@ mod answer;
 mod choice;
 mod client;
 mod control;
+mod departure;
 mod forward;
 mod headers;
 mod health;
@@ -43,6 +44,6 @@ mod upload;
 mod view;
 mod worker;
 
-pub use actor::{Balancer, Observe};
-pub use serve::{Door, start};
+pub use actor::{Balancer, IsSettled, Observe};
+pub use serve::{Door, Hall, bind, prepare, start};
 pub use view::{MemberReport, Standing};

@@ -1,11 +1,11 @@
 //! What holds for every request of this balancer: settings in the form in which they are used.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use super::{choice::Binding, methods::Shares, sticky::Sticky, view::Published};
+use super::{choice::Binding, departure::Departure, methods::Shares, sticky::Sticky, view::Published};
 use crate::{
     limits,
     settings::{self, SessionManager},
@@ -26,6 +26,7 @@ pub(crate) struct Rules {
     pub(crate) manager: settings::Manager,
     pub(crate) sorry: Bytes,
     pub(crate) listen: SocketAddr,
+    pub(crate) departure: Arc<Departure>,
 }
 
 impl Rules {
@@ -53,6 +54,7 @@ impl Rules {
             manager: settings.manager.clone(),
             sorry,
             listen,
+            departure: Arc::default(),
         }
     }
 }

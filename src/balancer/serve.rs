@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    future::ready,
+    future::{Future, ready},
     io,
     io::Read,
     net::{SocketAddr, TcpListener},
@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 use super::{
     actor::Balancer,
     client::{Client, Running},
+    departure::Departure,
     forward::forward,
     health, manager,
     members::Members,
@@ -36,6 +37,20 @@ use super::{
     worker::Worker,
 };
 use crate::{limits, membership::RosterChanged, settings, time::Moment};
+
+/// A balancer that knows its members and does not accept yet.
+pub struct Hall {
+    /// Where users connect: the bound address, also when the settings said port 0.
+    pub address: SocketAddr,
+    /// To be subscribed to membership.
+    pub roster: Recipient<RosterChanged>,
+    /// The actor, for [`super::Observe`] and [`super::IsSettled`].
+    pub balancer: Addr<Balancer>,
+    rules: Arc<Rules>,
+    socket: TcpListener,
+    workers: usize,
+    shutdown: Duration,
+}
 
 /// A running balancer.
 pub struct Door {
@@ -49,34 +64,98 @@ pub struct Door {
     pub handle: ServerHandle,
     /// Ends when the server has stopped.
     pub server: rt::task::JoinHandle<io::Result<()>>,
+    departure: Arc<Departure>,
+    /// For a process that takes this one's place.
+    socket: TcpListener,
 }
 
 /// The sorry page's own address, as in the seeds' httpd.
 const SORRY_PATH: &str = "/sorry.html";
 
-/// Starts the balancer inside the running actix system.
-///
-/// `session` says how sessions are named and who holds them; `shutdown` is the longest graceful stop, in whole seconds.
-/// Members come from the settings and from [`Door::roster`]. Must be called on a thread with an actix runtime.
+/// Starts the balancer inside the running actix system: [`bind`], [`prepare`] and [`Hall::open`].
 ///
 /// # Errors
 /// The address cannot be bound, or the sorry page cannot be read; the text names it.
 pub fn start(settings: &settings::Balancer, session: &settings::Session, shutdown: Duration) -> io::Result<Door> {
+    prepare(settings, session, shutdown, bind(settings.listen)?)?.open()
+}
+
+/// Starts everything but the accepting of connections, on a socket that listens already.
+///
+/// `session` says how sessions are named and who holds them; `shutdown` is the longest graceful stop, in whole seconds.
+/// Members come from the settings and from [`Hall::roster`]. Must be called on a thread with an actix runtime.
+///
+/// # Errors
+/// The sorry page cannot be read; the text names it.
+pub fn prepare(
+    settings: &settings::Balancer,
+    session: &settings::Session,
+    shutdown: Duration,
+    socket: TcpListener,
+) -> io::Result<Hall> {
     let sorry = sorry(settings)?;
-    let listener = bind(settings.listen)?;
-    let address = listener.local_addr()?;
+    let address = socket.local_addr()?;
     let rules = Arc::new(Rules::new(settings, session, sorry, address));
     let members = Members::new(health::Rules::from(settings), &settings.members, Moment::now());
     let balancer = Balancer::start_with(members, rules.clone(), settings.timeout);
-    let server = serve(listener, rules, balancer.clone(), settings.workers.get(), shutdown)?;
-    let handle = server.handle();
-    Ok(Door { address, roster: balancer.clone().recipient(), balancer, handle, server: rt::spawn(server) })
+    let (roster, workers) = (balancer.clone().recipient(), settings.workers.get());
+    Ok(Hall { address, roster, balancer, rules, socket, workers, shutdown })
+}
+
+impl Hall {
+    /// Accepts connections from now on.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn open(self) -> io::Result<Door> {
+        let Self { address, roster, balancer, rules, socket, workers, shutdown } = self;
+        let departure = rules.departure.clone();
+        let server = serve(socket.try_clone()?, rules, balancer.clone(), workers, shutdown)?;
+        let handle = server.handle();
+        Ok(Door { address, roster, balancer, handle, server: rt::spawn(server), departure, socket })
+    }
 }
 
 impl Door {
+    /// Ends when the manager is asked for another process in place of this one.
+    pub fn restart_asked(&self) -> impl Future<Output = ()> + use<> {
+        let departure = self.departure.clone();
+        async move { departure.restart_asked().await }
+    }
+
+    /// Lets the manager tell why there is no other process.
+    pub fn refuse_restart(&self, why: &str) {
+        self.departure.refuse_restart(why);
+    }
+
+    /// The listening socket, for another process.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn socket(&self) -> io::Result<TcpListener> {
+        self.socket.try_clone()
+    }
+
+    /// Another process accepts on the same socket: this one does no more, and ends when every client has had its last
+    /// answer here, or with `enough`.
+    pub async fn retire(&self, enough: impl Future<Output = ()>) {
+        self.departure.leave();
+        self.handle.pause().await;
+        let empty = async {
+            while self.departure.clients() > 0 {
+                tokio::time::sleep(limits::CLIENTS_CHECK).await;
+            }
+        };
+        tokio::select! {
+            () = empty => {}
+            () = enough => {}
+        }
+    }
+
     /// Accepts nothing more, finishes what runs within `longest`, then ends. Connections that are still busy after it
     /// are cut.
     pub async fn stop(self, longest: Duration) {
+        drop(self.socket);
         if tokio::time::timeout(longest, self.handle.stop(true)).await.is_err() {
             tracing::warn!("requests were cut at the end of the graceful stop");
             let _ = tokio::time::timeout(Duration::from_secs(1), self.handle.stop(false)).await;
@@ -103,7 +182,11 @@ fn sorry(settings: &settings::Balancer) -> io::Result<Bytes> {
     Ok(page.into())
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens on the address.
+///
+/// # Errors
+/// The address cannot be bound; the text names it and its key.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let bound = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
@@ -123,6 +206,7 @@ fn serve(
     workers: usize,
     shutdown: Duration,
 ) -> io::Result<Server> {
+    let departure = rules.departure.clone();
     let app = move || {
         let seed = getrandom::u64().unwrap_or_else(|_| Moment::now().0);
         let worker = Rc::new(Worker::new(rules.clone(), balancer.clone(), seed));
@@ -151,9 +235,10 @@ fn serve(
             .local_addr(address)
             .on_connect_ext(|client: &Client, data| drop(data.insert(client.pace())))
             .finish(map_config(app, |()| AppConfig::default()));
-        fn_service(|socket: TcpStream| {
+        let departure = departure.clone();
+        fn_service(move |socket: TcpStream| {
             let peer = socket.peer_addr().ok();
-            ready(Ok((Client::new(socket), Protocol::Http1, peer)))
+            ready(Ok((Client::new(socket, departure.present()), Protocol::Http1, peer)))
         })
         .and_then(http)
     };
@@ -165,15 +250,14 @@ async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {
     let Some(worker) = request.app_data::<Rc<Worker>>() else {
         return HttpResponse::InternalServerError().finish();
     };
-    match sort(worker, &request, payload).await {
-        Ok(response) => response,
-        Err(refusal) => {
-            if !matches!(refusal, Refusal::NotFound | Refusal::Forbidden) {
-                worker.warn("-", &refusal, &refusal.status());
-            }
-            refusal.response(&worker.rules.sorry)
+    let mut response = sort(worker, &request, payload).await.unwrap_or_else(|refusal| {
+        if !matches!(refusal, Refusal::NotFound | Refusal::Forbidden) {
+            worker.warn("-", &refusal, &refusal.status());
         }
-    }
+        refusal.response(&worker.rules.sorry)
+    });
+    worker.rules.departure.mark(&mut response);
+    response
 }
 
 async fn sort(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, Refusal> {

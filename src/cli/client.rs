@@ -44,6 +44,13 @@ pub(super) struct Life {
     life: String,
 }
 
+/// Which process of the balancer answers, and why there is no other if one was asked for in vain.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct Balancer {
+    pub(super) pid: u32,
+    pub(super) refused: Option<String>,
+}
+
 /// Why there is no answer, or not the wanted one.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
@@ -107,6 +114,18 @@ impl Client {
     /// Which life of the node answers now. An error while none does.
     pub(super) async fn life(&self, route: &Route) -> Result<Life, AskError> {
         let path = format!("{}/members/{route}/life", self.path);
+        self.understood(&self.ask(Method::GET, &path).await?)
+    }
+
+    /// Asks for another process in the balancer's place and says which one took the order.
+    pub(super) async fn restart_balancer(&self) -> Result<Balancer, AskError> {
+        let path = format!("{}/restart", self.path);
+        self.understood(&self.ask(Method::POST, &path).await?)
+    }
+
+    /// Which process of the balancer answers now.
+    pub(super) async fn balancer(&self) -> Result<Balancer, AskError> {
+        let path = format!("{}/restart", self.path);
         self.understood(&self.ask(Method::GET, &path).await?)
     }
 

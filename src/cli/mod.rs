@@ -33,7 +33,8 @@ Examples:
   tasuki --nodes 3                    the same with three nodes
   tasuki status                       who is there, who is in sync
   tasuki drain r1                     r1 gets no new sessions; those it has move on
-  tasuki restart --rolling            every node, one after the other; no session is lost
+  tasuki restart --rolling            every node, one after the other, then the balancer; no session is lost
+  tasuki restart balancer             a new process on the same socket; no connection is refused
   tasuki check --config my.toml       is this file good?
   TASUKI__SESSION__TIMEOUT=1h tasuki  any setting by environment variable
 
@@ -67,7 +68,7 @@ enum Command {
     Drain(duty::OneNode),
     /// Let a drained node serve again
     Resume(duty::OneNode),
-    /// Restart a node, or all of them one after the other, and wait until it is back and in sync
+    /// Restart a node, the balancer, or all of them one after the other, and wait until it is back and in sync
     Restart(restart::Restart),
     /// Say whether the settings are good
     Check(check::Check),
@@ -98,6 +99,8 @@ enum Failure {
     Restart(#[from] restart::NotRestarted),
     #[error("{file}: {problem}", file = file.display())]
     Secret { file: PathBuf, problem: String },
+    #[error("{0}")]
+    Listen(io::Error),
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
 }

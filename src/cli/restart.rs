@@ -1,4 +1,5 @@
-//! `tasuki restart`: asks a node to replace its process, and waits until it is back and in sync.
+//! `tasuki restart`: asks a node to replace its process, and waits until it is back and in sync; or the balancer, whose
+//! new process takes the listening socket over.
 
 use std::{
     process::ExitCode,
@@ -10,7 +11,7 @@ use tokio::time::sleep;
 
 use super::{
     Config, Failure, block_on,
-    client::{AskError, Client, Life},
+    client::{AskError, Balancer, Client, Life},
     say,
     status::state_word,
 };
@@ -25,15 +26,18 @@ const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 pub(super) struct Restart {
-    /// The node's route, such as r1
-    #[arg(required_unless_present = "rolling", conflicts_with = "rolling")]
+    /// The node's route, such as r1; or balancer
+    #[arg(value_name = "ROUTE|balancer", required_unless_present = "rolling", conflicts_with = "rolling")]
     route: Option<Route>,
-    /// Every node, one after the other; stops at the first that does not come back
+    /// Every node, one after the other, and the balancer last; stops at the first that does not come back
     #[arg(long)]
     rolling: bool,
     #[command(flatten)]
     config: Config,
 }
+
+/// What the balancer is called on the command line.
+const BALANCER: &str = "balancer";
 
 /// Why a node is not back.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,8 @@ pub(super) enum NotRestarted {
     Alone { route: Route },
     #[error("no node is known to the balancer")]
     NoNodes,
+    #[error("the balancer was not restarted, and goes on as it is: {0}")]
+    Balancer(String),
     #[error("{error}; not restarted: {remaining}")]
     Stopped { error: Box<NotRestarted>, remaining: String },
 }
@@ -69,6 +75,7 @@ impl Restart {
         let client = Client::of(&self.config.sources().load()?.settings)?;
         block_on(async {
             match &self.route {
+                Some(route) if route.as_str() == BALANCER => restart_balancer(&client).await?,
                 Some(route) => restart_one(&client, route).await?,
                 None => restart_all(&client).await?,
             }
@@ -85,13 +92,32 @@ async fn restart_all(client: &Client) -> Result<(), NotRestarted> {
         may_restart(&client.status().await?, route).map_err(|error| error.with_remaining(before))?;
         restart_one(client, route).await.map_err(|error| error.with_remaining(after))?;
     }
-    match routes.len() {
-        0 => Err(NotRestarted::NoNodes),
-        nodes => {
-            say(&format!("all {nodes} nodes are restarted"));
-            Ok(())
-        }
+    if routes.is_empty() {
+        return Err(NotRestarted::NoNodes);
     }
+    restart_balancer(client).await?;
+    say(&format!("all {} nodes and the balancer are restarted", routes.len()));
+    Ok(())
+}
+
+/// The new process answers only when it knows its nodes.
+async fn restart_balancer(client: &Client) -> Result<(), NotRestarted> {
+    let begun = Instant::now();
+    let old = client.restart_balancer().await?.pid;
+    say("balancer: asked to restart");
+    loop {
+        match client.balancer().await {
+            Ok(Balancer { pid, .. }) if pid != old => break,
+            Ok(Balancer { refused: Some(why), .. }) => return Err(NotRestarted::Balancer(why)),
+            _ => {}
+        }
+        if begun.elapsed() >= limits::RESTART_TIMEOUT + limits::ASK_TIMEOUT {
+            return Err(NotRestarted::Balancer("its new process does not answer".to_owned()));
+        }
+        sleep(LOOK).await;
+    }
+    say(&format!("balancer: a new process accepts after {:.1} s", begun.elapsed().as_secs_f32()));
+    Ok(())
 }
 
 async fn restart_one(client: &Client, route: &Route) -> Result<(), NotRestarted> {

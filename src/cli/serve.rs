@@ -5,23 +5,28 @@ use std::{
     future::Future,
     io,
     mem::ManuallyDrop,
+    net::TcpListener,
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{self, ExitCode},
 };
 
 use clap::Args;
+use sd_notify::NotifyState;
 
 use super::{Config, Failure, signals};
 use crate::{
     limits, observe,
-    server::{self, Exit},
+    server::{self, Exit, Replaced, Succession},
     settings::Settings,
-    supervisor::parent_gone,
+    supervisor::{self, Parent},
 };
 
 /// What Rust gives each new thread as its stack, in bytes; actix lets nobody else choose it for its workers.
 const STACK: &str = "RUST_MIN_STACK";
+
+/// As [`Balancer`] has it.
+const SUCCESSOR: &str = "--successor";
 
 #[derive(Debug, Args)]
 pub(super) struct Node {
@@ -36,6 +41,9 @@ pub(super) struct Node {
 pub(super) struct Balancer {
     #[command(flatten)]
     process: Process,
+    /// Take the place of a balancer on the same socket: accept when the members are known, and say so on standard input
+    #[arg(long, hide = true)]
+    successor: bool,
 }
 
 #[derive(Debug, Args)]
@@ -56,7 +64,7 @@ impl Node {
         if env::var_os(STACK).is_none() {
             return Err(Failure::System("the node could not be started with a larger stack", with_a_larger_stack()?));
         }
-        self.process.run(settings, server::run_node)
+        self.process.run(settings, |settings, _, stop| server::run_node(settings, stop))
     }
 }
 
@@ -65,14 +73,34 @@ impl Balancer {
         let settings = self.process.config.sources().load()?.settings;
         settings.balancer.check_files()?;
         settings.cluster.secret()?;
-        self.process.run(settings, server::run_balancer)
+        let socket = supervisor::inherited_socket().map_err(|error| Failure::System("LISTEN_FDS", error))?;
+        let (supervised, is_successor) = (self.process.supervised, self.successor);
+        self.process.run(settings, |settings, line, stop| {
+            let tell_ready = move || {
+                if supervised || is_successor {
+                    supervisor::tell_ready();
+                }
+                tell_manager(&[NotifyState::Ready]);
+            };
+            let replace: Box<dyn Fn(TcpListener) -> Replaced> = match line {
+                Some(parent) => Box::new(move |_| Box::pin(parent.clone().replace())),
+                None => Box::new(|socket| Box::pin(replace_by_hand(socket))),
+            };
+            let succession = Succession { socket, is_successor, tell_ready: Box::new(tell_ready), replace };
+            server::run_balancer(settings, succession, stop)
+        })
     }
 }
 
 type Stop = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 impl Process {
-    fn run<F>(&self, settings: Settings, server: impl FnOnce(Settings, Stop) -> F) -> Result<ExitCode, Failure>
+    /// `server` is given the settings, the line to the supervisor if there is one, and what ends it.
+    fn run<F>(
+        &self,
+        settings: Settings,
+        server: impl FnOnce(Settings, Option<Parent>, Stop) -> F,
+    ) -> Result<ExitCode, Failure>
     where
         F: Future<Output = Result<Exit, server::Failure>>,
     {
@@ -84,31 +112,33 @@ impl Process {
         let system = ManuallyDrop::new(actix::System::new());
         let exit = system.block_on(async {
             let stop = self.stop().map_err(|error| Failure::System("signals cannot be received", error))?;
-            Ok::<_, Failure>(server(settings, stop).await?)
+            let (line, stop) = stop;
+            Ok::<_, Failure>(server(settings, line, stop).await?)
         })?;
         match exit {
-            Exit::Stopped => Ok(ExitCode::SUCCESS),
+            Exit::Stopped | Exit::Replaced => Ok(ExitCode::SUCCESS),
             Exit::Restart => Err(Failure::System("the restart failed", replace_process(program))),
         }
     }
 
     /// Ends at the first signal, or when the supervisor wants it or is gone. A second signal ends the process at once.
-    fn stop(&self) -> io::Result<Stop> {
+    fn stop(&self) -> io::Result<(Option<Parent>, Stop)> {
         let (first, second) = signals::first_and_second()?;
         actix::spawn(async {
             second.await;
             process::exit(1);
         });
         if !self.supervised {
-            return Ok(Box::pin(first));
+            return Ok((None, Box::pin(first)));
         }
-        let gone = parent_gone();
-        Ok(Box::pin(async {
+        let (line, gone) = supervisor::parent();
+        let stop = async {
             tokio::select! {
                 () = first => {}
                 () = gone => {}
             }
-        }))
+        };
+        Ok((Some(line), Box::pin(stop)))
     }
 }
 
@@ -122,4 +152,23 @@ fn with_a_larger_stack() -> Result<io::Error, Failure> {
     let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
     let mut command = process::Command::new(program);
     Ok(command.args(env::args_os().skip(1)).env(STACK, limits::PAGE_STACK_BYTES.to_string()).exec())
+}
+
+/// Starts the same command line again beside this process, which goes when the other accepts. Whoever waits for this
+/// process sees it end: a shell shows its prompt again. systemd is told which process to watch from now on.
+async fn replace_by_hand(socket: TcpListener) -> Result<(), String> {
+    let program = env::current_exe().map_err(|error| format!("this executable has no path: {error}"))?;
+    let mut command = tokio::process::Command::new(program);
+    command.args(env::args_os().skip(1).filter(|argument| argument != SUCCESSOR)).arg(SUCCESSOR);
+    if let Some(pid) = supervisor::start_successor(command, socket).await? {
+        tell_manager(&[NotifyState::MainPid(pid)]);
+    }
+    Ok(())
+}
+
+/// Tells systemd, if it has started this process and wants to know (`Type=notify`).
+fn tell_manager(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("systemd cannot be told: {error}");
+    }
 }

@@ -15,7 +15,7 @@ use super::{
     complain, say, signals,
 };
 use crate::{
-    limits, observe,
+    balancer, limits, observe,
     observe::{NodeState, StatusReport},
     settings::{Listening, Settings},
     supervisor::{self, ChildPlan, End},
@@ -42,16 +42,27 @@ impl Up {
     /// Until a signal: code 0 when everything ended gracefully, 1 when something had to be killed.
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
-        let settings = self.config.sources().load()?.settings;
+        let mut settings = self.config.sources().load()?.settings;
         settings.cluster.secret()?;
+        let given = supervisor::inherited_socket().map_err(|error| Failure::System("LISTEN_FDS", error))?;
+        if given.is_some() {
+            settings.balancer.listen.set_port(0); // it is not to be found free: who gave the socket has bound it
+        }
         let plan = supervisor::plan(&settings, self.nodes(), &program, self.config.config.as_deref())?;
         observe::start_log();
         forget_last_address(&settings);
+        let socket = match given {
+            Some(socket) => {
+                settings.balancer.listen = socket.local_addr().map_err(Failure::Listen)?;
+                socket
+            }
+            None => balancer::bind(settings.balancer.listen).map_err(Failure::Listen)?,
+        };
         let end = block_on(async {
             let signals = signals::first_and_second();
             let (first, second) = signals.map_err(|error| Failure::System("signals cannot be received", error))?;
             let came_up = announce(&settings, plan.nodes.clone());
-            Ok(supervisor::run(plan, came_up, first, second).await?)
+            Ok(supervisor::run(plan, socket, came_up, first, second).await?)
         })?;
         match end {
             End::Graceful => Ok(ExitCode::SUCCESS),
@@ -129,7 +140,7 @@ fn welcome(report: &StatusReport, manager: &str) -> String {
         lines.push(format!("  kill -9 {pid}, reload: another node goes on with the number"));
     }
     lines.push("  tasuki status              who is there, who is in sync".to_owned());
-    lines.push("  tasuki restart --rolling   every node anew, and nobody notices".to_owned());
+    lines.push("  tasuki restart --rolling   every node and the balancer anew, and nobody notices".to_owned());
     lines.extend([String::new(), "Ctrl-C stops everything.".to_owned()]);
     lines.join("\n")
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient, SpawnHandle,
-    StreamHandler, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient,
+    SpawnHandle, StreamHandler, WrapFuture,
 };
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -55,6 +55,12 @@ pub struct LinkBroken(pub NodeId);
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Leave;
+
+/// Ends without a word and closes the socket: another process of this machine goes on under the same address, and to the
+/// others it is the same member in a new life.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct HandOver;
 
 /// Asks how it is.
 #[derive(Clone, Copy, Debug, Message)]
@@ -224,6 +230,14 @@ impl Handler<Leave> for Membership {
 
     fn handle(&mut self, _: Leave, ctx: &mut Self::Context) {
         self.step(Input::Leave, ctx);
+    }
+}
+
+impl Handler<HandOver> for Membership {
+    type Result = ();
+
+    fn handle(&mut self, _: HandOver, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }
 

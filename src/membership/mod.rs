@@ -31,7 +31,7 @@ mod udp;
 #[cfg(test)]
 mod virtual_time;
 
-pub use actor::{Leave, LinkBroken, Membership, Observe, SetDuty, Subscribe};
+pub use actor::{HandOver, Leave, LinkBroken, Membership, Observe, SetDuty, Subscribe};
 pub use discovery::Way;
 pub use report::{Datagrams, MemberReport, MemberState, Report};
 pub use roster::{Duty, Member, NodeMember, Role, Roster, RosterChanged, SharedDuty};

@@ -116,6 +116,8 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     set(&mut it.sorry_page, "balancer.sorry_page", raw.sorry_page, optional_path)?;
     set(&mut it.trusted_proxies, "balancer.trusted_proxies", raw.trusted_proxies, |value| list(value, network))?;
     set(&mut it.retry_body_bytes, "balancer.retry_body_bytes", raw.retry_body_bytes, retry_body_bytes)?;
+    let finish = Duration::from_millis(100)..=MINUTE * 60 * 24;
+    set(&mut it.restart_timeout, "balancer.restart_timeout", raw.restart_timeout, |value| duration(value, finish))?;
     set(&mut it.workers, "balancer.workers", raw.workers, workers)?;
     it.members = members(raw.member)?;
     it.manager = manager(raw.manager)?;

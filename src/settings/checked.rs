@@ -165,6 +165,8 @@ pub struct Balancer {
     pub trusted_proxies: Vec<IpNet>,
     /// The largest request body that is kept so that the request can be sent again.
     pub retry_body_bytes: usize,
+    /// The longest time for which a balancer that has been replaced finishes what it has.
+    pub restart_timeout: Duration,
     /// HTTP workers.
     pub workers: NonZero<usize>,
     /// Members that membership does not find.

@@ -104,6 +104,7 @@ impl Default for Balancer {
             sorry_page: None,
             trusted_proxies: Vec::new(),
             retry_body_bytes: 64 * 1024,
+            restart_timeout: Duration::from_secs(60),
             workers: available_workers(),
             members: Vec::new(),
             manager: Manager::default(),

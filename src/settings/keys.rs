@@ -111,7 +111,9 @@ pub(super) fn known_variables(all: &[(OsString, OsString)], known: &[String]) ->
 
 /// What is wrong with the name of a variable, if anything is. A single `_` for the double one would set nothing, silently.
 fn variable_problem(name: &str, known: &[String]) -> Option<String> {
-    let settable = || known.iter().filter(|key| !key.starts_with(MEMBER));
+    // Not by its beginning alone: balancer.membership is a key like any other.
+    let of_a_member = |key: &str| key.strip_prefix(MEMBER).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let settable = || known.iter().filter(|key| !of_a_member(key));
     if settable().any(|key| variable_of(key) == name) {
         return None;
     }
@@ -120,7 +122,7 @@ fn variable_problem(name: &str, known: &[String]) -> Option<String> {
         return Some(format!("unknown variable; did you mean {}?", variable_of(key)));
     }
     let key = name.strip_prefix(VARIABLE_PREFIX)?.to_lowercase().replace("__", ".");
-    if key.starts_with(MEMBER) {
+    if of_a_member(&key) {
         return Some(format!("members are set in the file only, as [[{MEMBER}]]"));
     }
     if let Some((_, instead)) = LATER.iter().find(|(later, _)| *later == key) {

@@ -426,6 +426,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_begins_like_the_members_can_be_set_by_a_variable() {
+        let sources = variables(&[("TASUKI__BALANCER__MEMBERSHIP", "4100")]);
+        assert_eq!(sources.load().unwrap().settings.balancer.membership, 4100);
+    }
+
+    #[test]
     fn a_bad_variable_is_named_as_it_was_set() {
         assert_eq!(
             variable_refusal("TASUKI__SESSION__TIMEOUT", "30"),

@@ -84,6 +84,7 @@ pub(super) struct Balancer {
     pub(super) sorry_page: Option<Scalar>,
     pub(super) trusted_proxies: Option<Scalar>,
     pub(super) retry_body_bytes: Option<Scalar>,
+    pub(super) restart_timeout: Option<Scalar>,
     pub(super) workers: Option<Scalar>,
     pub(super) manager: Manager,
     pub(super) member: Vec<Member>,

@@ -67,16 +67,27 @@ pub(super) enum Kept {
     NotStarted(io::Error),
 }
 
-enum Life {
+/// How one life of a child went.
+pub(super) enum Life {
     Ended(End),
     Stopped(Kept),
 }
 
 /// How a life ended that nobody had asked to end.
-struct End {
+pub(super) struct End {
     pid: Option<u32>,
     code: Option<i32>,
     text: String,
+    /// There was no process at all.
+    not_started: Option<io::Error>,
+}
+
+/// What becomes of a child whose life has ended: it is started again, sooner or later.
+pub(super) struct Lives<'a> {
+    name: &'a str,
+    up: &'a AtomicBool,
+    backoff: Backoff,
+    first: bool,
 }
 
 /// Keeps one child running until it is ordered to stop. `up` turns true when the whole system has come up once.
@@ -86,53 +97,79 @@ pub(super) async fn keep(plan: ChildPlan, mut orders: watch::Receiver<Order>, up
 }
 
 async fn keep_running(plan: &ChildPlan, orders: &mut watch::Receiver<Order>, up: &AtomicBool) -> Kept {
-    let mut backoff = Backoff::default();
-    let mut first = true;
+    let mut lives = Lives::new(&plan.name, up);
     while *orders.borrow() == Order::Run {
         let begun = Instant::now();
-        let end = match start(plan) {
-            Ok(started) => match watch_one(started, orders).await {
-                Life::Ended(end) => end,
-                Life::Stopped(kept) => return kept,
-            },
-            Err(error) if first => return Kept::NotStarted(error),
-            Err(error) => End { pid: None, code: None, text: format!("cannot be started: {error}") },
+        let life = match start(plan) {
+            Ok(started) => watch_one(started, orders).await,
+            Err(error) => Life::Ended(End::not_started(error)),
         };
-        if let (true, false, Some(code @ 1..=2)) = (first, up.load(Ordering::Relaxed), end.code) {
-            return Kept::Refused(code);
+        if let Some(kept) = lives.next(life, begun, orders).await {
+            return kept;
         }
-        first = false;
-        let wait = backoff.after(begun.elapsed());
-        report(&plan.name, &end, wait);
+    }
+    Kept::Stopped
+}
+
+impl<'a> Lives<'a> {
+    pub(super) fn new(name: &'a str, up: &'a AtomicBool) -> Self {
+        Self { name, up, backoff: Backoff::default(), first: true }
+    }
+
+    /// Waits until the next life may begin; none may when this says how it ends.
+    pub(super) async fn next(
+        &mut self,
+        life: Life,
+        begun: Instant,
+        orders: &mut watch::Receiver<Order>,
+    ) -> Option<Kept> {
+        let end = match life {
+            Life::Stopped(kept) => return Some(kept),
+            Life::Ended(End { not_started: Some(error), .. }) if self.first => return Some(Kept::NotStarted(error)),
+            Life::Ended(end) => end,
+        };
+        if let (true, false, Some(code @ 1..=2)) = (self.first, self.up.load(Ordering::Relaxed), end.code) {
+            return Some(Kept::Refused(code));
+        }
+        self.first = false;
+        let wait = self.backoff.after(begun.elapsed());
+        report(self.name, &end, wait);
         tokio::select! {
             () = sleep(wait) => {}
             () = ordered(orders, Order::Stop) => {}
         }
+        None
     }
-    Kept::Stopped
 }
 
 async fn watch_one((mut child, stdin): (Child, Option<ChildStdin>), orders: &mut watch::Receiver<Order>) -> Life {
     let pid = child.id();
     tokio::select! {
         status = child.wait() => Life::Ended(End::of(pid, status)),
-        () = ordered(orders, Order::Stop) => Life::Stopped(stop(child, stdin, orders).await),
+        () = ordered(orders, Order::Stop) => {
+            drop(stdin);
+            Life::Stopped(stop(child, orders).await)
+        }
     }
 }
 
-/// Starts the process in a group of its own, so that a Ctrl-C in the terminal reaches the supervisor alone.
-fn start(plan: &ChildPlan) -> io::Result<(Child, Option<ChildStdin>)> {
+/// The process gets a group of its own, so that a Ctrl-C in the terminal reaches the supervisor alone.
+pub(super) fn command(plan: &ChildPlan) -> Command {
     let mut command = Command::new(&plan.program);
-    command.args(&plan.arguments).envs(plan.variables.iter().map(|(name, value)| (name, value)));
-    let mut child = command.process_group(0).stdin(Stdio::piped()).spawn()?;
+    command.args(&plan.arguments).envs(plan.variables.iter().map(|(name, value)| (name, value))).process_group(0);
+    command
+}
+
+fn start(plan: &ChildPlan) -> io::Result<(Child, Option<ChildStdin>)> {
+    let mut child = command(plan).stdin(Stdio::piped()).spawn()?;
     // Waiting for a child closes the standard input it still has: it must be held apart.
     let stdin = child.stdin.take();
     info!(child = %plan.name, pid = child.id(), "started");
     Ok((child, stdin))
 }
 
-async fn stop(mut child: Child, stdin: Option<ChildStdin>, orders: &mut watch::Receiver<Order>) -> Kept {
-    drop(stdin);
+/// Waits for a child that has been told to stop.
+pub(super) async fn stop(mut child: Child, orders: &mut watch::Receiver<Order>) -> Kept {
     let killed = tokio::select! {
         _ = child.wait() => false,
         () = ordered(orders, Order::Kill) => true,
@@ -140,13 +177,17 @@ async fn stop(mut child: Child, stdin: Option<ChildStdin>, orders: &mut watch::R
     if !killed {
         return Kept::Stopped;
     }
-    let _ = child.start_kill(); // an error means that it has just ended by itself
-    let _ = child.wait().await;
+    kill(&mut child).await;
     Kept::Killed
 }
 
+pub(super) async fn kill(child: &mut Child) {
+    let _ = child.start_kill(); // an error means that it has just ended by itself
+    let _ = child.wait().await;
+}
+
 /// Ends when the order is at least this one, or when nobody is left to give one.
-async fn ordered(orders: &mut watch::Receiver<Order>, least: Order) {
+pub(super) async fn ordered(orders: &mut watch::Receiver<Order>, least: Order) {
     let _ = orders.wait_for(|order| *order >= least).await;
 }
 
@@ -159,11 +200,16 @@ fn report(name: &str, end: &End, wait: Duration) {
 }
 
 impl End {
-    fn of(pid: Option<u32>, status: io::Result<ExitStatus>) -> Self {
-        match status {
-            Ok(status) => Self { pid, code: status.code(), text: format!("ended, {status}") },
-            Err(error) => Self { pid, code: None, text: format!("cannot be watched: {error}") },
-        }
+    pub(super) fn of(pid: Option<u32>, status: io::Result<ExitStatus>) -> Self {
+        let (code, text) = match status {
+            Ok(status) => (status.code(), format!("ended, {status}")),
+            Err(error) => (None, format!("cannot be watched: {error}")),
+        };
+        Self { pid, code, text, not_started: None }
+    }
+
+    pub(super) fn not_started(error: io::Error) -> Self {
+        Self { pid: None, code: None, text: format!("cannot be started: {error}"), not_started: Some(error) }
     }
 }
 
