@@ -149,6 +149,6 @@ impl Handler<Observe> for Balancer {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.rules.published.view().report())
+        MessageResult(self.rules.published.view().report(Moment::now()))
     }
 }

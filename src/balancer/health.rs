@@ -22,6 +22,8 @@ pub(crate) struct Rules {
     pub(crate) interval: Duration,
     /// Between checks of a member that has failed for long.
     pub(crate) retry: Duration,
+    /// How long a member that comes back gets a growing share of new sessions.
+    pub(crate) slow_start: Duration,
 }
 
 /// The health of one life of one member.
@@ -61,6 +63,7 @@ impl From<&settings::Balancer> for Rules {
             rise: settings.health_rise.get(),
             interval: settings.health_interval,
             retry: settings.retry,
+            slow_start: settings.slow_start,
         }
     }
 }
@@ -150,7 +153,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn rules() -> Rules {
-        Rules { fall: 3, rise: 2, interval: 2 * SECOND, retry: 5 * SECOND }
+        Rules { fall: 3, rise: 2, interval: 2 * SECOND, retry: 5 * SECOND, slow_start: 10 * SECOND }
     }
 
     fn good_member() -> Health {

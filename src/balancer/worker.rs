@@ -18,7 +18,7 @@ use super::{
     pool::Pool,
     rules::Rules,
     throttle::{Line, Throttle},
-    view::{Member, View},
+    view::{Member, MemberReport, View},
 };
 use crate::{limits, time::Moment};
 
@@ -69,6 +69,11 @@ impl Worker {
         if tell {
             self.balancer.do_send(Met { serial: member.serial, trouble });
         }
+    }
+
+    /// How the members are now.
+    pub(crate) fn report(&self) -> Vec<MemberReport> {
+        self.rules.published.view().report(Moment::now())
     }
 
     /// Writes a warning, so many a second.

@@ -159,6 +159,8 @@ pub struct Balancer {
     pub health_fall: NonZero<u32>,
     /// Good checks in a row before a failed member counts as good.
     pub health_rise: NonZero<u32>,
+    /// How long a member that comes back gets a growing share of new sessions; zero for all of it at once.
+    pub slow_start: Duration,
     /// The page for "no member left"; none for the built-in one. Read at start, served from memory.
     pub sorry_page: Option<PathBuf>,
     /// Clients whose `X-Forwarded-*` and `Forwarded` are believed and extended.
@@ -178,6 +180,10 @@ pub struct Balancer {
 pub enum Method {
     /// Weighted round robin over requests.
     ByRequests,
+    /// Bytes in both directions, by weight.
+    ByTraffic,
+    /// Requests being answered, by weight; among equals by requests.
+    ByBusyness,
     /// The less busy one of two drawn members.
     LeastConnections,
 }
@@ -191,8 +197,10 @@ pub struct StaticMember {
     pub route: Route,
     /// Its share of new sessions, 1 to 100.
     pub weight: u8,
-    /// Used only when no other member is left.
+    /// Used only when no other member of its set is left.
     pub standby: bool,
+    /// Used only when no member of a lower set may serve (httpd's lbset).
+    pub set: u8,
 }
 
 /// The manager page.
