@@ -129,6 +129,7 @@ async fn node((route, retry, done, ready): NodeState, request: HttpRequest, mut 
             rt::time::sleep(Duration::from_secs(30)).await;
             HttpResponse::Ok().finish()
         }
+        "/error" => HttpResponse::InternalServerError().insert_header(("x-route", route)).body("broken"),
         "/.tasuki/duty" => HttpResponse::NoContent().finish(),
         _ => {
             let mut heads: Vec<String> =
@@ -161,6 +162,9 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         health_interval: Duration::from_secs(2),
         health_fall: NonZero::new(3).unwrap(),
         health_rise: NonZero::new(2).unwrap(),
+        fail_on_status: vec![],
+        fail_on_timeout: false,
+        max_ejected_percent: 50,
         slow_start: Duration::ZERO,
         sorry_page: None,
         trusted_proxies: vec![],
@@ -529,6 +533,36 @@ async fn a_member_that_comes_back_gets_few_new_sessions_and_all_of_its_own() {
     }
     assert!(new.iter().filter(|route| *route == "r1").count() <= 2, "{new:?}");
     assert!(warm().await[0] <= 10 && warm().await[1] == 100);
+}
+
+#[actix_web::test]
+async fn a_member_of_many_errors_is_left_out_for_a_time_and_never_the_last_one() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let strict = settings::Balancer {
+        fail_on_status: vec![500],
+        fail_on_timeout: true,
+        retry: Duration::from_millis(300),
+        ..settings(vec![r1.as_member(), r2.as_member()])
+    };
+    let door = open_with(strict).await;
+    let ask = async |path: &str, route: &str| get(&door, path, &[("cookie", &cookie(route))]).await;
+    for path in ["/error", "/error", "/", "/error", "/error"] {
+        assert_eq!(ask(path, "r1").await.route(), "r1", "not in a row");
+    }
+    assert_eq!(ask("/error", "r1").await.status, 500, "the answer is the member's own");
+    wait_for(&door, |members| members[0].ejected && members[0].standing == Standing::Failed).await;
+    for _ in 0..9 {
+        let reply = ask("/error", "r2").await;
+        assert_eq!((reply.status, reply.route()), (500, "r2"));
+    }
+    let members = door.balancer.send(Observe).await.unwrap();
+    assert!(!members[1].ejected && members[1].standing == Standing::Usable, "{members:?}");
+    wait_for(&door, |members| members[0].standing == Standing::Usable).await;
+    assert_eq!(ask("/", "r1").await.route(), "r1");
+    for _ in 0..3 {
+        assert_eq!(send(&door, request("POST", "/slow", &[("cookie", &cookie("r1"))], "")).await.status, 504);
+    }
+    wait_for(&door, |members| members[0].ejected).await;
 }
 
 #[actix_web::test]

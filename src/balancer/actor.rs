@@ -75,6 +75,9 @@ impl Balancer {
     }
 
     fn check_due(&mut self, ctx: &mut Context<Self>) {
+        if self.members.release(Moment::now()) {
+            self.publish();
+        }
         let (me, patience) = (ctx.address(), self.patience);
         for Check { serial, address, kind } in self.members.due(Moment::now()) {
             let me = me.clone();

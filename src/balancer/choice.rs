@@ -154,7 +154,8 @@ fn eligible<'a>(view: &'a View, tried: &[u64]) -> Few<'a> {
     let untried = || view.members.iter().filter(|member| !tried.contains(&member.serial));
     let mut few = foremost(untried().filter(|member| member.may_serve()), Member::rank);
     if few.is_empty() && !view.members.iter().any(|member| member.may_serve() || is_coming(member, tried)) {
-        few = foremost(untried().filter(|member| member.has_failed()), Member::rank);
+        // Forced recovery, as httpd has it. Who is out because of its answers gives some at least.
+        few = foremost(untried().filter(|member| member.has_failed()), |member| (!member.ejected, member.rank()));
     }
     few
 }
@@ -338,6 +339,11 @@ mod tests {
         assert_eq!(told(begin(&view(vec![failed(), draining()]), None, BOUND, &mut picker())).0, "r1");
         assert!(matches!(begin(&view(vec![draining()]), None, BOUND, &mut picker()), Chosen::Nobody));
         assert!(matches!(begin(&view(vec![failed(), coming()]), None, BOUND, &mut picker()), Chosen::Wait));
+        let ejected = || Member { standing: Standing::Failed, ejected: true, set: 9, ..usable(5, "r5") };
+        let all = view(vec![failed(), draining(), ejected()]);
+        assert_eq!(told(begin(&all, None, BOUND, &mut picker())).0, "r5");
+        assert_eq!(told(another(&all, None, &[5], BOUND, &mut picker(), NOW)).0, "r1");
+        assert!(matches!(another(&all, None, &[5, 1], BOUND, &mut picker(), NOW), Chosen::Nobody));
         let busy = view(vec![failed(), usable(4, "r4")]);
         assert!(matches!(another(&busy, None, &[4], BOUND, &mut picker(), NOW), Chosen::Nobody));
         assert!(matches!(begin(&view(vec![]), None, BOUND, &mut picker()), Chosen::Nobody));

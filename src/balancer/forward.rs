@@ -202,6 +202,9 @@ impl<'a> Trip<'a> {
             First::Failed(error) => self.failed(member, error, kind),
             First::MemberLate => {
                 self.worker.met(member, Trouble::NoAnswer);
+                if self.worker.rules.fail_on_timeout {
+                    self.worker.met(member, Trouble::Errors);
+                }
                 self.worker.warn(member.route.as_str(), &Outcome::Late, &"no answer in time");
                 Ok(Tried::NoAnswer(Outcome::Late))
             }
@@ -302,6 +305,11 @@ impl<'a> Trip<'a> {
             };
             let response = self.answer(answer, line, busy)?;
             return Ok(Tried::Declined(LastWord { response, doubt }));
+        }
+        if self.worker.rules.fail_on_status.contains(&answer.status().as_u16()) {
+            self.worker.met(busy.member(), Trouble::Errors);
+        } else {
+            busy.member().counters.absolved();
         }
         self.answer(answer, line, busy).map(Tried::Answered)
     }

@@ -7,6 +7,7 @@
 //!   While an old life is still on the roster beside it, the one that appeared last counts.
 //! - A node that leaves the roster is removed, unless the file names it too: then the health checks decide.
 //! - What a node wants (its duty) it says twice: to membership and to health checks. The later word counts.
+//! - What requests meet takes out no more than a part of the members; a health check may take out any.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -15,7 +16,7 @@ use std::{
 };
 
 use super::{
-    health::{Health, Phase, Rules},
+    health::{Ejection, Health, Phase, Rules},
     view::{Counters, Member, Standing, View, Warming},
 };
 use crate::{
@@ -77,6 +78,8 @@ pub(crate) enum Trouble {
     NoAnswer,
     /// The node said it does not take requests now: worth asking why.
     SentAway,
+    /// As many answers in a row as a member may fail were of `balancer.fail_on_status`, or late.
+    Errors,
 }
 
 #[derive(Debug)]
@@ -92,6 +95,7 @@ struct Entry {
     /// What membership said last.
     announced: Option<Duty>,
     health: Health,
+    ejection: Ejection,
     counters: Arc<Counters>,
     /// A check is under way.
     asked: bool,
@@ -155,14 +159,34 @@ impl Members {
     /// Takes over what a request met.
     pub(crate) fn trouble(&mut self, serial: u64, trouble: Trouble, now: Moment) {
         let rules = &self.rules;
+        let out = self.entries.iter().filter(|entry| entry.standing() != Standing::Usable).count();
+        let may_eject = rules.may_eject(out, self.entries.len());
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.serial == serial) else { return };
         entry.counters.heard();
         match trouble {
             Trouble::Refused => entry.health.refused(rules, now),
+            Trouble::NoAnswer if entry.health.is_last_chance(rules) && !may_eject => entry.health.stir(now),
             Trouble::NoAnswer => entry.health.bad(rules, now),
+            Trouble::Errors if may_eject && entry.standing() == Standing::Usable => entry.ejection.begin(rules, now),
+            Trouble::Errors => {}
             Trouble::SentAway => entry.health.stir(now),
         }
         self.settle(now);
+    }
+
+    /// Ends the ejections that are over. True when there were any.
+    pub(crate) fn release(&mut self, now: Moment) -> bool {
+        let mut released = false;
+        for entry in &mut self.entries {
+            if entry.ejection.end(now) {
+                entry.counters.absolved();
+                released = true;
+            }
+        }
+        if released {
+            self.settle(now);
+        }
+        released
     }
 
     /// A node has accepted a new duty from this balancer: no need to wait until it says so itself.
@@ -265,6 +289,7 @@ impl Members {
             duty: Duty::Starting,
             announced: None,
             health: Health::new(now),
+            ejection: Ejection::default(),
             counters: Arc::default(),
             asked: false,
             serves: false,
@@ -309,6 +334,7 @@ impl Entry {
             (Phase::Failed { .. }, Duty::Starting) => Standing::Failed,
             (_, Duty::Draining) => Standing::Draining,
             (Phase::New { .. }, _) | (_, Duty::Starting) => Standing::Coming,
+            (Phase::Good { .. }, Duty::Serving) if self.ejection.is_on() => Standing::Failed,
             (Phase::Good { .. }, Duty::Serving) => Standing::Usable,
         }
     }
@@ -323,6 +349,7 @@ impl Entry {
             standby: self.fixed.as_ref().is_some_and(|fixed| fixed.standby),
             set: self.fixed.as_ref().map_or(0, |fixed| fixed.set),
             warming: self.returned.filter(|_| !span.is_zero()).map(|since| Warming { since, span }),
+            ejected: self.ejection.is_on(),
             duty: self.duty,
             standing: self.standing(),
             counters: self.counters.clone(),
@@ -349,6 +376,7 @@ mod tests {
             interval: Duration::from_secs(2),
             retry: Duration::from_secs(2),
             slow_start: Duration::from_secs(10),
+            max_ejected_percent: 50,
         }
     }
 
@@ -556,6 +584,45 @@ mod tests {
         assert_eq!(warm(&members, NOW + Duration::from_secs(6)), [50]);
         let off = Members { rules: Rules { slow_start: Duration::ZERO, ..rules() }, ..members };
         assert_eq!(warm(&off, NOW + Duration::from_secs(6)), [100]);
+    }
+
+    fn two() -> (Members, u64, u64) {
+        let mut members = Members::new(rules(), &[fixed("r1", 50), fixed("r2", 50)], NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        let serials: Vec<u64> = members.view().members.iter().map(|member| member.serial).collect();
+        (members, serials[0], serials[1])
+    }
+
+    #[test]
+    fn a_member_of_many_errors_is_left_out_for_a_time_however_good_its_checks_are() {
+        let (mut members, r1, _) = two();
+        members.trouble(r1, Trouble::Errors, NOW);
+        let view = members.view();
+        assert!(view.members[0].ejected && view.members[0].has_failed() && !view.members[0].may_serve());
+        members.checked(r1, Verdict::Alive(Duty::Serving), NOW);
+        assert_eq!(standing(&members), Standing::Failed);
+        let retry = rules().retry;
+        assert!(!members.release(NOW + retry / 2));
+        assert!(members.release(NOW + retry) && !members.release(NOW + retry));
+        assert_eq!(standing(&members), Standing::Usable);
+        assert_eq!(warm(&members, NOW + retry), [1, 100], "it starts slowly");
+    }
+
+    #[test]
+    fn what_requests_meet_never_takes_out_the_last_member_but_a_check_may() {
+        for first in [Trouble::Errors, Trouble::Refused] {
+            let (mut members, r1, r2) = two();
+            members.trouble(r1, first, NOW);
+            for _ in 0..9 {
+                members.trouble(r2, Trouble::Errors, NOW);
+                members.trouble(r2, Trouble::NoAnswer, NOW);
+            }
+            let wanted = [("r1".to_string(), Standing::Failed), ("r2".to_string(), Standing::Usable)];
+            assert_eq!(standings(&members), wanted, "{first:?}");
+            assert!(members.due(NOW).iter().any(|check| check.serial == r2), "but it is looked at");
+            members.checked(r2, Verdict::Dead, NOW);
+            assert_eq!(standings(&members)[1].1, Standing::Failed);
+        }
     }
 
     #[test]

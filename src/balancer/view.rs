@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -40,6 +40,8 @@ pub(crate) struct Member {
     pub(crate) set: u8,
     /// It has come back and starts slowly.
     pub(crate) warming: Option<Warming>,
+    /// It is out because of its answers.
+    pub(crate) ejected: bool,
     /// What it wants to be asked for.
     pub(crate) duty: Duty,
     /// Whether it may be asked.
@@ -78,6 +80,8 @@ pub(crate) struct Counters {
     busy: AtomicUsize,
     elected: AtomicU64,
     failed: AtomicU64,
+    /// Answers in a row that count as failures.
+    errors: AtomicU32,
     /// Bytes of bodies.
     sent: AtomicU64,
     received: AtomicU64,
@@ -108,6 +112,8 @@ pub struct MemberReport {
     pub standby: bool,
     /// Used only when no member of a lower set may serve.
     pub set: u8,
+    /// It is out because of its answers (`balancer.fail_on_status`, `balancer.fail_on_timeout`).
+    pub ejected: bool,
     /// Percent of its share of new sessions that it gets now; less than 100 while it starts slowly.
     pub warm_percent: u32,
     /// Requests it is answering now.
@@ -215,6 +221,7 @@ impl Member {
             weight: self.weight,
             standby: self.standby,
             set: self.set,
+            ejected: self.ejected,
             warm_percent: self.warmth(now),
             busy: self.counters.busy.load(Relaxed),
             elected: self.counters.elected.load(Relaxed),
@@ -236,6 +243,18 @@ impl Counters {
     /// True when the actor has to be told that the member refuses work; only the first of a burst tells.
     pub(crate) fn sent_away(&self) -> bool {
         !self.told.swap(true, Relaxed)
+    }
+
+    /// Counts an answer that was an error. True when the actor has to be told: at each `fall` in a row.
+    pub(crate) fn erred(&self, fall: u32) -> bool {
+        (self.errors.fetch_add(1, Relaxed).wrapping_add(1)).is_multiple_of(fall)
+    }
+
+    /// An answer was none.
+    pub(crate) fn absolved(&self) {
+        if self.errors.load(Relaxed) != 0 {
+            self.errors.store(0, Relaxed);
+        }
     }
 
     /// Bytes of a request's body went to the member.
@@ -292,6 +311,7 @@ pub(crate) mod tests {
             weight: 50,
             standby: false,
             set: 0,
+            ejected: false,
             warming: None,
             duty: Duty::Serving,
             standing: Standing::Usable,
@@ -319,6 +339,15 @@ pub(crate) mod tests {
         assert!(counters.fail(true));
         counters.heard();
         assert!(counters.fail(false));
+    }
+
+    #[test]
+    fn errors_count_when_they_are_in_a_row() {
+        let counters = Counters::default();
+        let told = |errors: usize| (0..errors).map(|_| counters.erred(3)).collect::<Vec<_>>();
+        assert_eq!(told(2), [false, false]);
+        counters.absolved();
+        assert_eq!(told(6), [false, false, true, false, false, true], "told again where nothing could be done");
     }
 
     #[test]

@@ -59,12 +59,13 @@ impl Worker {
         }
     }
 
-    /// Notes an attempt that brought no answer; the actor is told once for each burst.
+    /// Notes an attempt that brought no answer, or an error; the actor is told once for each burst.
     pub(crate) fn met(&self, member: &Member, trouble: Trouble) {
         let tell = match trouble {
             Trouble::Refused => member.counters.fail(true),
             Trouble::NoAnswer => member.counters.fail(false),
             Trouble::SentAway => member.counters.sent_away(),
+            Trouble::Errors => member.counters.erred(self.rules.fall),
         };
         if tell {
             self.balancer.do_send(Met { serial: member.serial, trouble });

@@ -113,6 +113,9 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     })?;
     set(&mut it.health_fall, "balancer.health_fall", raw.health_fall, seen)?;
     set(&mut it.health_rise, "balancer.health_rise", raw.health_rise, seen)?;
+    set(&mut it.fail_on_status, "balancer.fail_on_status", raw.fail_on_status, statuses)?;
+    set(&mut it.fail_on_timeout, "balancer.fail_on_timeout", raw.fail_on_timeout, switch)?;
+    set(&mut it.max_ejected_percent, "balancer.max_ejected_percent", raw.max_ejected_percent, percent)?;
     let start = Duration::ZERO..=MINUTE * 60;
     set(&mut it.slow_start, "balancer.slow_start", raw.slow_start, |value| duration(value, start))?;
     set(&mut it.sorry_page, "balancer.sorry_page", raw.sorry_page, optional_path)?;
@@ -266,6 +269,21 @@ fn method(value: &Scalar) -> Result<Method, Rule> {
         "bybusyness" | "lbmethod=bybusyness" => Err("write \"by_busyness\"".to_owned()),
         _ => Err("must be \"by_requests\", \"by_traffic\", \"by_busyness\" or \"least_connections\"".to_owned()),
     }
+}
+
+/// Statuses of errors, as numbers or with commas.
+fn statuses(value: &Scalar) -> Result<Vec<u16>, Rule> {
+    let rule = || "must be a list of statuses from 400 to 599, such as [500, 502]".to_owned();
+    let status = |value: &Scalar| whole(value, 400..=599).map(|status| status as u16).map_err(|_| rule());
+    match value {
+        Scalar::List(values) if values.len() <= 200 => values.iter().map(status).collect(),
+        Scalar::Whole(_) => Ok(vec![status(value)?]),
+        _ => list(value, |written| status(&Scalar::Text(written.to_owned()))).map_err(|_| rule()),
+    }
+}
+
+fn percent(value: &Scalar) -> Result<u32, Rule> {
+    whole(value, 0..=100).map(|percent| percent as u32)
 }
 
 fn route(value: &Scalar) -> Result<Route, Rule> {

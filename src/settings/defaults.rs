@@ -105,6 +105,9 @@ impl Default for Balancer {
             health_interval: HEALTH_INTERVAL,
             health_fall: HEALTH_FALL,
             health_rise: HEALTH_RISE,
+            fail_on_status: Vec::new(), // as httpd's failonstatus and failontimeout
+            fail_on_timeout: false,
+            max_ejected_percent: 50, // Envoy has 10, and a cluster of two would then never eject
             slow_start: SLOW_START,
             sorry_page: None,
             trusted_proxies: Vec::new(),
