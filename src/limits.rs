@@ -493,6 +493,13 @@ pub const NOT_DONE_HOPS: u32 = 3;
 /// A request is sent again only within this many times `balancer.timeout` of its arrival.
 pub const RETRY_TIMEOUTS: u32 = 2;
 
+/// What members have carried counts half after this time for `by_traffic`. mod_jk's `maintain`: 60 s.
+pub const TRAFFIC_HALF_LIFE: Duration = Duration::from_secs(60);
+
+/// A member that answers with errors again and again is left out no longer than this, unless `balancer.retry` is. Envoy's
+/// max_ejection_time.
+pub const EJECTION_LONGEST: Duration = Duration::from_secs(300);
+
 /// How long a request waits for a member when none may serve but one is on its way (starting, not yet probed).
 pub const MEMBER_WAIT: Duration = Duration::from_secs(1);
 

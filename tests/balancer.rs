@@ -129,6 +129,7 @@ async fn node((route, retry, done, ready): NodeState, request: HttpRequest, mut 
             rt::time::sleep(Duration::from_secs(30)).await;
             HttpResponse::Ok().finish()
         }
+        "/error" => HttpResponse::InternalServerError().insert_header(("x-route", route)).body("broken"),
         "/.tasuki/duty" => HttpResponse::NoContent().finish(),
         _ => {
             let mut heads: Vec<String> =
@@ -145,7 +146,7 @@ async fn node((route, retry, done, ready): NodeState, request: HttpRequest, mut 
 }
 
 fn fixed(route: &str, address: SocketAddr) -> StaticMember {
-    StaticMember { address, route: route.parse().unwrap(), weight: 50, standby: false }
+    StaticMember { address, route: route.parse().unwrap(), weight: 50, standby: false, set: 0 }
 }
 
 fn settings(members: Vec<StaticMember>) -> settings::Balancer {
@@ -161,6 +162,10 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         health_interval: Duration::from_secs(2),
         health_fall: NonZero::new(3).unwrap(),
         health_rise: NonZero::new(2).unwrap(),
+        fail_on_status: vec![],
+        fail_on_timeout: false,
+        max_ejected_percent: 50,
+        slow_start: Duration::ZERO,
         sorry_page: None,
         trusted_proxies: vec![],
         retry_body_bytes: 64 * 1024,
@@ -460,6 +465,105 @@ async fn nodes_come_and_go_with_the_roster() {
     tell(vec![r1.on_roster(9)]);
     wait_for(&door, |members| members[0].elected == 0 && members[0].standing == Standing::Usable).await;
     assert_eq!(get(&door, "/", &[]).await.route(), "r1", "a new life under the same route");
+}
+
+#[actix_web::test]
+async fn by_traffic_a_member_that_carries_much_gets_no_new_sessions_for_a_while() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let members = vec![r1.as_member(), r2.as_member()];
+    let door = open_with(settings::Balancer { method: Method::ByTraffic, ..settings(members) }).await;
+    let mut begun = Vec::new();
+    for _ in 0..10 {
+        begun.push(get(&door, "/", &[]).await.route().to_string());
+    }
+    assert_eq!(begun.iter().filter(|route| *route == "r1").count(), 5, "{begun:?}");
+    assert_eq!(get(&door, "/large", &[("cookie", &cookie("r1"))]).await.body.len(), 20 << 20);
+    for _ in 0..10 {
+        assert_eq!(get(&door, "/", &[]).await.route(), "r2");
+    }
+    assert_eq!(
+        send(&door, request("POST", "/count", &[("cookie", &cookie("r2"))], vec![b'x'; 30 << 20])).await.status,
+        200
+    );
+    for _ in 0..10 {
+        assert_eq!(get(&door, "/", &[]).await.route(), "r1", "both directions count");
+    }
+    let members = door.balancer.send(Observe).await.unwrap();
+    assert!(members[0].received_bytes > 20 << 20 && members[0].sent_bytes == 0, "{members:?}");
+    assert_eq!(members[1].sent_bytes, 30 << 20);
+}
+
+#[actix_web::test]
+async fn a_higher_set_stands_in_for_a_lower_one_and_stands_back() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![r1.as_member(), StaticMember { set: 1, ..r2.as_member() }]).await;
+    for _ in 0..4 {
+        assert_eq!(get(&door, "/", &[]).await.route(), "r1");
+    }
+    r1.handle.stop(false).await;
+    closed(r1.address.port()).await;
+    for session in [vec![], vec![("cookie", cookie("r1"))]] {
+        let headers: Vec<_> = session.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(get(&door, "/", &headers).await.route(), "r2");
+    }
+    wait_for(&door, |members| members[0].standing == Standing::Failed).await;
+    Node::start_at("r1", r1.address);
+    wait_for(&door, |members| members[0].standing == Standing::Usable).await;
+    assert_eq!(get(&door, "/", &[]).await.route(), "r1");
+    assert_eq!(get(&door, "/", &[("cookie", &cookie("r2"))]).await.route(), "r2", "a session stays where it is");
+}
+
+#[actix_web::test]
+async fn a_member_that_comes_back_gets_few_new_sessions_and_all_of_its_own() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let members = vec![r1.as_member(), r2.as_member()];
+    let slow_start = Duration::from_secs(600);
+    let door = open_with(settings::Balancer { slow_start, ..settings(members) }).await;
+    let warm = async || door.balancer.send(Observe).await.unwrap().iter().map(|m| m.warm_percent).collect::<Vec<_>>();
+    assert_eq!(warm().await, [100, 100], "the first start is not slow");
+    r1.handle.stop(false).await;
+    closed(r1.address.port()).await;
+    assert_eq!(get(&door, "/", &[("cookie", &cookie("r1"))]).await.route(), "r2");
+    wait_for(&door, |members| members[0].standing == Standing::Failed).await;
+    Node::start_at("r1", r1.address);
+    wait_for(&door, |members| members[0].standing == Standing::Usable).await;
+    let mut new = Vec::new();
+    for _ in 0..40 {
+        assert_eq!(get(&door, "/", &[("cookie", &cookie("r1"))]).await.route(), "r1");
+        new.push(get(&door, "/", &[]).await.route().to_string());
+    }
+    assert!(new.iter().filter(|route| *route == "r1").count() <= 2, "{new:?}");
+    assert!(warm().await[0] <= 10 && warm().await[1] == 100);
+}
+
+#[actix_web::test]
+async fn a_member_of_many_errors_is_left_out_for_a_time_and_never_the_last_one() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let strict = settings::Balancer {
+        fail_on_status: vec![500],
+        fail_on_timeout: true,
+        retry: Duration::from_millis(300),
+        ..settings(vec![r1.as_member(), r2.as_member()])
+    };
+    let door = open_with(strict).await;
+    let ask = async |path: &str, route: &str| get(&door, path, &[("cookie", &cookie(route))]).await;
+    for path in ["/error", "/error", "/", "/error", "/error"] {
+        assert_eq!(ask(path, "r1").await.route(), "r1", "not in a row");
+    }
+    assert_eq!(ask("/error", "r1").await.status, 500, "the answer is the member's own");
+    wait_for(&door, |members| members[0].ejected && members[0].standing == Standing::Failed).await;
+    for _ in 0..9 {
+        let reply = ask("/error", "r2").await;
+        assert_eq!((reply.status, reply.route()), (500, "r2"));
+    }
+    let members = door.balancer.send(Observe).await.unwrap();
+    assert!(!members[1].ejected && members[1].standing == Standing::Usable, "{members:?}");
+    wait_for(&door, |members| members[0].standing == Standing::Usable).await;
+    assert_eq!(ask("/", "r1").await.route(), "r1");
+    for _ in 0..3 {
+        assert_eq!(send(&door, request("POST", "/slow", &[("cookie", &cookie("r1"))], "")).await.status, 504);
+    }
+    wait_for(&door, |members| members[0].ejected).await;
 }
 
 #[actix_web::test]

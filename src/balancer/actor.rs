@@ -82,6 +82,9 @@ impl Balancer {
     }
 
     fn check_due(&mut self, ctx: &mut Context<Self>) {
+        if self.members.release(Moment::now()) {
+            self.publish();
+        }
         let (me, patience) = (ctx.address(), self.patience);
         for Check { serial, address, kind } in self.members.due(Moment::now()) {
             let me = me.clone();
@@ -157,7 +160,7 @@ impl Handler<Observe> for Balancer {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.rules.published.view().report())
+        MessageResult(self.rules.published.view().report(Moment::now()))
     }
 }
 

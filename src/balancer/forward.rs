@@ -119,7 +119,7 @@ impl<'a> Trip<'a> {
         let session = self.session;
         let mut choice = match self
             .worker
-            .choose(|view, patience, picker| choice::first(view, session, binding, patience, picker))
+            .choose(|view, patience, picker| choice::first(view, session, binding, patience, picker, Moment::now()))
             .await
         {
             Some(choice) => choice,
@@ -175,7 +175,10 @@ impl<'a> Trip<'a> {
 
     async fn another(&self) -> Option<Choice> {
         let binding = self.worker.rules.binding;
-        self.worker.choose(|view, _, picker| choice::another(view, self.session, &self.tried, binding, picker)).await
+        let (session, tried) = (self.session, &self.tried);
+        self.worker
+            .choose(|view, _, picker| choice::another(view, session, tried, binding, picker, Moment::now()))
+            .await
     }
 
     fn nature(&self) -> Nature {
@@ -188,7 +191,7 @@ impl<'a> Trip<'a> {
             Ok(connection) => connection,
             Err(error) => return Ok(self.unreachable(member, &error)),
         };
-        let request = self.head.request(choice.attempt, self.upload.outgoing())?;
+        let request = self.head.request(choice.attempt, self.upload.outgoing(member.counters.clone()))?;
         let busy = Busy::with(member);
         let first = match &mut connection {
             Line::Pooled(connection) => self.first(connection.sender.try_send_request(request)).await,
@@ -199,6 +202,9 @@ impl<'a> Trip<'a> {
             First::Failed(error) => self.failed(member, error, kind),
             First::MemberLate => {
                 self.worker.met(member, Trouble::NoAnswer);
+                if self.worker.rules.fail_on_timeout {
+                    self.worker.met(member, Trouble::Errors);
+                }
                 self.worker.warn(member.route.as_str(), &Outcome::Late, &"no answer in time");
                 Ok(Tried::NoAnswer(Outcome::Late))
             }
@@ -300,18 +306,26 @@ impl<'a> Trip<'a> {
             let response = self.answer(answer, line, busy)?;
             return Ok(Tried::Declined(LastWord { response, doubt }));
         }
+        if self.worker.rules.fail_on_status.contains(&answer.status().as_u16()) {
+            self.worker.met(busy.member(), Trouble::Errors);
+        } else {
+            busy.member().counters.absolved();
+        }
         self.answer(answer, line, busy).map(Tried::Answered)
     }
 
     /// The member's answer, as the client is to have it.
     fn answer(&self, answer: Response<Incoming>, line: Line, busy: Busy) -> Result<HttpResponse, Refusal> {
         let mut response = headers::to_client(&answer)?;
+        let counters = busy.member().counters.clone();
         let body = match (answer.status().is_informational(), line) {
             (false, Line::Pooled(connection)) => {
                 let lease = Lease::new(self.worker.clone(), connection, busy, self.upload.clone());
-                BoxBody::new(Answer::new(self.head.method(), answer, Some(lease), self.running()))
+                BoxBody::new(Answer::new(self.head.method(), answer, Some(lease), counters, self.running()))
             }
-            (false, Line::Tunnel(_)) => BoxBody::new(Answer::new(self.head.method(), answer, None, self.running())),
+            (false, Line::Tunnel(_)) => {
+                BoxBody::new(Answer::new(self.head.method(), answer, None, counters, self.running()))
+            }
             (true, Line::Tunnel(_)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 tunnel::switch(&mut response);
                 BoxBody::new(tunnel::Tunnel::new(answer, self.raw.replace(Payload::None), busy, self.running()))

@@ -86,7 +86,7 @@ pub(crate) async fn answer(worker: &Worker, request: &HttpRequest) -> Result<Htt
     Ok(match wish(request.method(), below) {
         Wish::Page => page(&worker.rules.manager.path),
         Wish::Status => json(StatusCode::OK, &status(worker).await),
-        Wish::Members => json(StatusCode::OK, &worker.rules.published.view().report()),
+        Wish::Members => json(StatusCode::OK, &worker.report()),
         Wish::Life(route) => match named(worker, route) {
             Some(member) => {
                 relayed(&member.route, ask(member.address, hyper::Method::GET, "/.tasuki/life", None).await)

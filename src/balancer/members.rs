@@ -7,12 +7,17 @@
 //!   While an old life is still on the roster beside it, the one that appeared last counts.
 //! - A node that leaves the roster is removed, unless the file names it too: then the health checks decide.
 //! - What a node wants (its duty) it says twice: to membership and to health checks. The later word counts.
+//! - What requests meet takes out no more than a part of the members; a health check may take out any.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use super::{
-    health::{Health, Phase, Rules},
-    view::{Counters, Member, Standing, View},
+    health::{Ejection, Health, Phase, Rules},
+    view::{Counters, Member, Standing, View, Warming},
 };
 use crate::{
     limits,
@@ -30,6 +35,8 @@ pub(crate) struct Members {
     entries: Vec<Entry>,
     /// Nodes of the last roster.
     seen: HashSet<NodeId>,
+    /// Routes that left, the latest last: who comes back under one of them starts slowly.
+    left: VecDeque<Route>,
     last_serial: u64,
 }
 
@@ -71,6 +78,8 @@ pub(crate) enum Trouble {
     NoAnswer,
     /// The node said it does not take requests now: worth asking why.
     SentAway,
+    /// As many answers in a row as a member may fail were of `balancer.fail_on_status`, or late.
+    Errors,
 }
 
 #[derive(Debug)]
@@ -86,15 +95,23 @@ struct Entry {
     /// What membership said last.
     announced: Option<Duty>,
     health: Health,
+    ejection: Ejection,
     counters: Arc<Counters>,
     /// A check is under way.
     asked: bool,
+    /// It serves.
+    serves: bool,
+    /// It, or an earlier life of its route, has served.
+    served: bool,
+    /// When it came to serve again.
+    returned: Option<Moment>,
 }
 
 impl Members {
     /// With the members of the file, all still unknown.
     pub(crate) fn new(rules: Rules, fixed: &[StaticMember], now: Moment) -> Self {
-        let mut members = Self { rules, entries: Vec::new(), seen: HashSet::new(), last_serial: 0 };
+        let mut members =
+            Self { rules, entries: Vec::new(), seen: HashSet::new(), left: VecDeque::new(), last_serial: 0 };
         for member in fixed.iter().take(limits::MEMBERS) {
             let entry = members.life(member.route.clone(), member.address, now);
             members.insert(Entry { fixed: Some(member.clone()), duty: Duty::Serving, ..entry });
@@ -113,6 +130,7 @@ impl Members {
             }
         }
         self.seen = nodes.iter().map(|node| node.id).collect();
+        self.settle(now);
         refused
     }
 
@@ -135,18 +153,40 @@ impl Members {
             }
             Verdict::Dead => entry.health.bad(rules, now),
         }
+        self.settle(now);
     }
 
     /// Takes over what a request met.
     pub(crate) fn trouble(&mut self, serial: u64, trouble: Trouble, now: Moment) {
         let rules = &self.rules;
+        let out = self.entries.iter().filter(|entry| entry.standing() != Standing::Usable).count();
+        let may_eject = rules.may_eject(out, self.entries.len());
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.serial == serial) else { return };
         entry.counters.heard();
         match trouble {
             Trouble::Refused => entry.health.refused(rules, now),
+            Trouble::NoAnswer if entry.health.is_last_chance(rules) && !may_eject => entry.health.stir(now),
             Trouble::NoAnswer => entry.health.bad(rules, now),
+            Trouble::Errors if may_eject && entry.standing() == Standing::Usable => entry.ejection.begin(rules, now),
+            Trouble::Errors => {}
             Trouble::SentAway => entry.health.stir(now),
         }
+        self.settle(now);
+    }
+
+    /// Ends the ejections that are over. True when there were any.
+    pub(crate) fn release(&mut self, now: Moment) -> bool {
+        let mut released = false;
+        for entry in &mut self.entries {
+            if entry.ejection.end(now) {
+                entry.counters.absolved();
+                released = true;
+            }
+        }
+        if released {
+            self.settle(now);
+        }
+        released
     }
 
     /// A node has accepted a new duty from this balancer: no need to wait until it says so itself.
@@ -154,6 +194,7 @@ impl Members {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.route == *route) {
             entry.wants(duty, now);
         }
+        self.settle(now);
     }
 
     /// The checks that are due; each counts as under way until its result is taken over.
@@ -169,7 +210,7 @@ impl Members {
 
     /// What requests may see.
     pub(crate) fn view(&self) -> View {
-        View { members: self.entries.iter().map(|entry| Arc::new(entry.member())).collect() }
+        View { members: self.entries.iter().map(|entry| Arc::new(entry.member(&self.rules))).collect() }
     }
 
     /// Which of several lives of one route counts: one that was not there before, else the known one, else the one
@@ -190,6 +231,11 @@ impl Members {
     /// Nodes that left: those that the file names go back to the file's address.
     fn forget_missing(&mut self, nodes: &[NodeMember], now: Moment) {
         let gone = |entry: &Entry| entry.node.is_some() && !nodes.iter().any(|node| node.route == entry.route);
+        for entry in self.entries.iter().filter(|entry| gone(entry) && entry.served) {
+            self.left.retain(|route| *route != entry.route);
+            self.left.push_back(entry.route.clone());
+        }
+        self.left.drain(..self.left.len().saturating_sub(limits::MEMBERS));
         self.entries.retain(|entry| entry.fixed.is_some() || !gone(entry));
         let orphans: Vec<usize> = (0..self.entries.len()).filter(|index| gone(&self.entries[*index])).collect();
         for index in orphans {
@@ -197,8 +243,9 @@ impl Members {
             let entry = &mut self.entries[index];
             (entry.node, entry.announced) = (None, None);
             if entry.address != fixed.address {
+                let served = entry.served;
                 let life = self.life(fixed.route.clone(), fixed.address, now);
-                self.entries[index] = Entry { fixed: Some(fixed), duty: Duty::Serving, ..life };
+                self.entries[index] = Entry { fixed: Some(fixed), duty: Duty::Serving, served, ..life };
             } else {
                 entry.health.stir(now);
             }
@@ -211,8 +258,9 @@ impl Members {
             if self.entries.len() >= limits::MEMBERS {
                 return false;
             }
+            let served = self.left.contains(&node.route);
             let life = self.life(node.route.clone(), node.http, now);
-            self.insert(life.announced_by(node));
+            self.insert(Entry { served, ..life.announced_by(node) });
             return true;
         };
         let entry = &mut self.entries[index];
@@ -224,9 +272,9 @@ impl Members {
             }
             return true;
         }
-        let fixed = entry.fixed.take();
+        let (fixed, served) = (entry.fixed.take(), entry.served);
         let life = self.life(node.route.clone(), node.http, now);
-        self.entries[index] = Entry { fixed, ..life.announced_by(node) };
+        self.entries[index] = Entry { fixed, served, ..life.announced_by(node) };
         true
     }
 
@@ -241,8 +289,24 @@ impl Members {
             duty: Duty::Starting,
             announced: None,
             health: Health::new(now),
+            ejection: Ejection::default(),
             counters: Arc::default(),
             asked: false,
+            serves: false,
+            served: false,
+            returned: None,
+        }
+    }
+
+    /// Notes who has come to serve, and who does not any more.
+    fn settle(&mut self, now: Moment) {
+        for entry in &mut self.entries {
+            let serves = entry.standing() == Standing::Usable;
+            if serves && !entry.serves {
+                entry.returned = entry.served.then_some(now);
+                entry.served = true;
+            }
+            entry.serves = serves;
         }
     }
 
@@ -270,17 +334,22 @@ impl Entry {
             (Phase::Failed { .. }, Duty::Starting) => Standing::Failed,
             (_, Duty::Draining) => Standing::Draining,
             (Phase::New { .. }, _) | (_, Duty::Starting) => Standing::Coming,
+            (Phase::Good { .. }, Duty::Serving) if self.ejection.is_on() => Standing::Failed,
             (Phase::Good { .. }, Duty::Serving) => Standing::Usable,
         }
     }
 
-    fn member(&self) -> Member {
+    fn member(&self, rules: &Rules) -> Member {
+        let span = rules.slow_start;
         Member {
             serial: self.serial,
             route: self.route.clone(),
             address: self.address,
             weight: self.fixed.as_ref().map_or(DEFAULT_WEIGHT, |fixed| fixed.weight),
             standby: self.fixed.as_ref().is_some_and(|fixed| fixed.standby),
+            set: self.fixed.as_ref().map_or(0, |fixed| fixed.set),
+            warming: self.returned.filter(|_| !span.is_zero()).map(|since| Warming { since, span }),
+            ejected: self.ejection.is_on(),
             duty: self.duty,
             standing: self.standing(),
             counters: self.counters.clone(),
@@ -301,7 +370,14 @@ mod tests {
     const NOW: Moment = Moment(1_000);
 
     fn rules() -> Rules {
-        Rules { fall: 3, rise: 2, interval: Duration::from_secs(2), retry: Duration::from_secs(2) }
+        Rules {
+            fall: 3,
+            rise: 2,
+            interval: Duration::from_secs(2),
+            retry: Duration::from_secs(2),
+            slow_start: Duration::from_secs(10),
+            max_ejected_percent: 50,
+        }
     }
 
     fn node(id: u64, route: &str, duty: Duty) -> ClusterMember {
@@ -316,7 +392,7 @@ mod tests {
 
     fn fixed(route: &str, weight: u8) -> StaticMember {
         let address = SocketAddr::from(([127, 0, 0, 1], 18_080));
-        StaticMember { address, route: route.parse().unwrap(), weight, standby: false }
+        StaticMember { address, route: route.parse().unwrap(), weight, standby: false, set: 0 }
     }
 
     fn none() -> Members {
@@ -464,6 +540,89 @@ mod tests {
         members.roster(&roster(vec![node(2, "r1", Duty::Serving)]), NOW);
         assert_ne!(serial(&members), id);
         assert_eq!(members.view().members[0].weight, 10);
+    }
+
+    /// Percent of its share that each member gets at `now`.
+    fn warm(members: &Members, now: Moment) -> Vec<u32> {
+        members.view().report(now).iter().map(|member| member.warm_percent).collect()
+    }
+
+    #[test]
+    fn who_comes_back_starts_slowly_and_who_comes_first_does_not() {
+        let mut members = none();
+        let cluster = |second| roster(vec![node(1, "r1", Duty::Serving), node(second, "r2", Duty::Serving)]);
+        members.roster(&cluster(2), NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        assert_eq!(warm(&members, NOW), [100, 100], "the first start");
+        members.duty(&"r2".parse().unwrap(), Duty::Draining, NOW);
+        let later = NOW + Duration::from_secs(60);
+        members.duty(&"r2".parse().unwrap(), Duty::Serving, later);
+        assert_eq!(warm(&members, later), [100, 1], "after a drain");
+        assert_eq!(warm(&members, later + Duration::from_secs(5)), [100, 50]);
+        assert_eq!(warm(&members, later + Duration::from_secs(10)), [100, 100]);
+        members.roster(&cluster(3), NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        assert_eq!(warm(&members, NOW), [100, 1], "a new life");
+        members.roster(&roster(vec![node(1, "r1", Duty::Serving)]), NOW);
+        members.roster(&cluster(4), NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        assert_eq!(warm(&members, NOW), [100, 1], "a new life after the old one was gone");
+        members.roster(&roster(vec![node(1, "r1", Duty::Serving), node(5, "r3", Duty::Serving)]), NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        assert_eq!(warm(&members, NOW), [100, 100], "a route that was never there");
+    }
+
+    #[test]
+    fn a_failed_member_that_rises_starts_slowly_once() {
+        let mut members = Members::new(rules(), &[fixed("r1", 10)], NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        let id = serial(&members);
+        members.trouble(id, Trouble::Refused, NOW);
+        members.checked(id, Verdict::Alive(Duty::Serving), NOW);
+        members.checked(id, Verdict::Alive(Duty::Serving), NOW + Duration::from_secs(1));
+        members.checked(id, Verdict::Alive(Duty::Serving), NOW + Duration::from_secs(3));
+        assert_eq!(warm(&members, NOW + Duration::from_secs(6)), [50]);
+        let off = Members { rules: Rules { slow_start: Duration::ZERO, ..rules() }, ..members };
+        assert_eq!(warm(&off, NOW + Duration::from_secs(6)), [100]);
+    }
+
+    fn two() -> (Members, u64, u64) {
+        let mut members = Members::new(rules(), &[fixed("r1", 50), fixed("r2", 50)], NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        let serials: Vec<u64> = members.view().members.iter().map(|member| member.serial).collect();
+        (members, serials[0], serials[1])
+    }
+
+    #[test]
+    fn a_member_of_many_errors_is_left_out_for_a_time_however_good_its_checks_are() {
+        let (mut members, r1, _) = two();
+        members.trouble(r1, Trouble::Errors, NOW);
+        let view = members.view();
+        assert!(view.members[0].ejected && view.members[0].has_failed() && !view.members[0].may_serve());
+        members.checked(r1, Verdict::Alive(Duty::Serving), NOW);
+        assert_eq!(standing(&members), Standing::Failed);
+        let retry = rules().retry;
+        assert!(!members.release(NOW + retry / 2));
+        assert!(members.release(NOW + retry) && !members.release(NOW + retry));
+        assert_eq!(standing(&members), Standing::Usable);
+        assert_eq!(warm(&members, NOW + retry), [1, 100], "it starts slowly");
+    }
+
+    #[test]
+    fn what_requests_meet_never_takes_out_the_last_member_but_a_check_may() {
+        for first in [Trouble::Errors, Trouble::Refused] {
+            let (mut members, r1, r2) = two();
+            members.trouble(r1, first, NOW);
+            for _ in 0..9 {
+                members.trouble(r2, Trouble::Errors, NOW);
+                members.trouble(r2, Trouble::NoAnswer, NOW);
+            }
+            let wanted = [("r1".to_string(), Standing::Failed), ("r2".to_string(), Standing::Usable)];
+            assert_eq!(standings(&members), wanted, "{first:?}");
+            assert!(members.due(NOW).iter().any(|check| check.serial == r2), "but it is looked at");
+            members.checked(r2, Verdict::Dead, NOW);
+            assert_eq!(standings(&members)[1].1, Standing::Failed);
+        }
     }
 
     #[test]

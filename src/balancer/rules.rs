@@ -22,6 +22,11 @@ pub(crate) struct Rules {
     pub(crate) retry_span: Duration,
     pub(crate) max_attempts: usize,
     pub(crate) retry_body_bytes: usize,
+    /// Answers that count as failures of the member.
+    pub(crate) fail_on_status: Vec<u16>,
+    pub(crate) fail_on_timeout: bool,
+    /// As many in a row take a member out.
+    pub(crate) fall: u32,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) manager: settings::Manager,
     pub(crate) sorry: Bytes,
@@ -50,6 +55,9 @@ impl Rules {
             retry_span: settings.timeout * limits::RETRY_TIMEOUTS,
             max_attempts: settings.max_attempts.get(),
             retry_body_bytes: settings.retry_body_bytes,
+            fail_on_status: settings.fail_on_status.clone(),
+            fail_on_timeout: settings.fail_on_timeout,
+            fall: settings.health_fall.get(),
             trusted_proxies: settings.trusted_proxies.clone(),
             manager: settings.manager.clone(),
             sorry,

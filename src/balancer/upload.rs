@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -14,7 +15,7 @@ use futures_util::Stream;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::timeout;
 
-use super::pages::Refusal;
+use super::{pages::Refusal, view::Counters};
 use crate::{limits, time::Moment};
 
 /// The body of one request, over all its attempts.
@@ -28,6 +29,8 @@ pub(crate) struct Outgoing {
     taken: usize,
     /// Which attempt this is. A later one ends an earlier one.
     turn: u32,
+    /// Of the member it goes to.
+    counters: Arc<Counters>,
 }
 
 /// Why a body goes no further.
@@ -107,14 +110,14 @@ impl Upload {
         timeout(limits::SMALL_BODY_TIMEOUT, whole).await.unwrap_or(Err(Refusal::ClientTimeout))
     }
 
-    /// The body for the next attempt, from its beginning.
-    pub(crate) fn outgoing(&self) -> Outgoing {
+    /// The body for the next attempt, from its beginning, to the member with these counters.
+    pub(crate) fn outgoing(&self, counters: Arc<Counters>) -> Outgoing {
         let turn = self.0.as_ref().map_or(0, |state| {
             let mut state = state.borrow_mut();
             state.turn += 1;
             state.turn
         });
-        Outgoing { upload: self.clone(), taken: 0, turn }
+        Outgoing { upload: self.clone(), taken: 0, turn, counters }
     }
 
     /// All that was read is still here.
@@ -174,10 +177,14 @@ impl Body for Outgoing {
         if self.taken < state.kept.len() {
             let rest = Bytes::copy_from_slice(&state.kept[self.taken..]);
             self.taken = state.kept.len();
+            self.counters.sent(rest.len());
             return Poll::Ready(Some(Ok(Frame::data(rest))));
         }
         state.read(cx).map(|piece| {
             self.taken = state.kept.len();
+            if let Some(Ok(piece)) = &piece {
+                self.counters.sent(piece.len());
+            }
             piece.map(|piece| piece.map(Frame::data).map_err(UploadError::Client))
         })
     }
@@ -221,7 +228,7 @@ mod tests {
     async fn a_small_body_can_be_sent_again_and_again() {
         let upload = Upload::new(payload(pieces(&[3, 4])), None, 10);
         for _ in 0..3 {
-            assert_eq!(length(upload.outgoing()).await.unwrap(), 7);
+            assert_eq!(length(upload.outgoing(Arc::default())).await.unwrap(), 7);
         }
         assert!(upload.is_replayable());
     }
@@ -229,9 +236,9 @@ mod tests {
     #[actix_web::test]
     async fn a_body_taken_in_part_goes_on_where_the_client_is() {
         let upload = Upload::new(payload(pieces(&[3, 4])), None, 10);
-        let mut first = upload.outgoing();
+        let mut first = upload.outgoing(Arc::default());
         assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap().len(), 3);
-        assert_eq!(length(upload.outgoing()).await.unwrap(), 7);
+        assert_eq!(length(upload.outgoing(Arc::default())).await.unwrap(), 7);
         assert!(
             matches!(first.frame().await, Some(Err(UploadError::Superseded))),
             "the old attempt takes nothing more"
@@ -242,8 +249,8 @@ mod tests {
     async fn a_large_body_streams_and_is_not_kept() {
         let upload = Upload::new(payload(pieces(&[6, 6, 1])), Some(13), 10);
         upload.prefetch().await.unwrap();
-        assert_eq!(upload.outgoing().size_hint().exact(), Some(13));
-        assert_eq!(length(upload.outgoing()).await.unwrap(), 13);
+        assert_eq!(upload.outgoing(Arc::default()).size_hint().exact(), Some(13));
+        assert_eq!(length(upload.outgoing(Arc::default())).await.unwrap(), 13);
         assert!(!upload.is_replayable());
     }
 
@@ -252,7 +259,7 @@ mod tests {
         let upload = Upload::new(payload(pieces(&[2, 2])), Some(4), 10);
         upload.prefetch().await.unwrap();
         assert!(matches!(upload.progress(), Progress::Done(_)));
-        let mut body = upload.outgoing();
+        let mut body = upload.outgoing(Arc::default());
         assert!(!body.is_end_stream());
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 4);
         assert!(body.is_end_stream());
@@ -270,7 +277,7 @@ mod tests {
     async fn who_is_slow_is_known() {
         let slow = stream::iter(pieces(&[20])).chain(stream::pending());
         let upload = Upload::new(Payload::Stream { payload: Box::pin(slow) }, None, 10);
-        let mut body = upload.outgoing();
+        let mut body = upload.outgoing(Arc::default());
         body.frame().await.unwrap().unwrap();
         assert!(matches!(upload.progress(), Progress::MemberTurn(_)));
         assert!(body.frame().now_or_never().is_none());
@@ -281,7 +288,7 @@ mod tests {
     async fn no_body_is_at_its_end() {
         let upload = Upload::new(Payload::None, None, 10);
         upload.prefetch().await.unwrap();
-        assert!(upload.outgoing().is_end_stream() && upload.is_replayable());
-        assert_eq!(length(upload.outgoing()).await.unwrap(), 0);
+        assert!(upload.outgoing(Arc::default()).is_end_stream() && upload.is_replayable());
+        assert_eq!(length(upload.outgoing(Arc::default())).await.unwrap(), 0);
     }
 }

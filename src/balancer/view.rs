@@ -4,16 +4,17 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::methods::Candidate;
-use crate::{membership::Duty, names::Route};
+use super::methods::{Candidate, FULL};
+use crate::{membership::Duty, names::Route, time::Moment};
 
 /// The members at one moment, in the order of their routes.
 #[derive(Debug, Default)]
@@ -33,14 +34,30 @@ pub(crate) struct Member {
     pub(crate) address: SocketAddr,
     /// Its share of new sessions.
     pub(crate) weight: u8,
-    /// Used only when no other member may serve.
+    /// Used only when no other member of its set may serve.
     pub(crate) standby: bool,
+    /// Used only when no member of a lower set may serve.
+    pub(crate) set: u8,
+    /// It has come back and starts slowly.
+    pub(crate) warming: Option<Warming>,
+    /// It is out because of its answers.
+    pub(crate) ejected: bool,
     /// What it wants to be asked for.
     pub(crate) duty: Duty,
     /// Whether it may be asked.
     pub(crate) standing: Standing,
     /// Shared by all views of this life.
     pub(crate) counters: Arc<Counters>,
+}
+
+/// A member that gets a growing part of its share of new sessions, from a hundredth to the whole, as with HAProxy's
+/// slowstart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Warming {
+    /// When it came back.
+    pub(crate) since: Moment,
+    /// When it has its whole share.
+    pub(crate) span: Duration,
 }
 
 /// Whether a member may be asked.
@@ -63,6 +80,11 @@ pub(crate) struct Counters {
     busy: AtomicUsize,
     elected: AtomicU64,
     failed: AtomicU64,
+    /// Answers in a row that count as failures.
+    errors: AtomicU32,
+    /// Bytes of bodies.
+    sent: AtomicU64,
+    received: AtomicU64,
     /// A request was refused and the actor does not know it yet; no other request needs to find out for itself.
     refused: AtomicBool,
     /// The actor has been told of trouble and has not looked at it yet.
@@ -86,14 +108,24 @@ pub struct MemberReport {
     pub duty: Duty,
     /// Its share of new sessions, 1 to 100.
     pub weight: u8,
-    /// Used only when no other member may serve.
+    /// Used only when no other member of its set may serve.
     pub standby: bool,
+    /// Used only when no member of a lower set may serve.
+    pub set: u8,
+    /// It is out because of its answers (`balancer.fail_on_status`, `balancer.fail_on_timeout`).
+    pub ejected: bool,
+    /// Percent of its share of new sessions that it gets now; less than 100 while it starts slowly.
+    pub warm_percent: u32,
     /// Requests it is answering now.
     pub busy: usize,
     /// Requests sent to it in this life.
     pub elected: u64,
     /// Attempts that brought no answer in this life.
     pub failed: u64,
+    /// Bytes of request bodies sent to it in this life (httpd's "To").
+    pub sent_bytes: u64,
+    /// Bytes of answers' bodies received from it in this life (httpd's "From").
+    pub received_bytes: u64,
 }
 
 /// Where the actor puts the view and requests find it.
@@ -133,8 +165,8 @@ impl View {
     }
 
     /// Everything the balancer knows, in the order of the routes.
-    pub(crate) fn report(&self) -> Vec<MemberReport> {
-        self.members.iter().map(|member| member.report()).collect()
+    pub(crate) fn report(&self, now: Moment) -> Vec<MemberReport> {
+        self.members.iter().map(|member| member.report(now)).collect()
     }
 }
 
@@ -154,16 +186,33 @@ impl Member {
     }
 
     /// As a method sees it.
-    pub(crate) fn candidate(&self) -> Candidate<'_> {
+    pub(crate) fn candidate(&self, now: Moment) -> Candidate<'_> {
+        let weight = self.weight.max(1);
+        let counters = &self.counters;
         Candidate {
             serial: self.serial,
             route: self.route.as_str(),
-            weight: self.weight.max(1),
-            busy: self.counters.busy.load(Relaxed),
+            weight,
+            share: u32::from(weight) * self.warmth(now),
+            busy: counters.busy.load(Relaxed),
+            elected: counters.elected.load(Relaxed),
+            bytes: counters.sent.load(Relaxed).wrapping_add(counters.received.load(Relaxed)),
         }
     }
 
-    fn report(&self) -> MemberReport {
+    /// Who comes first where there is a choice: the least one.
+    pub(crate) fn rank(&self) -> (u8, bool) {
+        (self.set, self.standby)
+    }
+
+    /// From 1 to [`FULL`], linear in time.
+    fn warmth(&self, now: Moment) -> u32 {
+        let Some(Warming { since, span }) = self.warming else { return FULL };
+        let part = u128::from(FULL) * now.since(since).as_millis() / span.as_millis().max(1);
+        u32::try_from(part).unwrap_or(FULL).clamp(1, FULL)
+    }
+
+    fn report(&self, now: Moment) -> MemberReport {
         MemberReport {
             route: self.route.clone(),
             address: self.address,
@@ -171,9 +220,14 @@ impl Member {
             duty: self.duty,
             weight: self.weight,
             standby: self.standby,
+            set: self.set,
+            ejected: self.ejected,
+            warm_percent: self.warmth(now),
             busy: self.counters.busy.load(Relaxed),
             elected: self.counters.elected.load(Relaxed),
             failed: self.counters.failed.load(Relaxed),
+            sent_bytes: self.counters.sent.load(Relaxed),
+            received_bytes: self.counters.received.load(Relaxed),
         }
     }
 }
@@ -189,6 +243,28 @@ impl Counters {
     /// True when the actor has to be told that the member refuses work; only the first of a burst tells.
     pub(crate) fn sent_away(&self) -> bool {
         !self.told.swap(true, Relaxed)
+    }
+
+    /// Counts an answer that was an error. True when the actor has to be told: at each `fall` in a row.
+    pub(crate) fn erred(&self, fall: u32) -> bool {
+        (self.errors.fetch_add(1, Relaxed).wrapping_add(1)).is_multiple_of(fall)
+    }
+
+    /// An answer was none.
+    pub(crate) fn absolved(&self) {
+        if self.errors.load(Relaxed) != 0 {
+            self.errors.store(0, Relaxed);
+        }
+    }
+
+    /// Bytes of a request's body went to the member.
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Bytes of an answer's body came from the member.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Relaxed);
     }
 
     /// The actor has heard; the next trouble is told again.
@@ -234,6 +310,9 @@ pub(crate) mod tests {
             address: ([127, 0, 0, 1], 1).into(),
             weight: 50,
             standby: false,
+            set: 0,
+            ejected: false,
+            warming: None,
             duty: Duty::Serving,
             standing: Standing::Usable,
             counters: Arc::default(),
@@ -247,7 +326,7 @@ pub(crate) mod tests {
         assert!(member.counters.fail(true), "the first one tells");
         assert!(!member.counters.fail(true), "the second one need not");
         assert!(!member.may_serve() && member.has_failed());
-        assert_eq!(member.report().standing, Standing::Failed);
+        assert_eq!(member.report(Moment(0)).standing, Standing::Failed);
         member.counters.cleared();
         assert!(member.may_serve());
     }
@@ -263,12 +342,32 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn errors_count_when_they_are_in_a_row() {
+        let counters = Counters::default();
+        let told = |errors: usize| (0..errors).map(|_| counters.erred(3)).collect::<Vec<_>>();
+        assert_eq!(told(2), [false, false]);
+        counters.absolved();
+        assert_eq!(told(6), [false, false, true, false, false, true], "told again where nothing could be done");
+    }
+
+    #[test]
     fn a_request_is_counted_while_it_runs() {
         let member = Arc::new(usable(1, "r1"));
         let busy = Busy::with(&member);
-        assert_eq!((member.report().busy, member.report().elected), (1, 1));
+        assert_eq!((member.report(Moment(0)).busy, member.report(Moment(0)).elected), (1, 1));
         drop(busy);
-        assert_eq!((member.report().busy, member.report().elected), (0, 1));
+        assert_eq!((member.report(Moment(0)).busy, member.report(Moment(0)).elected), (0, 1));
+    }
+
+    #[test]
+    fn a_member_that_came_back_warms_up_in_a_line() {
+        let warming = Some(Warming { since: Moment(1_000), span: Duration::from_secs(10) });
+        let member = Member { warming, ..usable(1, "r1") };
+        for (at, percent) in [(0, 1), (1_000, 1), (3_500, 25), (6_000, 50), (11_000, 100), (99_000, 100)] {
+            assert_eq!(member.report(Moment(at)).warm_percent, percent, "{at}");
+            assert_eq!(member.candidate(Moment(at)).share, 50 * percent);
+        }
+        assert_eq!(usable(1, "r1").report(Moment(0)).warm_percent, 100);
     }
 
     #[test]

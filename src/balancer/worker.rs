@@ -18,7 +18,7 @@ use super::{
     pool::Pool,
     rules::Rules,
     throttle::{Line, Throttle},
-    view::{Member, View},
+    view::{Member, MemberReport, View},
 };
 use crate::{limits, time::Moment};
 
@@ -59,16 +59,22 @@ impl Worker {
         }
     }
 
-    /// Notes an attempt that brought no answer; the actor is told once for each burst.
+    /// Notes an attempt that brought no answer, or an error; the actor is told once for each burst.
     pub(crate) fn met(&self, member: &Member, trouble: Trouble) {
         let tell = match trouble {
             Trouble::Refused => member.counters.fail(true),
             Trouble::NoAnswer => member.counters.fail(false),
             Trouble::SentAway => member.counters.sent_away(),
+            Trouble::Errors => member.counters.erred(self.rules.fall),
         };
         if tell {
             self.balancer.do_send(Met { serial: member.serial, trouble });
         }
+    }
+
+    /// How the members are now.
+    pub(crate) fn report(&self) -> Vec<MemberReport> {
+        self.rules.published.view().report(Moment::now())
     }
 
     /// Writes a warning, so many a second.

@@ -113,6 +113,11 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     })?;
     set(&mut it.health_fall, "balancer.health_fall", raw.health_fall, seen)?;
     set(&mut it.health_rise, "balancer.health_rise", raw.health_rise, seen)?;
+    set(&mut it.fail_on_status, "balancer.fail_on_status", raw.fail_on_status, statuses)?;
+    set(&mut it.fail_on_timeout, "balancer.fail_on_timeout", raw.fail_on_timeout, switch)?;
+    set(&mut it.max_ejected_percent, "balancer.max_ejected_percent", raw.max_ejected_percent, percent)?;
+    let start = Duration::ZERO..=MINUTE * 60;
+    set(&mut it.slow_start, "balancer.slow_start", raw.slow_start, |value| duration(value, start))?;
     set(&mut it.sorry_page, "balancer.sorry_page", raw.sorry_page, optional_path)?;
     set(&mut it.trusted_proxies, "balancer.trusted_proxies", raw.trusted_proxies, |value| list(value, network))?;
     set(&mut it.retry_body_bytes, "balancer.retry_body_bytes", raw.retry_body_bytes, retry_body_bytes)?;
@@ -150,12 +155,14 @@ fn members(raw: Vec<raw::Member>) -> Result<Vec<StaticMember>, Wrong> {
 }
 
 fn member(raw: raw::Member, key: impl Fn(&str) -> String) -> Result<StaticMember, Wrong> {
-    let (mut weight, mut standby) = (50, false); // the seeds' loadfactor
+    let (mut weight, mut standby, mut lbset) = (50, false, 0); // the seeds' loadfactor
     let address = required(&key("url"), raw.url, member_url)?;
     let route = required(&key("route"), raw.route, route)?;
     set(&mut weight, &key("weight"), raw.weight, |value| whole(value, 1..=100))?;
     set(&mut standby, &key("standby"), raw.standby, switch)?;
-    Ok(StaticMember { address, route, weight: weight as u8, standby })
+    // httpd's lbset has the same range.
+    set(&mut lbset, &key("set"), raw.set, |value| whole(value, 0..=99))?;
+    Ok(StaticMember { address, route, weight: weight as u8, standby, set: lbset as u8 })
 }
 
 fn set<T>(
@@ -256,13 +263,29 @@ fn session_manager(value: &Scalar) -> Result<SessionManager, Rule> {
 fn method(value: &Scalar) -> Result<Method, Rule> {
     match text(value)? {
         "by_requests" => Ok(Method::ByRequests),
+        "by_traffic" => Ok(Method::ByTraffic),
+        "by_busyness" => Ok(Method::ByBusyness),
         "least_connections" => Ok(Method::LeastConnections),
-        "by_traffic" | "by_busyness" => {
-            Err("not in this release; write \"by_requests\" or \"least_connections\"".to_owned())
-        }
         "byrequests" | "lbmethod=byrequests" => Err("write \"by_requests\"".to_owned()),
-        _ => Err("must be \"by_requests\" or \"least_connections\"".to_owned()),
+        "bytraffic" | "lbmethod=bytraffic" => Err("write \"by_traffic\"".to_owned()),
+        "bybusyness" | "lbmethod=bybusyness" => Err("write \"by_busyness\"".to_owned()),
+        _ => Err("must be \"by_requests\", \"by_traffic\", \"by_busyness\" or \"least_connections\"".to_owned()),
     }
+}
+
+/// Statuses of errors, as numbers or with commas.
+fn statuses(value: &Scalar) -> Result<Vec<u16>, Rule> {
+    let rule = || "must be a list of statuses from 400 to 599, such as [500, 502]".to_owned();
+    let status = |value: &Scalar| whole(value, 400..=599).map(|status| status as u16).map_err(|_| rule());
+    match value {
+        Scalar::List(values) if values.len() <= 200 => values.iter().map(status).collect(),
+        Scalar::Whole(_) => Ok(vec![status(value)?]),
+        _ => list(value, |written| status(&Scalar::Text(written.to_owned()))).map_err(|_| rule()),
+    }
+}
+
+fn percent(value: &Scalar) -> Result<u32, Rule> {
+    whole(value, 0..=100).map(|percent| percent as u32)
 }
 
 fn route(value: &Scalar) -> Result<Route, Rule> {

@@ -11,7 +11,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings};
-use crate::names::Route;
+use crate::{limits, names::Route};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -24,6 +24,10 @@ const MAX_ATTEMPTS: NonZero<usize> = NonZero::new(3).unwrap();
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 const HEALTH_FALL: NonZero<u32> = NonZero::new(3).unwrap();
 const HEALTH_RISE: NonZero<u32> = NonZero::new(2).unwrap();
+
+/// Not off, as HAProxy's slowstart is: by busyness a member that comes back idle would get every new session. As long as one
+/// is checked fast after a change, which is when one that is not well falls again.
+const SLOW_START: Duration = limits::FAST_PROBE_SPAN;
 
 impl Default for Settings {
     /// The values of the systems this one replaces, where they have one and it is safe.
@@ -101,6 +105,10 @@ impl Default for Balancer {
             health_interval: HEALTH_INTERVAL,
             health_fall: HEALTH_FALL,
             health_rise: HEALTH_RISE,
+            fail_on_status: Vec::new(), // as httpd's failonstatus and failontimeout
+            fail_on_timeout: false,
+            max_ejected_percent: 50, // Envoy has 10, and a cluster of two would then never eject
+            slow_start: SLOW_START,
             sorry_page: None,
             trusted_proxies: Vec::new(),
             retry_body_bytes: 64 * 1024,

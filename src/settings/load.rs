@@ -288,7 +288,7 @@ mod tests {
             ),
             (
                 "[[balancer.member]]\nloadfactor = 1",
-                "t.toml: balancer.member.loadfactor: unknown key; [balancer.member] has route, standby, url, weight",
+                "t.toml: balancer.member.loadfactor: unknown key; [balancer.member] has route, set, standby, url, weight",
             ),
         ];
         for (text, refusal) in cases {
@@ -318,10 +318,7 @@ mod tests {
                 "[session]\nmax_bytes = 5",
                 "t.toml: session.max_bytes: not in this release; remove it (see session.max_sessions)",
             ),
-            (
-                "[balancer]\nmethod = \"by_traffic\"",
-                "t.toml: balancer.method = \"by_traffic\": not in this release; write \"by_requests\" or \"least_connections\"",
-            ),
+            ("[balancer]\nmethod = \"bytraffic\"", "t.toml: balancer.method = \"bytraffic\": write \"by_traffic\""),
         ];
         for (text, refusal) in cases {
             assert_eq!(file(text).refusal(), refusal, "{text}");

@@ -81,6 +81,10 @@ pub(super) struct Balancer {
     pub(super) health_interval: Option<Scalar>,
     pub(super) health_fall: Option<Scalar>,
     pub(super) health_rise: Option<Scalar>,
+    pub(super) fail_on_status: Option<Scalar>,
+    pub(super) fail_on_timeout: Option<Scalar>,
+    pub(super) max_ejected_percent: Option<Scalar>,
+    pub(super) slow_start: Option<Scalar>,
     pub(super) sorry_page: Option<Scalar>,
     pub(super) trusted_proxies: Option<Scalar>,
     pub(super) retry_body_bytes: Option<Scalar>,
@@ -106,6 +110,7 @@ pub(super) struct Member {
     pub(super) route: Option<Scalar>,
     pub(super) weight: Option<Scalar>,
     pub(super) standby: Option<Scalar>,
+    pub(super) set: Option<Scalar>,
 }
 
 /// A value without a meaning yet. From the environment everything is text, and lists are comma-separated.
