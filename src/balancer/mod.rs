@@ -16,7 +16,7 @@
 //! What it does not know: sessions. It reads a name and a route, and believes neither; the nodes decide who owns what
 //! and say so with `Tasuki-Retry`.
 //!
-//! Pure: `sticky`, `methods`, `choice`, `retry`, `health`, `members`, `paths`, `throttle`. The view is read by requests
+//! Pure: `sticky`, `methods`, `choice`, `retry`, `health`, `orders`, `members`, `paths`, `throttle`. The view is read by requests
 //! without a lock and replaced by the actor; requests tell the actor only of trouble, and only once for each burst.
 
 mod actor;
@@ -27,9 +27,11 @@ mod control;
 mod forward;
 mod headers;
 mod health;
+mod kept;
 mod manager;
 mod members;
 mod methods;
+mod orders;
 mod pages;
 mod paths;
 mod pool;
@@ -44,5 +46,6 @@ mod view;
 mod worker;
 
 pub use actor::{Balancer, Observe};
-pub use serve::{Door, start};
+pub use kept::Kept;
+pub use serve::{Door, start, start_kept};
 pub use view::{MemberReport, Standing};

@@ -28,7 +28,9 @@ use super::{
     actor::Balancer,
     client::{Client, Running},
     forward::forward,
-    health, manager,
+    health,
+    kept::Kept,
+    manager,
     members::Members,
     pages::{self, Refusal},
     paths,
@@ -62,12 +64,26 @@ const SORRY_PATH: &str = "/sorry.html";
 /// # Errors
 /// The address cannot be bound, or the sorry page cannot be read; the text names it.
 pub fn start(settings: &settings::Balancer, session: &settings::Session, shutdown: Duration) -> io::Result<Door> {
+    start_kept(settings, session, shutdown, None)
+}
+
+/// The same, and what an administrator sets is kept there across restarts.
+///
+/// # Errors
+/// See [`start`].
+pub fn start_kept(
+    settings: &settings::Balancer,
+    session: &settings::Session,
+    shutdown: Duration,
+    kept: Option<Kept>,
+) -> io::Result<Door> {
     let sorry = sorry(settings)?;
     let listener = bind(settings.listen)?;
     let address = listener.local_addr()?;
     let rules = Arc::new(Rules::new(settings, session, sorry, address));
-    let members = Members::new(health::Rules::from(settings), &settings.members, Moment::now());
-    let balancer = Balancer::start_with(members, rules.clone(), settings.timeout);
+    let orders = kept.as_ref().map(Kept::load).unwrap_or_default();
+    let members = Members::with_orders(health::Rules::from(settings), &settings.members, orders, Moment::now());
+    let balancer = Balancer::start_with(members, rules.clone(), kept, settings.timeout);
     let server = serve(listener, rules, balancer.clone(), settings.workers.get(), shutdown)?;
     let handle = server.handle();
     Ok(Door { address, roster: balancer.clone().recipient(), balancer, handle, server: rt::spawn(server) })

@@ -13,7 +13,11 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::methods::Candidate;
-use crate::{membership::Duty, names::Route};
+use crate::{
+    membership::Duty,
+    names::Route,
+    observe::{Admin, Differs},
+};
 
 /// The members at one moment, in the order of their routes.
 #[derive(Debug, Default)]
@@ -39,6 +43,14 @@ pub(crate) struct Member {
     pub(crate) duty: Duty,
     /// Whether it may be asked.
     pub(crate) standing: Standing,
+    /// It is drained and well, and its sessions cannot move: they stay with it (httpd's `N`).
+    pub(crate) keeps_sessions: bool,
+    /// Membership knows it: it takes orders.
+    pub(crate) is_node: bool,
+    /// What an administrator has it do.
+    pub(crate) admin: Admin,
+    /// What was set and is not what the file says.
+    pub(crate) differs: Vec<Differs>,
     /// Shared by all views of this life.
     pub(crate) counters: Arc<Counters>,
 }
@@ -51,8 +63,10 @@ pub enum Standing {
     Usable,
     /// It will serve soon: it says so, or it has not been asked yet.
     Coming,
-    /// It wants nothing.
+    /// It wants nothing, or an administrator has drained it.
     Draining,
+    /// An administrator has disabled it.
+    Disabled,
     /// It does not answer.
     Failed,
 }
@@ -88,6 +102,10 @@ pub struct MemberReport {
     pub weight: u8,
     /// Used only when no other member may serve.
     pub standby: bool,
+    /// What an administrator has it do.
+    pub admin: Admin,
+    /// What was set and is not what the file says.
+    pub differs: Vec<Differs>,
     /// Requests it is answering now.
     pub busy: usize,
     /// Requests sent to it in this life.
@@ -129,7 +147,8 @@ impl View {
 
     /// Whether this life of a member is still served by connections of the pool.
     pub(crate) fn keeps(&self, serial: u64) -> bool {
-        self.members.iter().any(|member| member.serial == serial && member.standing == Standing::Usable)
+        let used = |member: &Member| member.standing == Standing::Usable || member.keeps_sessions;
+        self.members.iter().any(|member| member.serial == serial && used(member))
     }
 
     /// Everything the balancer knows, in the order of the routes.
@@ -144,12 +163,17 @@ impl Member {
         self.standing == Standing::Usable && !self.counters.refused.load(Relaxed)
     }
 
+    /// It is drained, and requests of the sessions that it has go to it all the same.
+    pub(crate) fn serves_its_own(&self) -> bool {
+        self.keeps_sessions && !self.counters.refused.load(Relaxed)
+    }
+
     /// It is known not to answer. Neither draining nor starting is a failure.
     pub(crate) fn has_failed(&self) -> bool {
         match self.standing {
             Standing::Failed => true,
             Standing::Usable => self.counters.refused.load(Relaxed),
-            Standing::Coming | Standing::Draining => false,
+            Standing::Coming | Standing::Draining | Standing::Disabled => false,
         }
     }
 
@@ -171,6 +195,8 @@ impl Member {
             duty: self.duty,
             weight: self.weight,
             standby: self.standby,
+            admin: self.admin,
+            differs: self.differs.clone(),
             busy: self.counters.busy.load(Relaxed),
             elected: self.counters.elected.load(Relaxed),
             failed: self.counters.failed.load(Relaxed),
@@ -236,6 +262,10 @@ pub(crate) mod tests {
             standby: false,
             duty: Duty::Serving,
             standing: Standing::Usable,
+            keeps_sessions: false,
+            is_node: true,
+            admin: Admin::Enabled,
+            differs: Vec::new(),
             counters: Arc::default(),
         }
     }
