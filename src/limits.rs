@@ -243,6 +243,18 @@ pub const UNHEARD: Duration = Duration::from_secs(10);
 /// A claim that is refused by a higher one is tried again this often.
 pub const CLAIM_TRIES: usize = 4;
 
+/// Sessions that a draining node offers to another one at a time; it offers more when these have moved.
+pub const OFFER_SESSIONS: usize = 256;
+
+/// Claims under way of sessions that were offered. Few: requests have their own claims, and go first.
+pub const OFFER_CLAIMS: usize = 16;
+
+/// How long a draining node waits for the sessions of one offer to move before it offers others.
+pub const OFFER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Between two looks of a draining node at what it still owns.
+pub const OFFER_PAUSE: Duration = Duration::from_millis(250);
+
 /// Answers to claims of one link that wait to be written.
 pub const CLAIMS_ANSWERED: usize = 1_024;
 // --- Membership ---
@@ -415,6 +427,9 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `tasuki restart` waits until the node is back and in sync.
 pub const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long `tasuki drain --wait` waits until the node owns nothing that can move: a million sessions, a busy cluster.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long `tasuki up` waits for its children before it prints their addresses anyway.
 pub const UP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -529,6 +544,9 @@ pub const CONTROL_ANSWER_BYTES: usize = 256 * 1024;
 
 /// Bytes of a sorry page.
 pub const SORRY_PAGE_BYTES: u64 = 1024 * 1024;
+
+/// Bytes of the file that keeps what an administrator has set: [`MEMBERS`] routes with their values fit twice.
+pub const KEPT_ORDERS_BYTES: u64 = 128 * 1024;
 
 /// Warnings about requests that one worker logs in one second; the others are counted.
 pub const WARNINGS_PER_SECOND: u32 = 10;

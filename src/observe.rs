@@ -45,6 +45,68 @@ pub struct NodeReport {
     /// Writes that were refused or taken back because too few nodes could hold them (`cluster.min_copies`).
     #[serde(default)]
     pub writes_refused: u64,
+    /// Of the sessions it owns, those that cannot move because their webapp has no `<distributable/>`. Counted while it
+    /// drains.
+    #[serde(default)]
+    pub staying: usize,
+    /// On what terms the balancer uses it; a node does not know this of itself.
+    #[serde(flatten)]
+    pub terms: Terms,
+}
+
+/// On what terms a balancer uses a member: as the file says, unless an administrator has set it otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Terms {
+    /// What an administrator has it do.
+    pub admin: Admin,
+    /// Its share of new sessions, 1 to 100.
+    pub weight: u8,
+    /// Used only when no other member may serve.
+    pub standby: bool,
+    /// What was set and is not what the file says.
+    pub differs: Vec<Differs>,
+}
+
+/// What an administrator has a member do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admin {
+    /// Everything.
+    #[default]
+    Enabled,
+    /// No new sessions. A node's sessions move on; a server that is no node keeps the ones it has (httpd's `N`).
+    Drained,
+    /// No request at all (httpd's `D`).
+    Disabled,
+}
+
+/// One setting of a member whose value is not the file's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Differs {
+    /// `duty`, `weight` or `standby`.
+    pub setting: String,
+    /// What holds.
+    pub now: String,
+    /// What the file says, or what holds for a member that it does not name.
+    pub file: String,
+}
+
+impl Admin {
+    /// As in the JSON reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Drained => "drained",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl std::fmt::Display for Differs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} (file: {})", self.setting, self.now, self.file)
+    }
 }
 
 /// Whether a node can be used.

@@ -74,7 +74,8 @@ impl Attempt {
 
 /// Chooses the member of a first attempt.
 ///
-/// - Its member by route, if that may serve: stay. A draining member gets nothing: its session moves.
+/// - Its member by route, if that may serve: stay. A draining node gets nothing: its session moves. A drained server that
+///   is no node keeps the sessions it has. A disabled member gets nothing at all.
 /// - Its member by route, if that says it serves and only has not been checked yet: a short wait, or a balancer that has
 ///   just started would move every session whose member is checked second.
 /// - A session whose member is gone or unknown: the rendezvous choice among those that may serve, move. A session
@@ -96,7 +97,7 @@ pub(crate) fn first(
         return choose(view, &[], Attempt::Move, now, |few| picker.pick(few, now));
     }
     if let Some(member) = token.route.and_then(|route| view.named(route)) {
-        if member.may_serve() {
+        if member.may_serve() || member.serves_its_own() {
             return Chosen::Member(Choice { member: member.clone(), attempt: Attempt::Stay });
         }
         if patience == Patience::Fresh && member.standing == Standing::Coming && member.duty == Duty::Serving {

@@ -1,4 +1,4 @@
-//! The manager: a page for people, JSON for programs, and three words to a node: drain, resume, restart.
+//! The manager: a page for people, JSON for programs, and what an administrator sets of a member.
 //!
 //! Open to the addresses of `balancer.manager.allow` only: the peer of the connection counts, never a header, and a
 //! request that says it came through a proxy is refused, for its peer is not who asks. What changes something is a POST
@@ -15,10 +15,11 @@ use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::{
-    actor::DutyAccepted,
+    actor::{Done, DutyAccepted, SetMember},
     control::{self, Silence},
-    headers, pages,
-    pages::Refusal,
+    headers,
+    orders::Change,
+    pages::{self, Refusal},
     view::{Member, Standing, View},
     worker::Worker,
 };
@@ -26,15 +27,15 @@ use crate::{
     limits,
     membership::Duty,
     names::{Route, host_is_local},
-    observe::{BalancerReport, NodeReport, NodeState, SessionCounts, StatusReport},
+    observe::{Admin, BalancerReport, NodeReport, NodeState, SessionCounts, StatusReport, Terms},
 };
 
 const PAGE: &str = include_str!("manager.html");
 
-/// What a POST asks of a node.
+/// What a POST asks of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
-    Duty(Duty),
+    Set(Change),
     Restart,
 }
 
@@ -51,6 +52,8 @@ enum Wish<'a> {
     RestartBalancer,
     /// What has become of that.
     Restart,
+    /// An order with a value that it cannot have.
+    BadValue(&'static str),
     /// A GET where a POST belongs, or the other way round.
     WrongMethod,
     Unknown,
@@ -61,12 +64,59 @@ struct Failure<'a> {
     error: &'a str,
 }
 
+/// What became of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It is carried out, or, with a warning, will be or will not last.
+    Done { warning: Option<String> },
+    /// A node is asked to restart, and this is its answer.
+    Asked(serde_json::Value),
+    /// There is no such member.
+    NoMember,
+    /// The node did not do it.
+    Refused(String),
+}
+
+/// What is to be told a node that an order is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Drain,
+    Serve,
+    Nothing,
+}
+
+#[derive(Serialize)]
+struct Accepted<'a> {
+    accepted: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+}
+
 impl Order {
-    /// What a node wants that has accepted it: one that restarts begins with a drain.
-    fn duty(self) -> Duty {
+    /// By its word and its value, as the paths of the API have them.
+    fn read(word: &str, value: Option<&str>) -> Result<Option<Self>, &'static str> {
+        Ok(Some(Self::Set(match (word, value) {
+            ("drain", None) => Change::Duty(Admin::Drained),
+            ("disable", None) => Change::Duty(Admin::Disabled),
+            ("resume", None) => Change::Duty(Admin::Enabled),
+            ("reset", None) => Change::AsInFile,
+            ("restart", None) => return Ok(Some(Self::Restart)),
+            ("weight", Some(weight)) => match weight.parse() {
+                Ok(weight @ 1..=100) => Change::Weight(weight),
+                _ => return Err("a weight is a number from 1 to 100"),
+            },
+            ("standby", Some("on")) => Change::Standby(true),
+            ("standby", Some("off")) => Change::Standby(false),
+            ("standby", Some(_)) => return Err("standby is on or off"),
+            _ => return Ok(None),
+        })))
+    }
+
+    fn word(self) -> Word {
         match self {
-            Self::Duty(duty) => duty,
-            Self::Restart => Duty::Draining,
+            Self::Set(Change::Duty(Admin::Drained | Admin::Disabled)) => Word::Drain,
+            Self::Set(Change::Duty(Admin::Enabled) | Change::AsInFile) => Word::Serve,
+            Self::Set(Change::Weight(_) | Change::Standby(_)) | Self::Restart => Word::Nothing,
         }
     }
 }
@@ -98,12 +148,13 @@ pub(crate) async fn answer(worker: &Worker, request: &HttpRequest) -> Result<Htt
         {
             failure(StatusCode::FORBIDDEN, "the header Tasuki-Control: 1 is missing")
         }
-        Wish::Order(route, order) => carry_out(worker, route, order).await,
+        Wish::Order(route, order) => answered(worker, route, carry_out(worker, route, order).await),
+        Wish::BadValue(why) => failure(StatusCode::BAD_REQUEST, why),
         Wish::RestartBalancer => {
             worker.rules.departure.ask_for_restart();
-            json(StatusCode::ACCEPTED, &restart(worker))
+            json(StatusCode::ACCEPTED, &process(worker))
         }
-        Wish::Restart => json(StatusCode::OK, &restart(worker)),
+        Wish::Restart => json(StatusCode::OK, &process(worker)),
         Wish::WrongMethod => {
             failure(StatusCode::METHOD_NOT_ALLOWED, "what changes something is a POST, all else a GET")
         }
@@ -130,12 +181,6 @@ fn wish<'a>(method: &Method, below: &'a str) -> Wish<'a> {
     if let Some(wish) = page {
         return if reading { wish } else { Wish::WrongMethod };
     }
-    let order = |verb| match verb {
-        "drain" => Some(Order::Duty(Duty::Draining)),
-        "resume" => Some(Order::Duty(Duty::Serving)),
-        "restart" => Some(Order::Restart),
-        _ => None,
-    };
     if below == "/restart" {
         return match *method {
             Method::POST => Wish::RestartBalancer,
@@ -147,32 +192,81 @@ fn wish<'a>(method: &Method, below: &'a str) -> Wish<'a> {
     if let Some((route, "life")) = parts {
         return if reading { Wish::Life(route) } else { Wish::WrongMethod };
     }
-    match parts.and_then(|(route, verb)| Some((route, order(verb)?))) {
-        Some((route, order)) if *method == Method::POST => Wish::Order(route, order),
-        Some(_) => Wish::WrongMethod,
-        None => Wish::Unknown,
+    let Some((route, words)) = parts else { return Wish::Unknown };
+    let (word, value) = words.split_once('/').map_or((words, None), |(word, value)| (word, Some(value)));
+    match Order::read(word, value) {
+        Ok(None) => Wish::Unknown,
+        _ if *method != Method::POST => Wish::WrongMethod,
+        Ok(Some(order)) => Wish::Order(route, order),
+        Err(why) => Wish::BadValue(why),
     }
 }
 
 /// Which process answers, and why it is still this one if another was asked for in vain.
-fn restart(worker: &Worker) -> serde_json::Value {
+fn process(worker: &Worker) -> serde_json::Value {
     serde_json::json!({ "pid": std::process::id(), "refused": worker.rules.departure.refusal() })
 }
 
-async fn carry_out(worker: &Worker, route: &str, order: Order) -> HttpResponse {
-    let Some(member) = named(worker, route) else { return no_member(worker, route) };
-    let answer = match order {
-        Order::Duty(duty) => {
-            let wanted = serde_json::json!({ "duty": duty }).to_string();
-            ask(member.address, hyper::Method::POST, "/.tasuki/duty", Some(wanted)).await
-        }
-        Order::Restart => ask(member.address, hyper::Method::POST, "/.tasuki/restart", None).await,
+async fn carry_out(worker: &Worker, route: &str, order: Order) -> Outcome {
+    let Some(member) = named(worker, route) else { return Outcome::NoMember };
+    let change = match order {
+        Order::Set(change) => change,
+        Order::Restart => return restart(worker, &member).await,
     };
-    if answer.as_ref().is_ok_and(|(status, _)| status.is_success()) {
-        tracing::info!(route = %member.route, ?order, "order accepted");
-        worker.balancer.do_send(DutyAccepted { route: member.route.clone(), duty: order.duty() });
+    let route = member.route.clone();
+    let mut warning = match worker.balancer.send(SetMember { route, change }).await {
+        Ok(Done::Kept) => None,
+        Ok(Done::NotKept(why)) => Some(format!("it holds until the balancer ends: {why}")),
+        Ok(Done::NoMember) => return Outcome::NoMember,
+        Err(_) => return Outcome::Refused("the balancer is about to end".into()),
+    };
+    let (word, duty) = match order.word() {
+        Word::Drain => (Word::Drain, Duty::Draining),
+        Word::Serve => (Word::Serve, Duty::Serving),
+        Word::Nothing => return Outcome::Done { warning },
+    };
+    // What is no node, or serves already, is not told to: the balancer's own word is enough.
+    if !member.is_node || word == Word::Serve && member.duty != Duty::Draining && member.admin == Admin::Enabled {
+        return Outcome::Done { warning };
     }
-    relayed(&member.route, answer)
+    let refused = match control::tell_duty(member.address, duty).await {
+        Ok((status, _)) if status.is_success() => {
+            worker.balancer.do_send(DutyAccepted { route: member.route.clone(), duty });
+            return Outcome::Done { warning };
+        }
+        Ok((status, _)) => format!("{} answered {status}", member.route),
+        Err(silence) => format!("{} {silence}", member.route),
+    };
+    if word == Word::Serve {
+        return Outcome::Refused(refused);
+    }
+    // This balancer sends it nothing from now on, whatever it says, and tells it as soon as it answers.
+    warning.get_or_insert(format!("{refused}; it gets no request, and is told as soon as it answers"));
+    Outcome::Done { warning }
+}
+
+async fn restart(worker: &Worker, member: &Member) -> Outcome {
+    match ask(member.address, hyper::Method::POST, "/.tasuki/restart", None).await {
+        Ok((status, body)) if status.is_success() => {
+            tracing::info!(route = %member.route, "restart accepted");
+            // It begins with a drain.
+            worker.balancer.do_send(DutyAccepted { route: member.route.clone(), duty: Duty::Draining });
+            let said = serde_json::from_slice(&body);
+            Outcome::Asked(said.unwrap_or_else(|_| serde_json::json!({ "accepted": member.route })))
+        }
+        Ok((status, _)) => Outcome::Refused(format!("{} answered {status}", member.route)),
+        Err(silence) => Outcome::Refused(format!("{} {silence}", member.route)),
+    }
+}
+
+/// What a program is told of an order.
+fn answered(worker: &Worker, route: &str, outcome: Outcome) -> HttpResponse {
+    match outcome {
+        Outcome::Done { warning } => json(StatusCode::ACCEPTED, &Accepted { accepted: route, warning }),
+        Outcome::Asked(said) => json(StatusCode::ACCEPTED, &said),
+        Outcome::NoMember => no_member(worker, route),
+        Outcome::Refused(why) => failure(StatusCode::BAD_GATEWAY, &why),
+    }
 }
 
 /// 404 with the routes that there are. A route that is none is not repeated: it comes from outside.
@@ -198,12 +292,12 @@ async fn ask(
     control::ask(member, method, path, json, limits::CONTROL_TIMEOUT).await
 }
 
-/// What a node answered to an order or a question, with its own JSON if it gave any.
+/// What a node answered to a question, with its own JSON if it gave any.
 fn relayed(route: &Route, answer: Result<(hyper::StatusCode, Bytes), Silence>) -> HttpResponse {
     match answer {
         Ok((status, body)) if status.is_success() => {
-            let said = serde_json::from_slice(&body).unwrap_or_else(|_| serde_json::json!({ "accepted": route }));
-            json(if status == hyper::StatusCode::OK { StatusCode::OK } else { StatusCode::ACCEPTED }, &said)
+            let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            json(StatusCode::OK, &said)
         }
         Ok((status, _)) => failure(StatusCode::BAD_GATEWAY, &format!("{route} answered {status}")),
         Err(silence) => failure(StatusCode::BAD_GATEWAY, &format!("{route} {silence}")),
@@ -226,6 +320,8 @@ async fn report(member: &Member) -> NodeReport {
     // Under this route the balancer knows it, and nothing a node says may put it under another.
     report.route = member.route.clone();
     report.state = usable_state(report.state, member.standing);
+    let Member { admin, weight, standby, ref differs, .. } = *member;
+    report.terms = Terms { admin, weight, standby, differs: differs.clone() };
     report
 }
 
@@ -244,7 +340,7 @@ fn known(member: &Member, silent: bool) -> NodeReport {
         _ if silent => NodeState::Failed,
         Standing::Failed => NodeState::Failed,
         Standing::Coming => NodeState::Starting,
-        Standing::Usable | Standing::Draining => NodeState::Ready,
+        Standing::Usable | Standing::Draining | Standing::Disabled => NodeState::Ready,
     };
     NodeReport {
         route: member.route.clone(),
@@ -255,6 +351,8 @@ fn known(member: &Member, silent: bool) -> NodeReport {
         sessions: SessionCounts::default(),
         peers: Vec::new(),
         writes_refused: 0,
+        staying: 0,
+        terms: Terms::default(),
     }
 }
 
@@ -292,20 +390,38 @@ fn page(path: &str) -> HttpResponse {
 mod tests {
     use super::*;
 
+    const DRAIN: Order = Order::Set(Change::Duty(Admin::Drained));
+
+    fn set(change: Change) -> Wish<'static> {
+        Wish::Order("r1", Order::Set(change))
+    }
+
     #[test]
     fn reading_is_a_get_and_changing_is_a_post() {
         assert_eq!(wish(&Method::GET, ""), Wish::Page);
         assert_eq!(wish(&Method::HEAD, "/"), Wish::Page);
         assert_eq!(wish(&Method::GET, "/status.json"), Wish::Status);
         assert_eq!(wish(&Method::POST, "/status.json"), Wish::WrongMethod);
-        assert_eq!(wish(&Method::POST, "/members/r1/drain"), Wish::Order("r1", Order::Duty(Duty::Draining)));
-        assert_eq!(wish(&Method::POST, "/members/r1/resume"), Wish::Order("r1", Order::Duty(Duty::Serving)));
+        assert_eq!(wish(&Method::POST, "/members/r1/drain"), Wish::Order("r1", DRAIN));
+        assert_eq!(wish(&Method::POST, "/members/r1/disable"), set(Change::Duty(Admin::Disabled)));
+        assert_eq!(wish(&Method::POST, "/members/r1/resume"), set(Change::Duty(Admin::Enabled)));
+        assert_eq!(wish(&Method::POST, "/members/r1/reset"), set(Change::AsInFile));
+        assert_eq!(wish(&Method::POST, "/members/r1/weight/7"), set(Change::Weight(7)));
+        assert_eq!(wish(&Method::POST, "/members/r1/standby/on"), set(Change::Standby(true)));
         assert_eq!(wish(&Method::POST, "/members/r1/restart"), Wish::Order("r1", Order::Restart));
         assert_eq!(wish(&Method::POST, "/restart"), Wish::RestartBalancer);
         assert_eq!(wish(&Method::GET, "/restart"), Wish::Restart);
         assert_eq!(wish(&Method::DELETE, "/restart"), Wish::WrongMethod);
         assert_eq!(wish(&Method::GET, "/members/r1/drain"), Wish::WrongMethod);
-        for unknown in ["/x", "/members", "/members/r1", "/members/r1/kill", "/members/r1/drain/x"] {
+        for bad in ["weight/0", "weight/101", "weight/x", "weight/", "standby/yes"] {
+            let path = format!("/members/r1/{bad}");
+            assert!(matches!(wish(&Method::POST, &path), Wish::BadValue(_)), "{bad}");
+            assert!(!matches!(wish(&Method::GET, &path), Wish::Order(..)), "{bad}");
+        }
+        assert_eq!(wish(&Method::GET, "/members/r1/weight/7"), Wish::WrongMethod);
+        for unknown in
+            ["/x", "/members", "/members/r1", "/members/r1/kill", "/members/r1/drain/x", "/members/r1/weight"]
+        {
             assert_eq!(wish(&Method::POST, unknown), Wish::Unknown, "{unknown}");
         }
     }

@@ -6,6 +6,7 @@
 //! - A route under a new `NodeId` (or a new address) is a new life: unknown health, counters at zero, new connections.
 //!   While an old life is still on the roster beside it, the one that appeared last counts.
 //! - A node that leaves the roster is removed, unless the file names it too: then the health checks decide.
+//! - What an administrator has set counts before the file and before what the member wants, in every life of it.
 //! - What a node wants (its duty) it says twice: to membership and to health checks. The later word counts.
 //! - What requests meet takes out no more than a part of the members; a health check may take out any.
 
@@ -17,12 +18,14 @@ use std::{
 
 use super::{
     health::{Ejection, Health, Phase, Rules},
+    orders::{Change, InFile, Orders, Set},
     view::{Counters, Member, Standing, View, Warming},
 };
 use crate::{
     limits,
     membership::{Duty, NodeMember, Roster},
     names::{NodeId, Route},
+    observe::{Admin, Terms},
     settings::StaticMember,
     time::Moment,
 };
@@ -38,6 +41,17 @@ pub(crate) struct Members {
     /// Routes that left, the latest last: who comes back under one of them starts slowly.
     left: VecDeque<Route>,
     last_serial: u64,
+    /// What an administrator has set, of members that are away too.
+    orders: Orders,
+}
+
+/// A node that serves although it is not to: it does not know yet, or has begun a new life since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Untold {
+    /// Which life of it.
+    pub(crate) serial: u64,
+    /// Where it is told.
+    pub(crate) address: SocketAddr,
 }
 
 /// A health check to be made.
@@ -105,13 +119,21 @@ struct Entry {
     served: bool,
     /// When it came to serve again.
     returned: Option<Moment>,
+    /// It is being told to drain.
+    telling: bool,
 }
 
 impl Members {
-    /// With the members of the file, all still unknown.
+    /// With the members of the file and nothing set.
+    #[cfg(test)]
     pub(crate) fn new(rules: Rules, fixed: &[StaticMember], now: Moment) -> Self {
+        Self::with_orders(rules, fixed, Orders::new(), now)
+    }
+
+    /// With the members of the file, all still unknown, and what an administrator has set before.
+    pub(crate) fn with_orders(rules: Rules, fixed: &[StaticMember], orders: Orders, now: Moment) -> Self {
         let mut members =
-            Self { rules, entries: Vec::new(), seen: HashSet::new(), left: VecDeque::new(), last_serial: 0 };
+            Self { rules, entries: Vec::new(), seen: HashSet::new(), left: VecDeque::new(), last_serial: 0, orders };
         for member in fixed.iter().take(limits::MEMBERS) {
             let entry = members.life(member.route.clone(), member.address, now);
             members.insert(Entry { fixed: Some(member.clone()), duty: Duty::Serving, ..entry });
@@ -159,15 +181,17 @@ impl Members {
     /// Takes over what a request met.
     pub(crate) fn trouble(&mut self, serial: u64, trouble: Trouble, now: Moment) {
         let rules = &self.rules;
-        let out = self.entries.iter().filter(|entry| entry.standing() != Standing::Usable).count();
+        let is_usable = |entry: &Entry| entry.standing(set_of(&self.orders, entry).admin()) == Standing::Usable;
+        let out = self.entries.iter().filter(|entry| !is_usable(entry)).count();
         let may_eject = rules.may_eject(out, self.entries.len());
+        let serves = self.entries.iter().find(|entry| entry.serial == serial).is_some_and(is_usable);
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.serial == serial) else { return };
         entry.counters.heard();
         match trouble {
             Trouble::Refused => entry.health.refused(rules, now),
             Trouble::NoAnswer if entry.health.is_last_chance(rules) && !may_eject => entry.health.stir(now),
             Trouble::NoAnswer => entry.health.bad(rules, now),
-            Trouble::Errors if may_eject && entry.standing() == Standing::Usable => entry.ejection.begin(rules, now),
+            Trouble::Errors if may_eject && serves => entry.ejection.begin(rules, now),
             Trouble::Errors => {}
             Trouble::SentAway => entry.health.stir(now),
         }
@@ -197,6 +221,59 @@ impl Members {
         self.settle(now);
     }
 
+    /// Takes over what an administrator sets. False when there is no such member.
+    pub(crate) fn set(&mut self, route: &Route, change: Change, now: Moment) -> bool {
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.route == *route) else { return false };
+        let before = self.orders.get(route).copied().unwrap_or_default();
+        let set = before.with(change, InFile::of(entry.fixed.as_ref()));
+        if set == Set::default() {
+            self.orders.remove(route);
+        } else {
+            if self.orders.len() >= limits::MEMBERS {
+                let is_here = |route: &Route| self.entries.iter().any(|entry| entry.route == *route);
+                let away = self.orders.keys().find(|route| !is_here(route)).cloned();
+                away.and_then(|away| self.orders.remove(&away));
+            }
+            self.orders.insert(route.clone(), set);
+        }
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.route == *route) {
+            entry.health.stir(now);
+        }
+        self.settle(now);
+        true
+    }
+
+    /// What an administrator has set, to be kept.
+    pub(crate) fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// The nodes that have to be told to drain; each counts as being told until [`Members::told`].
+    pub(crate) fn untold(&mut self) -> Vec<Untold> {
+        let orders = &self.orders;
+        let is_off = |route: &Route| orders.get(route).is_some_and(|set| set.admin() != Admin::Enabled);
+        let entries = self.entries.iter_mut();
+        let untold =
+            entries.filter(|entry| entry.node.is_some() && entry.duty == Duty::Serving && is_off(&entry.route));
+        untold
+            .filter_map(|entry| {
+                let tells = !std::mem::replace(&mut entry.telling, true);
+                tells.then_some(Untold { serial: entry.serial, address: entry.address })
+            })
+            .collect()
+    }
+
+    /// A node was told to drain, or could not be: then it is told again when it answers a check.
+    pub(crate) fn told(&mut self, serial: u64, accepted: bool, now: Moment) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.serial == serial) {
+            entry.telling = false;
+            if accepted {
+                entry.wants(Duty::Draining, now);
+            }
+        }
+        self.settle(now);
+    }
+
     /// The checks that are due; each counts as under way until its result is taken over.
     pub(crate) fn due(&mut self, now: Moment) -> Vec<Check> {
         let due = self.entries.iter_mut().filter(|entry| !entry.asked && entry.health.is_due(now));
@@ -210,7 +287,8 @@ impl Members {
 
     /// What requests may see.
     pub(crate) fn view(&self) -> View {
-        View { members: self.entries.iter().map(|entry| Arc::new(entry.member(&self.rules))).collect() }
+        let member = |entry: &Entry| Arc::new(entry.member(&self.rules, set_of(&self.orders, entry)));
+        View { members: self.entries.iter().map(member).collect() }
     }
 
     /// Which of several lives of one route counts: one that was not there before, else the known one, else the one
@@ -295,13 +373,14 @@ impl Members {
             serves: false,
             served: false,
             returned: None,
+            telling: false,
         }
     }
 
     /// Notes who has come to serve, and who does not any more.
     fn settle(&mut self, now: Moment) {
         for entry in &mut self.entries {
-            let serves = entry.standing() == Standing::Usable;
+            let serves = entry.standing(set_of(&self.orders, entry).admin()) == Standing::Usable;
             if serves && !entry.serves {
                 entry.returned = entry.served.then_some(now);
                 entry.served = true;
@@ -316,6 +395,11 @@ impl Members {
     }
 }
 
+/// What an administrator has set of a member.
+fn set_of(orders: &Orders, entry: &Entry) -> Set {
+    orders.get(&entry.route).copied().unwrap_or_default()
+}
+
 impl Entry {
     fn announced_by(self, node: &NodeMember) -> Self {
         Self { node: Some(node.id), duty: node.duty, announced: Some(node.duty), ..self }
@@ -328,7 +412,12 @@ impl Entry {
         }
     }
 
-    fn standing(&self) -> Standing {
+    fn standing(&self, admin: Admin) -> Standing {
+        match admin {
+            Admin::Disabled => return Standing::Disabled,
+            Admin::Drained => return Standing::Draining,
+            Admin::Enabled => {}
+        }
         match (self.health.phase(), self.duty) {
             (Phase::New { asked: true } | Phase::Failed { .. }, Duty::Serving) => Standing::Failed,
             (Phase::Failed { .. }, Duty::Starting) => Standing::Failed,
@@ -339,26 +428,29 @@ impl Entry {
         }
     }
 
-    fn member(&self, rules: &Rules) -> Member {
+    fn member(&self, rules: &Rules, set: Set) -> Member {
         let span = rules.slow_start;
+        let Terms { admin, weight, standby, differs } = set.terms(InFile::of(self.fixed.as_ref()));
+        let is_well = matches!(self.health.phase(), Phase::Good { .. }) && self.duty == Duty::Serving;
         Member {
             serial: self.serial,
             route: self.route.clone(),
             address: self.address,
-            weight: self.fixed.as_ref().map_or(DEFAULT_WEIGHT, |fixed| fixed.weight),
-            standby: self.fixed.as_ref().is_some_and(|fixed| fixed.standby),
+            weight,
+            standby,
             set: self.fixed.as_ref().map_or(0, |fixed| fixed.set),
             warming: self.returned.filter(|_| !span.is_zero()).map(|since| Warming { since, span }),
             ejected: self.ejection.is_on(),
             duty: self.duty,
-            standing: self.standing(),
+            standing: self.standing(admin),
+            keeps_sessions: admin == Admin::Drained && self.node.is_none() && is_well,
+            is_node: self.node.is_some(),
+            admin,
+            differs,
             counters: self.counters.clone(),
         }
     }
 }
-
-/// The weight of a node that the file does not name: the seeds' loadfactor.
-const DEFAULT_WEIGHT: u8 = 50;
 
 #[cfg(test)]
 mod tests {
@@ -623,6 +715,75 @@ mod tests {
             members.checked(r2, Verdict::Dead, NOW);
             assert_eq!(standings(&members)[1].1, Standing::Failed);
         }
+    }
+
+    fn r1() -> Route {
+        "r1".parse().unwrap()
+    }
+
+    #[test]
+    fn a_drained_node_stays_drained_in_its_next_life_and_is_told_so() {
+        let mut members = none();
+        members.roster(&roster(vec![node(1, "r1", Duty::Serving)]), NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        assert!(members.untold().is_empty() && !members.set(&"r9".parse().unwrap(), Change::AsInFile, NOW));
+        assert!(members.set(&r1(), Change::Duty(Admin::Drained), NOW));
+        assert_eq!(standing(&members), Standing::Draining);
+        let id = serial(&members);
+        assert_eq!(members.untold().iter().map(|untold| untold.serial).collect::<Vec<_>>(), [id]);
+        assert!(members.untold().is_empty(), "it is being told");
+        members.told(id, true, NOW);
+        assert!(members.untold().is_empty(), "it knows");
+        members.roster(&roster(vec![node(2, "r1", Duty::Serving)]), NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        assert_eq!(standing(&members), Standing::Draining);
+        assert_eq!(members.untold().len(), 1);
+        members.told(serial(&members), false, NOW);
+        assert_eq!(members.untold().len(), 1, "it could not be told, and is told again");
+        members.set(&r1(), Change::Duty(Admin::Enabled), NOW);
+        members.told(serial(&members), false, NOW);
+        assert!(members.untold().is_empty() && members.orders().is_empty());
+        assert_eq!(standing(&members), Standing::Usable);
+    }
+
+    #[test]
+    fn what_was_set_is_there_after_a_restart_of_the_balancer() {
+        let mut before = Members::new(rules(), &[fixed("r1", 10)], NOW);
+        for change in [Change::Weight(70), Change::Standby(true), Change::Duty(Admin::Disabled)] {
+            before.set(&r1(), change, NOW);
+        }
+        let mut after = Members::with_orders(rules(), &[fixed("r1", 10)], before.orders().clone(), NOW);
+        check_all(&mut after, Verdict::Alive(Duty::Serving));
+        let member = after.view().members[0].clone();
+        assert_eq!((member.weight, member.standby, member.standing), (70, true, Standing::Disabled));
+        assert_eq!(member.differs.len(), 3);
+        after.set(&r1(), Change::AsInFile, NOW);
+        let member = after.view().members[0].clone();
+        assert_eq!((member.weight, member.standby, member.standing), (10, false, Standing::Usable));
+        assert!(member.differs.is_empty());
+    }
+
+    #[test]
+    fn a_drained_server_that_is_no_node_keeps_its_sessions_and_a_disabled_one_does_not() {
+        let mut members = Members::new(rules(), &[fixed("r1", 10)], NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        members.set(&r1(), Change::Duty(Admin::Drained), NOW);
+        let serves_its_own = |members: &Members| members.view().members[0].serves_its_own();
+        assert!(serves_its_own(&members) && !members.view().members[0].may_serve());
+        assert!(members.view().keeps(serial(&members)), "its connections too");
+        assert!(members.untold().is_empty(), "it takes no orders");
+        members.set(&r1(), Change::Duty(Admin::Disabled), NOW);
+        assert!(!serves_its_own(&members) && !members.view().members[0].has_failed());
+    }
+
+    #[test]
+    fn orders_of_members_that_are_away_make_room_for_others() {
+        let away = |n| (format!("a{n}").parse().unwrap(), Set { weight: Some(1), ..Set::default() });
+        let orders: Orders = (0..limits::MEMBERS).map(away).collect();
+        let mut members = Members::with_orders(rules(), &[fixed("r1", 10)], orders, NOW);
+        assert!(members.set(&r1(), Change::Weight(3), NOW));
+        assert_eq!(members.orders().len(), limits::MEMBERS);
+        assert_eq!(members.view().members[0].weight, 3);
     }
 
     #[test]

@@ -14,7 +14,12 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::methods::{Candidate, FULL};
-use crate::{membership::Duty, names::Route, time::Moment};
+use crate::{
+    membership::Duty,
+    names::Route,
+    observe::{Admin, Differs},
+    time::Moment,
+};
 
 /// The members at one moment, in the order of their routes.
 #[derive(Debug, Default)]
@@ -46,6 +51,14 @@ pub(crate) struct Member {
     pub(crate) duty: Duty,
     /// Whether it may be asked.
     pub(crate) standing: Standing,
+    /// It is drained and well, and its sessions cannot move: they stay with it (httpd's `N`).
+    pub(crate) keeps_sessions: bool,
+    /// Membership knows it: it takes orders.
+    pub(crate) is_node: bool,
+    /// What an administrator has it do.
+    pub(crate) admin: Admin,
+    /// What was set and is not what the file says.
+    pub(crate) differs: Vec<Differs>,
     /// Shared by all views of this life.
     pub(crate) counters: Arc<Counters>,
 }
@@ -68,8 +81,10 @@ pub enum Standing {
     Usable,
     /// It will serve soon: it says so, or it has not been asked yet.
     Coming,
-    /// It wants nothing.
+    /// It wants nothing, or an administrator has drained it.
     Draining,
+    /// An administrator has disabled it.
+    Disabled,
     /// It does not answer.
     Failed,
 }
@@ -116,6 +131,10 @@ pub struct MemberReport {
     pub ejected: bool,
     /// Percent of its share of new sessions that it gets now; less than 100 while it starts slowly.
     pub warm_percent: u32,
+    /// What an administrator has it do.
+    pub admin: Admin,
+    /// What was set and is not what the file says.
+    pub differs: Vec<Differs>,
     /// Requests it is answering now.
     pub busy: usize,
     /// Requests sent to it in this life.
@@ -161,7 +180,8 @@ impl View {
 
     /// Whether this life of a member is still served by connections of the pool.
     pub(crate) fn keeps(&self, serial: u64) -> bool {
-        self.members.iter().any(|member| member.serial == serial && member.standing == Standing::Usable)
+        let used = |member: &Member| member.standing == Standing::Usable || member.keeps_sessions;
+        self.members.iter().any(|member| member.serial == serial && used(member))
     }
 
     /// Everything the balancer knows, in the order of the routes.
@@ -176,12 +196,17 @@ impl Member {
         self.standing == Standing::Usable && !self.counters.refused.load(Relaxed)
     }
 
+    /// It is drained, and requests of the sessions that it has go to it all the same.
+    pub(crate) fn serves_its_own(&self) -> bool {
+        self.keeps_sessions && !self.counters.refused.load(Relaxed)
+    }
+
     /// It is known not to answer. Neither draining nor starting is a failure.
     pub(crate) fn has_failed(&self) -> bool {
         match self.standing {
             Standing::Failed => true,
             Standing::Usable => self.counters.refused.load(Relaxed),
-            Standing::Coming | Standing::Draining => false,
+            Standing::Coming | Standing::Draining | Standing::Disabled => false,
         }
     }
 
@@ -223,6 +248,8 @@ impl Member {
             set: self.set,
             ejected: self.ejected,
             warm_percent: self.warmth(now),
+            admin: self.admin,
+            differs: self.differs.clone(),
             busy: self.counters.busy.load(Relaxed),
             elected: self.counters.elected.load(Relaxed),
             failed: self.counters.failed.load(Relaxed),
@@ -315,6 +342,10 @@ pub(crate) mod tests {
             warming: None,
             duty: Duty::Serving,
             standing: Standing::Usable,
+            keeps_sessions: false,
+            is_node: true,
+            admin: Admin::Enabled,
+            differs: Vec::new(),
             counters: Arc::default(),
         }
     }

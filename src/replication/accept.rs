@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
 
-use actix::Recipient;
+use actix::{Message, Recipient};
 use actix_web::rt;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     limits,
     membership::{Duty, Roster, SharedDuty},
-    names::NodeId,
+    names::{ContextPath, NodeId, SessionId},
     session::{
         Slots, Swept, Table,
         delta::{Answer, ClaimRequest, Update, Whole},
@@ -54,6 +54,20 @@ pub struct Doorway {
     pub claim_timeout: Duration,
     /// Who tells the other nodes what has come of a merge.
     pub merged: Recipient<Swept>,
+    /// Who claims what a draining node offers.
+    pub offered: Recipient<Offered>,
+}
+
+/// Sessions of one webapp that a draining node would have this node claim. Who drops it harms nobody.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Offered {
+    /// Their owner.
+    pub from: NodeId,
+    /// The webapp.
+    pub context: ContextPath,
+    /// At most [`limits::OFFER_SESSIONS`].
+    pub ids: Vec<SessionId>,
 }
 
 /// Accepts links for as long as the process runs.
@@ -265,6 +279,9 @@ impl Incoming {
                 }
                 Request::Compare(question) => self.compare(question, answers.clone()),
                 Request::Copies(batch) => self.copies(batch, answers.clone())?,
+                Request::Offer { context, ids } => {
+                    self.doorway.offered.do_send(Offered { from: self.from, context, ids });
+                }
             }
         }
         if self.received > before {
@@ -346,14 +363,11 @@ mod tests {
     use actix::{Actor, Context, Handler};
 
     use super::*;
-    use crate::{
-        names::{ContextPath, SessionId},
-        session::{
-            delta::Attribute,
-            lease::Term,
-            replica::{Birth, Reach},
-            value::Value,
-        },
+    use crate::session::{
+        delta::Attribute,
+        lease::Term,
+        replica::{Birth, Reach},
+        value::Value,
     };
 
     const ME: NodeId = NodeId(1);
@@ -374,6 +388,12 @@ mod tests {
         }
     }
 
+    impl Handler<Offered> for Ear {
+        type Result = ();
+
+        fn handle(&mut self, _: Offered, _: &mut Self::Context) {}
+    }
+
     /// A node that owns a session, and another node's copy with something of its own in it.
     fn node(claim_timeout: Duration) -> (Doorway, mpsc::UnboundedReceiver<Vec<Update>>, Whole) {
         let (told, heard) = mpsc::unbounded_channel();
@@ -385,6 +405,7 @@ mod tests {
         copy.stamp.epoch.node = NodeId(2);
         let value = Value::encode(&5).ok();
         copy.attributes = vec![Attribute { name: "theirs".into(), value, stamp: copy.stamp }];
+        let ear = Ear(told).start();
         let doorway = Doorway {
             table,
             cluster: "tasuki".into(),
@@ -392,7 +413,8 @@ mod tests {
             duty: SharedDuty::starting(),
             roster: Arc::default(),
             claim_timeout,
-            merged: Ear(told).start().recipient(),
+            merged: ear.clone().recipient(),
+            offered: ear.recipient(),
         };
         (doorway, heard, copy)
     }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     limits,
     membership::{Duty, LinkBroken, NodeMember, Roster, RosterChanged},
-    names::{NodeId, Route, SessionId},
+    names::{ContextPath, NodeId, Route, SessionId},
     session::{
         Slots, Swept, Table,
         delta::Update,
@@ -99,6 +99,18 @@ pub enum Claimed {
     Nothing,
     /// Others claim it at the same time; the request may be tried again.
     Contended,
+}
+
+/// Offers sessions to a node, which then claims them; answers whether it was sent.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "bool")]
+pub struct Offer {
+    /// The node.
+    pub to: NodeId,
+    /// The webapp of the sessions.
+    pub context: ContextPath,
+    /// At most [`limits::OFFER_SESSIONS`].
+    pub ids: Vec<SessionId>,
 }
 
 /// Asks how the links are.
@@ -388,6 +400,14 @@ impl Handler<Claim> for Replicator {
         let (answer, claimed) = oneshot::channel();
         self.outside.claims.insert(claim, answer);
         Box::pin(async { claimed.await.unwrap_or(Claimed::Contended) })
+    }
+}
+
+impl Handler<Offer> for Replicator {
+    type Result = bool;
+
+    fn handle(&mut self, Offer { to, context, ids }: Offer, _: &mut Self::Context) -> bool {
+        self.outside.send(to, &Request::Offer { context, ids }) == Queued::Yes
     }
 }
 

@@ -52,6 +52,13 @@ pub enum Request {
     Compare(Question),
     /// Told in a repair, merged and never refused. Acknowledged as one.
     Copies(Batch),
+    /// The sender drains: the peer should claim these sessions of one webapp. Nothing depends on it.
+    Offer {
+        /// The webapp.
+        context: ContextPath,
+        /// At most [`limits::OFFER_SESSIONS`].
+        ids: Vec<SessionId>,
+    },
 }
 
 /// From the node that accepted.
@@ -116,6 +123,7 @@ mod kind {
     pub(super) const DIGEST: u8 = 8;
     pub(super) const LIST: u8 = 9;
     pub(super) const COPIES: u8 = 10;
+    pub(super) const OFFER: u8 = 11;
     pub(super) const ACK: u8 = 16;
     pub(super) const GAP: u8 = 17;
     pub(super) const FENCED: u8 = 18;
@@ -187,6 +195,13 @@ pub fn put_request(out: &mut BytesMut, request: &Request) {
             put(out, kind::LIST, &(round, Bytes::new(&wire_list(sessions))));
         }
         Request::Copies(Batch { number, bytes }) => put(out, kind::COPIES, &(number, Bytes::new(bytes))),
+        Request::Offer { context, ids } => {
+            put(
+                out,
+                kind::OFFER,
+                &(context.as_str(), Bytes::new(&ids.iter().flat_map(|id| id.0).collect::<Vec<u8>>())),
+            );
+        }
     }
 }
 
@@ -272,6 +287,12 @@ fn read_request(kind: u8, body: &[u8], from: NodeId) -> Result<Request, BadFrame
         kind::COPIES => {
             let (number, bytes): (BatchNumber, &Bytes) = decode(kind, body)?;
             Request::Copies(Batch { number, bytes: bytes.to_vec().into() })
+        }
+        kind::OFFER => {
+            let (context, ids): (&str, &Bytes) = decode(kind, body)?;
+            let context = context_of(kind, context)?;
+            let ids = ids_of(ids).ok_or_else(|| BadFrame::BadBody(kind, "no offer".into()))?;
+            Request::Offer { context, ids }
         }
         _ => return Err(BadFrame::UnknownKind(kind)),
     })
@@ -435,6 +456,11 @@ fn sums_of(bytes: &[u8]) -> Option<Box<[u64]>> {
     Some(sums.into())
 }
 
+fn ids_of(bytes: &[u8]) -> Option<Vec<SessionId>> {
+    let (ids, rest) = bytes.as_chunks::<16>();
+    (ids.len() <= limits::OFFER_SESSIONS && rest.is_empty()).then(|| ids.iter().copied().map(SessionId).collect())
+}
+
 /// For each session its id and its fingerprint.
 fn wire_list(sessions: &[Listed]) -> Vec<u8> {
     sessions.iter().flat_map(|Listed { id, fingerprint }| id.0.into_iter().chain(fingerprint.to_be_bytes())).collect()
@@ -548,6 +574,7 @@ mod tests {
             Request::Compare(digest(&[])),
             Request::Compare(Question::List { round: 3, sessions: vec![Listed { id: ID, fingerprint: 0x0102 }] }),
             Request::Copies(Batch { number: 7, bytes: vec![1, 2, 3].into() }),
+            Request::Offer { context: "/shop".parse().unwrap(), ids: vec![ID, SessionId([1; 16])] },
         ]
     }
 
@@ -591,6 +618,21 @@ mod tests {
         put_reply(&mut ack, &Reply::Ack(7));
         assert_eq!(ack[..], [0, 0, 2, 16, 7]);
         assert!(out.len() + ack.len() <= 64, "a write costs little on the wire");
+    }
+
+    #[test]
+    fn the_bytes_of_an_offer_are_pinned_and_a_long_one_is_refused() {
+        let mut out = BytesMut::new();
+        put_request(&mut out, &Request::Offer { context: ContextPath::root(), ids: vec![ID] });
+        let mut expected = vec![0, 0, 21, 11, 0x92, 0xA0, 0xC4, 16];
+        expected.extend([0xAA; 16]);
+        assert_eq!(out[..], expected);
+        let offer = |count| Request::Offer { context: ContextPath::root(), ids: vec![ID; count] };
+        for (count, good) in [(limits::OFFER_SESSIONS, true), (limits::OFFER_SESSIONS + 1, false)] {
+            let mut out = BytesMut::new();
+            put_request(&mut out, &offer(count));
+            assert_eq!(take_request(&mut out, SENDER).is_ok(), good, "{count}");
+        }
     }
 
     #[test]
@@ -698,7 +740,7 @@ mod tests {
         };
         for _ in 0..20_000 {
             let length = random() % 60;
-            let kind = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 25, 26, 27, 28][usize::from(random()) % 15];
+            let kind = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 20, 25, 26, 27, 28][usize::from(random()) % 16];
             let mut input = BytesMut::from(&[0, 0, length, kind][..]);
             input.extend((0..length).map(|_| random()));
             let _ = take_request(&mut input.clone(), SENDER);

@@ -25,7 +25,7 @@ mod seal;
 pub mod survey;
 
 pub use actor::{
-    Claim, Claimed, LinkReport, Observe, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch, WouldHold,
+    Claim, Claimed, LinkReport, Observe, Offer, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch, WouldHold,
 };
 pub use link::Carried;
 pub use seal::LinkSeal;

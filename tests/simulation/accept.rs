@@ -97,6 +97,8 @@ impl Cluster {
                     }
                     replies.push(Reply::Took { batch: batch.number, ended });
                 }
+                // A drain pushes nothing here: whoever claims what was offered does as a request would.
+                Request::Offer { .. } => {}
                 Request::Claim(ticket, request) => {
                     let delay_us = self.world.between(0, 200);
                     self.world.after(delay_us, Event::Node(id, Input::Asked(Ask { conn, ticket, request })));

@@ -4,6 +4,7 @@ mod aborts;
 mod concurrency;
 mod counter;
 mod crash;
+mod duty;
 mod failover;
 mod joining;
 mod managers;
