@@ -20,7 +20,7 @@ use super::{
     tunnel,
     upload::{Outgoing, Progress, Upload},
     view::{Busy, Member},
-    worker::Worker,
+    worker::{Admission, Worker},
 };
 use crate::{limits, time::Moment};
 
@@ -187,12 +187,17 @@ impl<'a> Trip<'a> {
 
     async fn attempt(&self, choice: &Choice, fresh: bool) -> Result<Tried, Refusal> {
         let member = &choice.member;
+        let busy = match self.worker.admit(member).await {
+            Admission::Granted(busy) => busy,
+            Admission::Full => return Err(Refusal::QueueFull),
+            Admission::Gone => return Ok(Tried::NoAnswer(Outcome::Untouched(Kind::Fresh))),
+        };
         let (mut connection, kind) = match self.connection(member, fresh).await {
             Ok(connection) => connection,
             Err(error) => return Ok(self.unreachable(member, &error)),
         };
         let request = self.head.request(choice.attempt, self.upload.outgoing(member.counters.clone()))?;
-        let busy = Busy::with(member);
+        busy.elected();
         let first = match &mut connection {
             Line::Pooled(connection) => self.first(connection.sender.try_send_request(request)).await,
             Line::Tunnel(sender) => self.first(sender.try_send_request(request)).await,

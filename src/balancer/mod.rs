@@ -33,6 +33,7 @@ mod methods;
 mod pages;
 mod paths;
 mod pool;
+mod refusals;
 mod retry;
 mod rules;
 mod serve;

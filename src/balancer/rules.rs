@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use super::{choice::Binding, methods::Shares, sticky::Sticky, view::Published};
+use super::{choice::Binding, methods::Shares, refusals::Refusals, sticky::Sticky, view::Published};
 use crate::{
     limits,
     settings::{self, SessionManager},
@@ -25,6 +25,10 @@ pub(crate) struct Rules {
     /// Answers that count as failures of the member.
     pub(crate) fail_on_status: Vec<u16>,
     pub(crate) fail_on_timeout: bool,
+    /// Requests that may wait for one member, and how long.
+    pub(crate) queue: usize,
+    pub(crate) queue_timeout: Duration,
+    pub(crate) refusals: Refusals,
     /// As many in a row take a member out.
     pub(crate) fall: u32,
     pub(crate) trusted_proxies: Vec<IpNet>,
@@ -56,6 +60,9 @@ impl Rules {
             retry_body_bytes: settings.retry_body_bytes,
             fail_on_status: settings.fail_on_status.clone(),
             fail_on_timeout: settings.fail_on_timeout,
+            queue: settings.queue,
+            queue_timeout: settings.queue_timeout,
+            refusals: Refusals::default(),
             fall: settings.health_fall.get(),
             trusted_proxies: settings.trusted_proxies.clone(),
             manager: settings.manager.clone(),

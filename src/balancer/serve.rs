@@ -168,6 +168,7 @@ async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {
     match sort(worker, &request, payload).await {
         Ok(response) => response,
         Err(refusal) => {
+            worker.rules.refusals.count(refusal);
             if !matches!(refusal, Refusal::NotFound | Refusal::Forbidden) {
                 worker.warn("-", &refusal, &refusal.status());
             }

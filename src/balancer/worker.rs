@@ -18,7 +18,7 @@ use super::{
     pool::Pool,
     rules::Rules,
     throttle::{Line, Throttle},
-    view::{Member, MemberReport, View},
+    view::{Busy, Member, MemberReport, Place, View},
 };
 use crate::{limits, time::Moment};
 
@@ -31,6 +31,16 @@ pub(crate) struct Worker {
     warnings: RefCell<Throttle>,
     /// Requests that wait until a member can serve.
     waiting: Cell<usize>,
+}
+
+/// Whether a member takes a request.
+pub(crate) enum Admission {
+    /// It does, and counts it until this is dropped.
+    Granted(Busy),
+    /// It answers as many as it may, and as many wait as may, or the wait was too long.
+    Full,
+    /// It may not serve any more.
+    Gone,
 }
 
 /// Counts a waiting request until it is dropped, also when the client goes away.
@@ -56,6 +66,34 @@ impl Worker {
             let Some(worker) = worker.upgrade() else { return };
             let view = worker.rules.published.view();
             worker.pool.sweep(Moment::now(), |serial| view.keeps(serial));
+        }
+    }
+
+    /// Waits until the member answers fewer requests than it may, for a bounded time and in a bounded queue.
+    pub(crate) async fn admit(&self, member: &Arc<Member>) -> Admission {
+        if let Some(busy) = Busy::at_once(member) {
+            return Admission::Granted(busy);
+        }
+        let Some(place) = Place::take(member, self.rules.queue) else { return Admission::Full };
+        let mut late = pin!(sleep(self.rules.queue_timeout));
+        loop {
+            let mut freed = pin!(place.freed());
+            freed.as_mut().enable();
+            loop {
+                let mut changed = pin!(self.rules.published.changed());
+                changed.as_mut().enable();
+                if let Some(busy) = Busy::begin(member) {
+                    return Admission::Granted(busy);
+                }
+                if !self.rules.published.view().uses(member.serial) {
+                    return Admission::Gone;
+                }
+                tokio::select! {
+                    () = &mut freed => break,
+                    () = changed => {}
+                    () = &mut late => return Admission::Full,
+                }
+            }
         }
     }
 

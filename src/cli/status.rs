@@ -102,7 +102,7 @@ fn duty_word(duty: Duty) -> &'static str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::observe::{BalancerReport, SessionCounts};
+    use crate::observe::{BalancerReport, RefusalCounts, SessionCounts};
 
     /// A report of nodes, each with the routes of the peers that it calls in sync.
     pub(in crate::cli) fn report(nodes: &[(&str, NodeState, &[&str])]) -> StatusReport {
@@ -129,7 +129,11 @@ pub(super) mod tests {
             writes_refused: 0,
         };
         StatusReport {
-            balancer: BalancerReport { listen: "127.0.0.1:12121".parse().unwrap(), pid: 4710 },
+            balancer: BalancerReport {
+                listen: "127.0.0.1:12121".parse().unwrap(),
+                pid: 4710,
+                refusals: RefusalCounts::default(),
+            },
             nodes: nodes.iter().map(node).collect(),
         }
     }

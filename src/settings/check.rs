@@ -113,6 +113,12 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     })?;
     set(&mut it.health_fall, "balancer.health_fall", raw.health_fall, seen)?;
     set(&mut it.health_rise, "balancer.health_rise", raw.health_rise, seen)?;
+    let most = limits::CLIENT_CONNECTIONS;
+    set(&mut it.member_connections, "balancer.member_connections", raw.member_connections, |value| {
+        values::count(value, most)
+    })?;
+    set(&mut it.queue, "balancer.queue", raw.queue, |value| whole(value, 0..=most as u64).map(|most| most as usize))?;
+    set(&mut it.queue_timeout, "balancer.queue_timeout", raw.queue_timeout, |value| duration(value, WAIT))?;
     set(&mut it.fail_on_status, "balancer.fail_on_status", raw.fail_on_status, statuses)?;
     set(&mut it.fail_on_timeout, "balancer.fail_on_timeout", raw.fail_on_timeout, switch)?;
     set(&mut it.max_ejected_percent, "balancer.max_ejected_percent", raw.max_ejected_percent, percent)?;

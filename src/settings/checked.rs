@@ -159,6 +159,12 @@ pub struct Balancer {
     pub health_fall: NonZero<u32>,
     /// Good checks in a row before a failed member counts as good.
     pub health_rise: NonZero<u32>,
+    /// Requests that one member answers at once.
+    pub member_connections: NonZero<usize>,
+    /// Requests that may wait until a member is less busy than that.
+    pub queue: usize,
+    /// How long they wait.
+    pub queue_timeout: Duration,
     /// Statuses of answers that count as failures of the member: [`Self::health_fall`] in a row take it out for
     /// [`Self::retry`], longer each time.
     pub fail_on_status: Vec<u16>,
