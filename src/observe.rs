@@ -49,6 +49,8 @@ pub struct RefusalCounts {
     pub gateway_timeout: u64,
     /// Everything else, such as a method that nobody has defined.
     pub other: u64,
+    /// Of 502 and 504: those that might have been sent to another member, but too many were already (`balancer.retry_percent`).
+    pub not_repeated: u64,
 }
 
 /// A node: what it says of itself, or, when it cannot be asked, what the balancer knows.

@@ -158,6 +158,8 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         failover: true,
         timeout: Duration::from_millis(500),
         max_attempts: NonZero::new(3).unwrap(),
+        retry_timeout: None,
+        retry_percent: 20,
         retry: Duration::from_secs(2),
         health_interval: Duration::from_secs(2),
         health_fall: NonZero::new(3).unwrap(),
@@ -655,6 +657,33 @@ async fn who_waits_for_a_member_that_drains_goes_elsewhere() {
     *r1.ready.lock().unwrap() = (503, "draining");
     assert_eq!(second.await.unwrap().route(), "r2");
     assert_eq!(r1.executed(), 0);
+}
+
+#[actix_web::test]
+async fn what_may_have_been_done_is_not_repeated_for_ever() {
+    let r2 = Node::start("r2");
+    let (address, seen) = silent_server().await;
+    let limited = settings::Balancer {
+        retry_percent: 0,
+        health_fall: NonZero::new(1_000).unwrap(),
+        ..settings(vec![fixed("r1", address), r2.as_member()])
+    };
+    let door = open_with(limited).await;
+    let mut last = 0;
+    for _ in 0..limits::RETRY_RESERVE + 20 {
+        last = get(&door, "/", &[("cookie", &cookie("r1"))]).await.status;
+        if last != 200 {
+            break;
+        }
+    }
+    assert_eq!(last, 502);
+    assert_eq!(
+        (seen.load(SeqCst), r2.executed()),
+        (limits::RETRY_RESERVE as usize + 1, limits::RETRY_RESERVE as usize)
+    );
+    let status = get(&door, "/balancer-manager/status.json", &[]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+    assert_eq!(status["balancer"]["refusals"]["not_repeated"], 1);
 }
 
 #[actix_web::test]

@@ -17,6 +17,7 @@ pub(crate) struct Refusals {
     queue_full: AtomicU64,
     gateway_timeout: AtomicU64,
     other: AtomicU64,
+    not_repeated: AtomicU64,
 }
 
 impl Refusals {
@@ -36,6 +37,11 @@ impl Refusals {
         counter.fetch_add(1, Relaxed);
     }
 
+    /// Counts a request that was not sent again because too many were: its refusal is counted beside.
+    pub(crate) fn not_repeated(&self) {
+        self.not_repeated.fetch_add(1, Relaxed);
+    }
+
     /// All of them since the balancer started.
     pub(crate) fn report(&self) -> RefusalCounts {
         RefusalCounts {
@@ -48,6 +54,7 @@ impl Refusals {
             queue_full: self.queue_full.load(Relaxed),
             gateway_timeout: self.gateway_timeout.load(Relaxed),
             other: self.other.load(Relaxed),
+            not_repeated: self.not_repeated.load(Relaxed),
         }
     }
 }
@@ -73,9 +80,10 @@ mod tests {
         for (index, reason) in reasons.into_iter().enumerate() {
             (0..=index).for_each(|_| refusals.count(reason));
         }
+        (0..10).for_each(|_| refusals.not_repeated());
         let counts = serde_json::to_value(refusals.report()).unwrap();
         let mut numbers: Vec<u64> = counts.as_object().unwrap().values().map(|count| count.as_u64().unwrap()).collect();
         numbers.sort_unstable();
-        assert_eq!(numbers, (1..=9).collect::<Vec<u64>>());
+        assert_eq!(numbers, (1..=10).collect::<Vec<u64>>());
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Rules {
     pub(crate) timeout: Duration,
     /// A request is sent again only within this span of its arrival.
     pub(crate) retry_span: Duration,
+    /// Requests of a hundred that may be sent again although they may have been executed.
+    pub(crate) retry_percent: u32,
     pub(crate) max_attempts: usize,
     pub(crate) retry_body_bytes: usize,
     /// Answers that count as failures of the member.
@@ -55,7 +57,8 @@ impl Rules {
             binding: Binding { sticky: settings.sticky, failover: settings.failover, shares },
             method: settings.method,
             timeout: settings.timeout,
-            retry_span: settings.timeout * limits::RETRY_TIMEOUTS,
+            retry_span: settings.retry_timeout.unwrap_or(settings.timeout * limits::RETRY_TIMEOUTS),
+            retry_percent: settings.retry_percent,
             max_attempts: settings.max_attempts.get(),
             retry_body_bytes: settings.retry_body_bytes,
             fail_on_status: settings.fail_on_status.clone(),

@@ -16,6 +16,7 @@ use super::{
     members::Trouble,
     methods::Picker,
     pool::Pool,
+    retry::{self, Allowance, Budget, Nature, Next, Outcome},
     rules::Rules,
     throttle::{Line, Throttle},
     view::{Busy, Member, MemberReport, Place, View},
@@ -28,6 +29,7 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     pub(crate) balancer: Addr<Balancer>,
     picker: RefCell<Picker>,
+    allowance: RefCell<Allowance>,
     warnings: RefCell<Throttle>,
     /// Requests that wait until a member can serve.
     waiting: Cell<usize>,
@@ -53,6 +55,7 @@ impl Worker {
             pool: Pool::default(),
             balancer,
             picker: RefCell::new(Picker::new(rules.method, seed)),
+            allowance: RefCell::new(Allowance::new(rules.retry_percent)),
             warnings: RefCell::new(Throttle::new(limits::WARNINGS_PER_SECOND)),
             waiting: Cell::new(0),
             rules,
@@ -67,6 +70,26 @@ impl Worker {
             let view = worker.rules.published.view();
             worker.pool.sweep(Moment::now(), |serial| view.keeps(serial));
         }
+    }
+
+    /// Counts a request.
+    pub(crate) fn begin(&self, now: Moment) {
+        self.allowance.borrow_mut().request(now);
+    }
+
+    /// What the law allows next, within the budget of the request and the allowance of all.
+    pub(crate) fn next(&self, outcome: Outcome, nature: Nature, budget: &mut Budget, now: Moment) -> Next {
+        let mut allowance = self.allowance.borrow_mut();
+        budget.allowed = allowance.is_left(now);
+        let next = retry::next(outcome, nature, *budget);
+        budget.spend(outcome, next);
+        if retry::repeats(outcome, next) {
+            allowance.repeat(now);
+        }
+        if !budget.allowed && retry::next(outcome, nature, Budget { allowed: true, ..*budget }) != next {
+            self.rules.refusals.not_repeated();
+        }
+        next
     }
 
     /// Waits until the member answers fewer requests than it may, for a bounded time and in a bounded queue.

@@ -107,6 +107,8 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     set(&mut it.failover, "balancer.failover", raw.failover, switch)?;
     set(&mut it.timeout, "balancer.timeout", raw.timeout, |value| duration(value, MILLI..=MINUTE * 60))?;
     set(&mut it.max_attempts, "balancer.max_attempts", raw.max_attempts, |value| values::count(value, 100))?;
+    set(&mut it.retry_timeout, "balancer.retry_timeout", raw.retry_timeout, retry_timeout)?;
+    set(&mut it.retry_percent, "balancer.retry_percent", raw.retry_percent, percent)?;
     set(&mut it.retry, "balancer.retry", raw.retry, |value| duration(value, MILLI * 10..=MINUTE * 60))?;
     set(&mut it.health_interval, "balancer.health_interval", raw.health_interval, |value| {
         duration(value, MILLI * 10..=MINUTE * 60)
@@ -286,6 +288,14 @@ fn statuses(value: &Scalar) -> Result<Vec<u16>, Rule> {
         Scalar::Whole(_) => Ok(vec![status(value)?]),
         _ => list(value, |written| status(&Scalar::Text(written.to_owned()))).map_err(|_| rule()),
     }
+}
+
+fn retry_timeout(value: &Scalar) -> Result<Option<Duration>, Rule> {
+    if matches!(value, Scalar::Text(text) if text.trim() == "auto") {
+        return Ok(None);
+    }
+    let rule = |rule| format!("{rule}; or \"auto\" for twice balancer.timeout");
+    duration(value, MILLI..=MINUTE * 60).map(Some).map_err(rule)
 }
 
 fn percent(value: &Scalar) -> Result<u32, Rule> {

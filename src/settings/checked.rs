@@ -151,6 +151,10 @@ pub struct Balancer {
     pub timeout: Duration,
     /// Members tried for one request, the first one included.
     pub max_attempts: NonZero<usize>,
+    /// A request is sent again only within this time of its arrival; none for twice [`Self::timeout`].
+    pub retry_timeout: Option<Duration>,
+    /// Of a hundred requests those that may be sent again although a member may have executed them; some are always.
+    pub retry_percent: u32,
     /// Time between health checks of a failed member.
     pub retry: Duration,
     /// Health check of a good member.

@@ -104,6 +104,8 @@ impl Default for Balancer {
             failover: true,
             timeout: Duration::from_secs(2),
             max_attempts: MAX_ATTEMPTS,
+            retry_timeout: None,
+            retry_percent: 20, // as Envoy's and Finagle's retry budget
             retry: Duration::from_secs(2),
             health_interval: HEALTH_INTERVAL,
             health_fall: HEALTH_FALL,

@@ -77,6 +77,8 @@ pub(super) struct Balancer {
     pub(super) failover: Option<Scalar>,
     pub(super) timeout: Option<Scalar>,
     pub(super) max_attempts: Option<Scalar>,
+    pub(super) retry_timeout: Option<Scalar>,
+    pub(super) retry_percent: Option<Scalar>,
     pub(super) retry: Option<Scalar>,
     pub(super) health_interval: Option<Scalar>,
     pub(super) health_fall: Option<Scalar>,
