@@ -505,7 +505,15 @@ pub const TUNNEL_READ_BYTES: usize = 8 * 1024;
 /// cost only time; two allow "the owner is r3" and then a move because r3 has gone meanwhile, the third is in hand.
 pub const NOT_DONE_HOPS: u32 = 3;
 
-/// A request is sent again only within this many times `balancer.timeout` of its arrival.
+/// Repeated requests are compared with all requests of this span. Finagle's RetryBudget: 10 s.
+pub const RETRY_ALLOWANCE_SPAN: Duration = Duration::from_secs(10);
+
+/// Requests of one worker that may be repeated in [`RETRY_ALLOWANCE_SPAN`] beside `balancer.retry_percent`: with few requests
+/// the death of a member would else use it up at once. Finagle: 10 a second.
+pub const RETRY_RESERVE: u64 = 100;
+
+/// A request is sent again only within this many times `balancer.timeout` of its arrival, unless `balancer.retry_timeout`
+/// says otherwise.
 pub const RETRY_TIMEOUTS: u32 = 2;
 
 /// What members have carried counts half after this time for `by_traffic`. mod_jk's `maintain`: 60 s.

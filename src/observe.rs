@@ -23,6 +23,34 @@ pub struct BalancerReport {
     pub listen: SocketAddr,
     /// Its process.
     pub pid: u32,
+    /// Requests that it has answered with an error of its own since it started.
+    #[serde(default)]
+    pub refusals: RefusalCounts,
+}
+
+/// Requests that a balancer has refused, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalCounts {
+    /// 400: not what HTTP allows.
+    pub bad_request: u64,
+    /// 408: the client stopped sending.
+    pub client_timeout: u64,
+    /// 414: the address is too long.
+    pub target_too_long: u64,
+    /// 431: the headers are too large.
+    pub headers_too_large: u64,
+    /// 502: a member's answer was lost or broken.
+    pub bad_gateway: u64,
+    /// 503: no member may serve.
+    pub unavailable: u64,
+    /// 503: the member answers as many requests as it may, and the queue is full or the wait was too long.
+    pub queue_full: u64,
+    /// 504: no answer in time.
+    pub gateway_timeout: u64,
+    /// Everything else, such as a method that nobody has defined.
+    pub other: u64,
+    /// Of 502 and 504: those that might have been sent to another member, but too many were already (`balancer.retry_percent`).
+    pub not_repeated: u64,
 }
 
 /// A node: what it says of itself, or, when it cannot be asked, what the balancer knows.

@@ -158,10 +158,15 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         failover: true,
         timeout: Duration::from_millis(500),
         max_attempts: NonZero::new(3).unwrap(),
+        retry_timeout: None,
+        retry_percent: 20,
         retry: Duration::from_secs(2),
         health_interval: Duration::from_secs(2),
         health_fall: NonZero::new(3).unwrap(),
         health_rise: NonZero::new(2).unwrap(),
+        member_connections: NonZero::new(1_024).unwrap(),
+        queue: 1_024,
+        queue_timeout: Duration::from_secs(2),
         fail_on_status: vec![],
         fail_on_timeout: false,
         max_ejected_percent: 50,
@@ -489,8 +494,8 @@ async fn by_traffic_a_member_that_carries_much_gets_no_new_sessions_for_a_while(
         assert_eq!(get(&door, "/", &[]).await.route(), "r1", "both directions count");
     }
     let members = door.balancer.send(Observe).await.unwrap();
-    assert!(members[0].received_bytes > 20 << 20 && members[0].sent_bytes == 0, "{members:?}");
-    assert_eq!(members[1].sent_bytes, 30 << 20);
+    assert!(members[0].bytes_out > 20 << 20 && members[0].bytes_in == 0, "{members:?}");
+    assert_eq!(members[1].bytes_in, 30 << 20);
 }
 
 #[actix_web::test]
@@ -564,6 +569,122 @@ async fn a_member_of_many_errors_is_left_out_for_a_time_and_never_the_last_one()
         assert_eq!(send(&door, request("POST", "/slow", &[("cookie", &cookie("r1"))], "")).await.status, 504);
     }
     wait_for(&door, |members| members[0].ejected).await;
+}
+
+/// Occupies a member until the body is ended with [`let_go`].
+async fn occupy(door: &Door, route: &str) -> TcpStream {
+    let mut client = TcpStream::connect(door.address).await.unwrap();
+    let cookie = cookie(route);
+    let head = format!("POST /count HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\ntransfer-encoding: chunked\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    wait_for(door, |members| members.iter().any(|member| member.route.as_str() == route && member.busy == 1)).await;
+    client
+}
+
+async fn let_go(client: &mut TcpStream) {
+    client.write_all(b"0\r\n\r\n").await.unwrap();
+    read_until(client, "\r\n\r\n0").await;
+}
+
+#[actix_web::test]
+async fn a_full_member_has_a_queue_and_a_full_queue_is_answered_503() {
+    let r1 = Node::start("r1");
+    let narrow = settings::Balancer {
+        member_connections: NonZero::<usize>::MIN,
+        queue: 1,
+        queue_timeout: DEADLINE,
+        timeout: DEADLINE,
+        ..settings(vec![r1.as_member()])
+    };
+    let door = Arc::new(open_with(narrow).await);
+    let mut first = occupy(&door, "r1").await;
+    let behind = door.clone();
+    let second = rt::spawn(async move { get(&behind, "/", &[]).await });
+    wait_for(&door, |members| members[0].waiting == 1).await;
+    for session in [vec![], vec![("cookie", cookie("r1"))]] {
+        let headers: Vec<_> = session.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let reply = get(&door, "/", &headers).await;
+        assert_eq!((reply.status, reply.headers["retry-after"].to_str().unwrap()), (503, "5"));
+        assert!(reply.text().contains("混み合っています"), "{}", reply.text());
+    }
+    assert_eq!(r1.executed(), 0);
+    let_go(&mut first).await;
+    assert_eq!(second.await.unwrap().status, 200, "it had waited");
+    assert_eq!(get(&door, "/", &[]).await.status, 200);
+    wait_for(&door, |members| (members[0].busy, members[0].waiting) == (0, 0)).await;
+    let status = get(&door, "/balancer-manager/status.json", &[]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+    assert_eq!(status["balancer"]["refusals"]["queue_full"], 2);
+}
+
+#[actix_web::test]
+async fn a_wait_in_the_queue_ends_and_new_sessions_do_not_wait_where_another_member_has_room() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let narrow = settings::Balancer {
+        member_connections: NonZero::<usize>::MIN,
+        queue_timeout: Duration::from_millis(100),
+        timeout: DEADLINE,
+        ..settings(vec![r1.as_member(), r2.as_member()])
+    };
+    let door = open_with(narrow).await;
+    let mut first = occupy(&door, "r1").await;
+    for _ in 0..4 {
+        assert_eq!(get(&door, "/", &[]).await.route(), "r2");
+    }
+    let begun = Instant::now();
+    let reply = get(&door, "/", &[("cookie", &cookie("r1"))]).await;
+    assert_eq!(reply.status, 503, "its session is at r1");
+    assert!(begun.elapsed() >= Duration::from_millis(100));
+    let_go(&mut first).await;
+    wait_for(&door, |members| members[0].busy == 0).await;
+    assert_eq!(get(&door, "/", &[("cookie", &cookie("r1"))]).await.route(), "r1");
+}
+
+#[actix_web::test]
+async fn who_waits_for_a_member_that_drains_goes_elsewhere() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let narrow = settings::Balancer {
+        member_connections: NonZero::<usize>::MIN,
+        queue_timeout: DEADLINE,
+        timeout: DEADLINE,
+        health_interval: Duration::from_millis(50),
+        ..settings(vec![r1.as_member(), r2.as_member()])
+    };
+    let door = Arc::new(open_with(narrow).await);
+    let _first = occupy(&door, "r1").await;
+    let behind = door.clone();
+    let second = rt::spawn(async move { get(&behind, "/", &[("cookie", &cookie("r1"))]).await });
+    wait_for(&door, |members| members[0].waiting == 1).await;
+    *r1.ready.lock().unwrap() = (503, "draining");
+    assert_eq!(second.await.unwrap().route(), "r2");
+    assert_eq!(r1.executed(), 0);
+}
+
+#[actix_web::test]
+async fn what_may_have_been_done_is_not_repeated_for_ever() {
+    let r2 = Node::start("r2");
+    let (address, seen) = silent_server().await;
+    let limited = settings::Balancer {
+        retry_percent: 0,
+        health_fall: NonZero::new(1_000).unwrap(),
+        ..settings(vec![fixed("r1", address), r2.as_member()])
+    };
+    let door = open_with(limited).await;
+    let mut last = 0;
+    for _ in 0..limits::RETRY_RESERVE + 20 {
+        last = get(&door, "/", &[("cookie", &cookie("r1"))]).await.status;
+        if last != 200 {
+            break;
+        }
+    }
+    assert_eq!(last, 502);
+    assert_eq!(
+        (seen.load(SeqCst), r2.executed()),
+        (limits::RETRY_RESERVE as usize + 1, limits::RETRY_RESERVE as usize)
+    );
+    let status = get(&door, "/balancer-manager/status.json", &[]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+    assert_eq!(status["balancer"]["refusals"]["not_repeated"], 1);
 }
 
 #[actix_web::test]

@@ -91,10 +91,10 @@ pub(crate) fn first(
     now: Moment,
 ) -> Chosen {
     let Some(token) = session else {
-        return choose(view, &[], Attempt::Stay, now, |few| picker.pick(few, now));
+        return spread(view, &[], Attempt::Stay, picker, now);
     };
     if !binding.sticky {
-        return choose(view, &[], Attempt::Move, now, |few| picker.pick(few, now));
+        return spread(view, &[], Attempt::Move, picker, now);
     }
     if let Some(member) = token.route.and_then(|route| view.named(route)) {
         if member.may_serve() || member.serves_its_own() {
@@ -108,7 +108,9 @@ pub(crate) fn first(
         }
     }
     let attempt = if token.route.is_some() { Attempt::Move } else { Attempt::Stay };
-    choose(view, &[], attempt, now, |few| methods::rendezvous(token.key().bytes(), binding.shares, few))
+    choose(view, &[], eligible(view, &[]), attempt, now, |few| {
+        methods::rendezvous(token.key().bytes(), binding.shares, few)
+    })
 }
 
 /// Chooses a member that was not `tried` yet.
@@ -121,22 +123,35 @@ pub(crate) fn another(
     now: Moment,
 ) -> Chosen {
     match session {
-        None => choose(view, tried, Attempt::Stay, now, |few| picker.pick(few, now)),
+        None => spread(view, tried, Attempt::Stay, picker, now),
         Some(token) if token.route.is_some() && binding.sticky && !binding.failover => Chosen::Nobody,
         Some(token) => {
-            choose(view, tried, Attempt::Move, now, |few| methods::rendezvous(token.key().bytes(), binding.shares, few))
+            let few = eligible(view, tried);
+            choose(view, tried, few, Attempt::Move, now, |few| {
+                methods::rendezvous(token.key().bytes(), binding.shares, few)
+            })
         }
     }
+}
+
+/// By the method, among those that are not full, or all when each is. A session that moves does not ask who is full: its
+/// place would depend on the moment.
+fn spread(view: &View, tried: &[u64], attempt: Attempt, picker: &mut Picker, now: Moment) -> Chosen {
+    let mut few = eligible(view, tried);
+    if few.iter().any(|member| !member.is_full()) {
+        few.retain(|member| !member.is_full());
+    }
+    choose(view, tried, few, attempt, now, |few| picker.pick(few, now))
 }
 
 fn choose(
     view: &View,
     tried: &[u64],
+    few: Few<'_>,
     attempt: Attempt,
     now: Moment,
     pick: impl FnOnce(&[Candidate<'_>]) -> Option<usize>,
 ) -> Chosen {
-    let few = eligible(view, tried);
     let candidates: SmallVec<[Candidate<'_>; 8]> = few.iter().map(|member| member.candidate(now)).collect();
     match pick(&candidates).and_then(|index| few.get(index)) {
         Some(member) => Chosen::Member(Choice { member: Arc::clone(member), attempt }),
@@ -315,6 +330,16 @@ mod tests {
         );
         let tried = another(&back, None, &[1], BOUND, &mut picker(), NOW);
         assert_eq!(told(tried).0, "spare");
+    }
+
+    #[test]
+    fn a_full_member_gets_no_new_session_while_another_has_room_and_keeps_its_own() {
+        let view = view(vec![Member { most: 0, ..usable(1, "r1") }, usable(2, "r2")]);
+        for _ in 0..4 {
+            assert_eq!(told(begin(&view, None, BOUND, &mut picker())).0, "r2");
+            assert_eq!(told(another(&view, None, &[2], BOUND, &mut picker(), NOW)).0, "r1", "where it waits");
+        }
+        assert_eq!(told(begin(&view, token(Some("r1")), BOUND, &mut picker())), ("r1".to_string(), Attempt::Stay));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
     tunnel,
     upload::{Outgoing, Progress, Upload},
     view::{Busy, Member},
-    worker::Worker,
+    worker::{Admission, Worker},
 };
 use crate::{limits, time::Moment};
 
@@ -102,6 +102,7 @@ pub(crate) async fn forward(
     let is_member = |route: &str| view.named(route).is_some();
     let session = worker.rules.sticky.find(request.uri().path(), cookies, is_member);
     let (began, raw, tried) = (Moment::now(), Cell::new(raw), SmallVec::new());
+    worker.begin(began);
     let mut trip = Trip { worker, head, session, upload, raw, began, tried, last_word: None };
     match (trip.run().await, trip.last_word.take()) {
         (Err(Refusal::Unavailable), Some(LastWord { response, .. })) => Ok(response),
@@ -137,9 +138,9 @@ impl<'a> Trip<'a> {
                     (Outcome::NotDoneAskAny, None)
                 }
             };
-            budget.in_time = Moment::now().since(self.began) < self.worker.rules.retry_span;
-            let next = retry::next(outcome, self.nature(), budget);
-            budget.spend(outcome, next);
+            let now = Moment::now();
+            budget.in_time = now.since(self.began) < self.worker.rules.retry_span;
+            let next = self.worker.next(outcome, self.nature(), &mut budget, now);
             fresh = next == Next::SameMember;
             let following = match next {
                 Next::SameMember => Some(choice),
@@ -187,12 +188,17 @@ impl<'a> Trip<'a> {
 
     async fn attempt(&self, choice: &Choice, fresh: bool) -> Result<Tried, Refusal> {
         let member = &choice.member;
+        let busy = match self.worker.admit(member).await {
+            Admission::Granted(busy) => busy,
+            Admission::Full => return Err(Refusal::QueueFull),
+            Admission::Gone => return Ok(Tried::NoAnswer(Outcome::Untouched(Kind::Fresh))),
+        };
         let (mut connection, kind) = match self.connection(member, fresh).await {
             Ok(connection) => connection,
             Err(error) => return Ok(self.unreachable(member, &error)),
         };
         let request = self.head.request(choice.attempt, self.upload.outgoing(member.counters.clone()))?;
-        let busy = Busy::with(member);
+        busy.elected();
         let first = match &mut connection {
             Line::Pooled(connection) => self.first(connection.sender.try_send_request(request)).await,
             Line::Tunnel(sender) => self.first(sender.try_send_request(request)).await,

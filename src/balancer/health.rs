@@ -26,6 +26,8 @@ pub(crate) struct Rules {
     pub(crate) retry: Duration,
     /// How long a member that comes back gets a growing share of new sessions.
     pub(crate) slow_start: Duration,
+    /// Requests that one member may answer at once.
+    pub(crate) member_connections: usize,
     /// Percent of all members that may be out of service before what requests meet takes out no more.
     pub(crate) max_ejected_percent: u32,
 }
@@ -86,6 +88,7 @@ impl From<&settings::Balancer> for Rules {
             interval: settings.health_interval,
             retry: settings.retry,
             slow_start: settings.slow_start,
+            member_connections: settings.member_connections.get(),
             max_ejected_percent: settings.max_ejected_percent,
         }
     }
@@ -224,6 +227,7 @@ mod tests {
             interval: 2 * SECOND,
             retry: 5 * SECOND,
             slow_start: 10 * SECOND,
+            member_connections: 9,
             max_ejected_percent: 50,
         }
     }

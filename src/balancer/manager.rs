@@ -307,7 +307,11 @@ fn relayed(route: &Route, answer: Result<(hyper::StatusCode, Bytes), Silence>) -
 /// Asks every member at once; who does not answer in time is listed with what the balancer knows.
 async fn status(worker: &Worker) -> StatusReport {
     let view: &View = &worker.rules.published.view();
-    let balancer = BalancerReport { listen: worker.rules.listen, pid: std::process::id() };
+    let balancer = BalancerReport {
+        listen: worker.rules.listen,
+        pid: std::process::id(),
+        refusals: worker.rules.refusals.report(),
+    };
     StatusReport { balancer, nodes: join_all(view.members.iter().map(|member| report(member))).await }
 }
 

@@ -441,6 +441,7 @@ impl Entry {
             set: self.fixed.as_ref().map_or(0, |fixed| fixed.set),
             warming: self.returned.filter(|_| !span.is_zero()).map(|since| Warming { since, span }),
             ejected: self.ejection.is_on(),
+            most: rules.member_connections,
             duty: self.duty,
             standing: self.standing(admin),
             keeps_sessions: admin == Admin::Drained && self.node.is_none() && is_well,
@@ -468,6 +469,7 @@ mod tests {
             interval: Duration::from_secs(2),
             retry: Duration::from_secs(2),
             slow_start: Duration::from_secs(10),
+            member_connections: 1_024,
             max_ejected_percent: 50,
         }
     }

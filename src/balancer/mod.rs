@@ -36,6 +36,7 @@ mod orders;
 mod pages;
 mod paths;
 mod pool;
+mod refusals;
 mod retry;
 mod rules;
 mod serve;

@@ -27,6 +27,8 @@ pub(crate) enum Refusal {
     BadGateway,
     /// 503: nobody is there; the request was not executed.
     Unavailable,
+    /// 503: the member has no room, and the queue is full or the wait was too long; the request was not executed.
+    QueueFull,
     /// 504: no answer in time; the request may have been executed.
     GatewayTimeout,
 }
@@ -56,7 +58,7 @@ impl Refusal {
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::BadGateway => StatusCode::BAD_GATEWAY,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -78,6 +80,10 @@ impl Refusal {
             Self::Unavailable => {
                 ("ただいまメンテナンス中です。", "Down for maintenance. Your request was not carried out.")
             }
+            Self::QueueFull => (
+                "ただいま混み合っています。しばらくしてからもう一度お試しください。",
+                "Too many requests at this moment. Yours was not carried out: please try again.",
+            ),
             Self::GatewayTimeout => (
                 "サーバーが時間内に応答しませんでした。処理は完了しているかもしれません。",
                 "No answer came in time. Your request may have been carried out: check before you repeat it.",
@@ -101,6 +107,9 @@ impl Refusal {
                 let mut response = own(status);
                 if self == Self::MethodNotAllowed {
                     response.insert_header(("allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
+                }
+                if self == Self::QueueFull {
+                    response.insert_header(("retry-after", RETRY_AFTER));
                 }
                 response.body(page)
             }

@@ -256,6 +256,7 @@ async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {
         return HttpResponse::InternalServerError().finish();
     };
     let mut response = sort(worker, &request, payload).await.unwrap_or_else(|refusal| {
+        worker.rules.refusals.count(refusal);
         if !matches!(refusal, Refusal::NotFound | Refusal::Forbidden) {
             worker.warn("-", &refusal, &refusal.status());
         }

@@ -4,7 +4,10 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -47,6 +50,8 @@ pub(crate) struct Member {
     pub(crate) warming: Option<Warming>,
     /// It is out because of its answers.
     pub(crate) ejected: bool,
+    /// Requests that it may answer at once.
+    pub(crate) most: usize,
     /// What it wants to be asked for.
     pub(crate) duty: Duty,
     /// Whether it may be asked.
@@ -93,13 +98,17 @@ pub enum Standing {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     busy: AtomicUsize,
+    /// Requests that wait until it is less busy.
+    waiting: AtomicUsize,
+    /// Wakes the one of them that waits longest.
+    freed: Notify,
     elected: AtomicU64,
     failed: AtomicU64,
     /// Answers in a row that count as failures.
     errors: AtomicU32,
     /// Bytes of bodies.
-    sent: AtomicU64,
-    received: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
     /// A request was refused and the actor does not know it yet; no other request needs to find out for itself.
     refused: AtomicBool,
     /// The actor has been told of trouble and has not looked at it yet.
@@ -109,6 +118,10 @@ pub(crate) struct Counters {
 /// A request that a member is answering; ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Busy(Arc<Member>);
+
+/// A place in the queue before a member; left when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Member>);
 
 /// One member in the report that `Observe` and `members.json` give.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -137,14 +150,16 @@ pub struct MemberReport {
     pub differs: Vec<Differs>,
     /// Requests it is answering now.
     pub busy: usize,
+    /// Requests that wait until it is less busy (`balancer.member_connections`).
+    pub waiting: usize,
     /// Requests sent to it in this life.
     pub elected: u64,
     /// Attempts that brought no answer in this life.
     pub failed: u64,
     /// Bytes of request bodies sent to it in this life (httpd's "To").
-    pub sent_bytes: u64,
+    pub bytes_in: u64,
     /// Bytes of answers' bodies received from it in this life (httpd's "From").
-    pub received_bytes: u64,
+    pub bytes_out: u64,
 }
 
 /// Where the actor puts the view and requests find it.
@@ -184,6 +199,11 @@ impl View {
         self.members.iter().any(|member| member.serial == serial && used(member))
     }
 
+    /// Whether this life of a member may be asked.
+    pub(crate) fn uses(&self, serial: u64) -> bool {
+        self.members.iter().any(|member| member.serial == serial && member.may_serve())
+    }
+
     /// Everything the balancer knows, in the order of the routes.
     pub(crate) fn report(&self, now: Moment) -> Vec<MemberReport> {
         self.members.iter().map(|member| member.report(now)).collect()
@@ -221,8 +241,13 @@ impl Member {
             share: u32::from(weight) * self.warmth(now),
             busy: counters.busy.load(Relaxed),
             elected: counters.elected.load(Relaxed),
-            bytes: counters.sent.load(Relaxed).wrapping_add(counters.received.load(Relaxed)),
+            bytes: counters.bytes_in.load(Relaxed).wrapping_add(counters.bytes_out.load(Relaxed)),
         }
+    }
+
+    /// It answers as many requests as it may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.counters.busy.load(Relaxed) >= self.most
     }
 
     /// Who comes first where there is a choice: the least one.
@@ -251,10 +276,11 @@ impl Member {
             admin: self.admin,
             differs: self.differs.clone(),
             busy: self.counters.busy.load(Relaxed),
+            waiting: self.counters.waiting.load(Relaxed),
             elected: self.counters.elected.load(Relaxed),
             failed: self.counters.failed.load(Relaxed),
-            sent_bytes: self.counters.sent.load(Relaxed),
-            received_bytes: self.counters.received.load(Relaxed),
+            bytes_in: self.counters.bytes_in.load(Relaxed),
+            bytes_out: self.counters.bytes_out.load(Relaxed),
         }
     }
 }
@@ -286,12 +312,12 @@ impl Counters {
 
     /// Bytes of a request's body went to the member.
     pub(crate) fn sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Relaxed);
+        self.bytes_in.fetch_add(bytes as u64, Relaxed);
     }
 
     /// Bytes of an answer's body came from the member.
     pub(crate) fn received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Relaxed);
+        self.bytes_out.fetch_add(bytes as u64, Relaxed);
     }
 
     /// The actor has heard; the next trouble is told again.
@@ -306,11 +332,20 @@ impl Counters {
 }
 
 impl Busy {
-    /// Counts a request that is sent to `member`.
-    pub(crate) fn with(member: &Arc<Member>) -> Self {
-        member.counters.busy.fetch_add(1, Relaxed);
-        member.counters.elected.fetch_add(1, Relaxed);
-        Self(member.clone())
+    /// Counts a request that `member` is to answer, unless it answers as many as it may.
+    pub(crate) fn begin(member: &Arc<Member>) -> Option<Self> {
+        let more = |busy| (busy < member.most).then_some(busy + 1);
+        member.counters.busy.fetch_update(SeqCst, Relaxed, more).ok().map(|_| Self(member.clone()))
+    }
+
+    /// The same at once: nobody who waits is overtaken.
+    pub(crate) fn at_once(member: &Arc<Member>) -> Option<Self> {
+        if member.counters.waiting.load(Relaxed) > 0 { None } else { Self::begin(member) }
+    }
+
+    /// Counts that the request is sent now.
+    pub(crate) fn elected(&self) {
+        self.0.counters.elected.fetch_add(1, Relaxed);
     }
 
     /// The member that answers.
@@ -321,12 +356,37 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.counters.busy.fetch_sub(1, Relaxed);
+        // Whoever has a place in the queue sees that there is room, or is seen here: both in one order.
+        self.0.counters.busy.fetch_sub(1, SeqCst);
+        if self.0.counters.waiting.load(SeqCst) > 0 {
+            self.0.counters.freed.notify_one();
+        }
+    }
+}
+
+impl Place {
+    /// A place, if fewer than `most` have one.
+    pub(crate) fn take(member: &Arc<Member>, most: usize) -> Option<Self> {
+        let more = |waiting| (waiting < most).then_some(waiting + 1);
+        member.counters.waiting.fetch_update(SeqCst, Relaxed, more).ok().map(|_| Self(member.clone()))
+    }
+
+    /// Resolves when the member is less busy, for one place at a time in the order of the calls.
+    pub(crate) fn freed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.0.counters.freed.notified()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.counters.waiting.fetch_sub(1, SeqCst);
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     /// A member that serves.
@@ -339,6 +399,7 @@ pub(crate) mod tests {
             standby: false,
             set: 0,
             ejected: false,
+            most: 1_024,
             warming: None,
             duty: Duty::Serving,
             standing: Standing::Usable,
@@ -384,10 +445,70 @@ pub(crate) mod tests {
     #[test]
     fn a_request_is_counted_while_it_runs() {
         let member = Arc::new(usable(1, "r1"));
-        let busy = Busy::with(&member);
+        let busy = Busy::begin(&member).unwrap();
+        busy.elected();
         assert_eq!((member.report(Moment(0)).busy, member.report(Moment(0)).elected), (1, 1));
         drop(busy);
         assert_eq!((member.report(Moment(0)).busy, member.report(Moment(0)).elected), (0, 1));
+    }
+
+    #[test]
+    fn nobody_gets_more_than_there_is_room_for_and_nobody_overtakes() {
+        let member = Arc::new(Member { most: 2, ..usable(1, "r1") });
+        let first = Busy::at_once(&member).unwrap();
+        let _second = Busy::at_once(&member).unwrap();
+        assert!(member.is_full() && Busy::at_once(&member).is_none());
+        let place = Place::take(&member, 1).unwrap();
+        assert!(Place::take(&member, 1).is_none(), "the queue is full");
+        drop(first);
+        assert!(Busy::at_once(&member).is_none(), "somebody waits");
+        assert!(place.freed().now_or_never().is_some());
+        let third = Busy::begin(&member).unwrap();
+        drop(place);
+        assert!(Busy::begin(&member).is_none());
+        drop(third);
+        assert!(Busy::at_once(&member).is_some());
+    }
+
+    #[actix_web::test]
+    async fn everybody_in_the_queue_has_a_turn_however_threads_interleave() {
+        let member = Arc::new(Member { most: 2, ..usable(1, "r1") });
+        let served = Arc::new(AtomicUsize::new(0));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (member, served) = (member.clone(), served.clone());
+                std::thread::spawn(move || {
+                    let one = async |member: &Arc<Member>| {
+                        let place = Place::take(member, 1_000).unwrap();
+                        loop {
+                            let mut freed = std::pin::pin!(place.freed());
+                            freed.as_mut().enable();
+                            if let Some(busy) = Busy::begin(member) {
+                                assert!(member.counters.busy.load(Relaxed) <= 2);
+                                tokio::task::yield_now().await;
+                                drop(busy);
+                                return;
+                            }
+                            freed.await;
+                        }
+                    };
+                    let all = async {
+                        futures_util::future::join_all((0..50).map(async |_| {
+                            for _ in 0..20 {
+                                one(&member).await;
+                                served.fetch_add(1, Relaxed);
+                            }
+                        }))
+                        .await
+                    };
+                    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(all);
+                })
+            })
+            .collect();
+        let done = move || threads.into_iter().for_each(|thread| thread.join().unwrap());
+        tokio::time::timeout(Duration::from_secs(30), tokio::task::spawn_blocking(done)).await.unwrap().unwrap();
+        assert_eq!(served.load(Relaxed), 4 * 50 * 20);
+        assert_eq!((member.report(Moment(0)).busy, member.report(Moment(0)).waiting), (0, 0));
     }
 
     #[test]

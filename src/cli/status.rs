@@ -121,7 +121,7 @@ fn duty_word(duty: Duty) -> &'static str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::observe::{BalancerReport, Differs, SessionCounts, Terms};
+    use crate::observe::{BalancerReport, Differs, RefusalCounts, SessionCounts, Terms};
 
     /// A report of nodes, each with the routes of the peers that it calls in sync.
     pub(in crate::cli) fn report(nodes: &[(&str, NodeState, &[&str])]) -> StatusReport {
@@ -150,7 +150,11 @@ pub(super) mod tests {
             terms: Terms::default(),
         };
         StatusReport {
-            balancer: BalancerReport { listen: "127.0.0.1:12121".parse().unwrap(), pid: 4710 },
+            balancer: BalancerReport {
+                listen: "127.0.0.1:12121".parse().unwrap(),
+                pid: 4710,
+                refusals: RefusalCounts::default(),
+            },
             nodes: nodes.iter().map(node).collect(),
         }
     }

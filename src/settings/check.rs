@@ -107,12 +107,20 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     set(&mut it.failover, "balancer.failover", raw.failover, switch)?;
     set(&mut it.timeout, "balancer.timeout", raw.timeout, |value| duration(value, MILLI..=MINUTE * 60))?;
     set(&mut it.max_attempts, "balancer.max_attempts", raw.max_attempts, |value| values::count(value, 100))?;
+    set(&mut it.retry_timeout, "balancer.retry_timeout", raw.retry_timeout, retry_timeout)?;
+    set(&mut it.retry_percent, "balancer.retry_percent", raw.retry_percent, percent)?;
     set(&mut it.retry, "balancer.retry", raw.retry, |value| duration(value, MILLI * 10..=MINUTE * 60))?;
     set(&mut it.health_interval, "balancer.health_interval", raw.health_interval, |value| {
         duration(value, MILLI * 10..=MINUTE * 60)
     })?;
     set(&mut it.health_fall, "balancer.health_fall", raw.health_fall, seen)?;
     set(&mut it.health_rise, "balancer.health_rise", raw.health_rise, seen)?;
+    let most = limits::CLIENT_CONNECTIONS;
+    set(&mut it.member_connections, "balancer.member_connections", raw.member_connections, |value| {
+        values::count(value, most)
+    })?;
+    set(&mut it.queue, "balancer.queue", raw.queue, |value| whole(value, 0..=most as u64).map(|most| most as usize))?;
+    set(&mut it.queue_timeout, "balancer.queue_timeout", raw.queue_timeout, |value| duration(value, WAIT))?;
     set(&mut it.fail_on_status, "balancer.fail_on_status", raw.fail_on_status, statuses)?;
     set(&mut it.fail_on_timeout, "balancer.fail_on_timeout", raw.fail_on_timeout, switch)?;
     set(&mut it.max_ejected_percent, "balancer.max_ejected_percent", raw.max_ejected_percent, percent)?;
@@ -282,6 +290,14 @@ fn statuses(value: &Scalar) -> Result<Vec<u16>, Rule> {
         Scalar::Whole(_) => Ok(vec![status(value)?]),
         _ => list(value, |written| status(&Scalar::Text(written.to_owned()))).map_err(|_| rule()),
     }
+}
+
+fn retry_timeout(value: &Scalar) -> Result<Option<Duration>, Rule> {
+    if matches!(value, Scalar::Text(text) if text.trim() == "auto") {
+        return Ok(None);
+    }
+    let rule = |rule| format!("{rule}; or \"auto\" for twice balancer.timeout");
+    duration(value, MILLI..=MINUTE * 60).map(Some).map_err(rule)
 }
 
 fn percent(value: &Scalar) -> Result<u32, Rule> {

@@ -151,6 +151,10 @@ pub struct Balancer {
     pub timeout: Duration,
     /// Members tried for one request, the first one included.
     pub max_attempts: NonZero<usize>,
+    /// A request is sent again only within this time of its arrival; none for twice [`Self::timeout`].
+    pub retry_timeout: Option<Duration>,
+    /// Of a hundred requests those that may be sent again although a member may have executed them; some are always.
+    pub retry_percent: u32,
     /// Time between health checks of a failed member.
     pub retry: Duration,
     /// Health check of a good member.
@@ -159,6 +163,12 @@ pub struct Balancer {
     pub health_fall: NonZero<u32>,
     /// Good checks in a row before a failed member counts as good.
     pub health_rise: NonZero<u32>,
+    /// Requests that one member answers at once.
+    pub member_connections: NonZero<usize>,
+    /// Requests that may wait until a member is less busy than that.
+    pub queue: usize,
+    /// How long they wait.
+    pub queue_timeout: Duration,
     /// Statuses of answers that count as failures of the member: [`Self::health_fall`] in a row take it out for
     /// [`Self::retry`], longer each time.
     pub fail_on_status: Vec<u16>,
