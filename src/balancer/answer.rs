@@ -41,6 +41,8 @@ pub(crate) struct Lease {
     connection: Connection,
     busy: Busy,
     upload: Upload,
+    /// Bytes of the body that the client was given.
+    sent: u64,
 }
 
 impl Answer {
@@ -76,11 +78,12 @@ fn size(method: &Method, answer: &Response<Incoming>) -> BodySize {
 impl Lease {
     /// The connection, and the request it carries.
     pub(crate) fn new(worker: Rc<Worker>, connection: Connection, busy: Busy, upload: Upload) -> Self {
-        Self { worker, connection, busy, upload }
+        Self { worker, connection, busy, upload, sent: 0 }
     }
 
     /// The answer was read whole. A connection that still carries the request's body cannot be used again.
     fn end(self) {
+        self.busy.member().counters.carried(self.upload.received(), self.sent);
         if let Progress::Done(_) = self.upload.progress() {
             self.worker.pool.put(self.busy.member().serial, self.connection, Moment::now());
         }
@@ -99,7 +102,12 @@ impl MessageBody for Answer {
             match std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
-                    Ok(data) => return Poll::Ready(Some(Ok(data))),
+                    Ok(data) => {
+                        if let Some(lease) = &mut self.lease {
+                            lease.sent += data.len() as u64;
+                        }
+                        return Poll::Ready(Some(Ok(data)));
+                    }
                     // Trailers: actix-web cannot send them, and nothing may depend on them (RFC 9110 section 6.5).
                     Err(_) => {}
                 },

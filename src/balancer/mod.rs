@@ -25,6 +25,7 @@ mod choice;
 mod client;
 mod control;
 mod forward;
+mod guard;
 mod headers;
 mod health;
 mod kept;

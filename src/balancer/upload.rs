@@ -64,6 +64,8 @@ struct State {
     outgrown: bool,
     progress: Progress,
     turn: u32,
+    /// Bytes that the client has sent.
+    received: u64,
 }
 
 impl Upload {
@@ -80,6 +82,7 @@ impl Upload {
             outgrown: false,
             progress: Progress::ClientTurn(Moment::now()),
             turn: 0,
+            received: 0,
         }))))
     }
 
@@ -122,6 +125,11 @@ impl Upload {
         self.0.as_ref().is_none_or(|state| !state.borrow().outgrown)
     }
 
+    /// Bytes that the client has sent.
+    pub(crate) fn received(&self) -> u64 {
+        self.0.as_ref().map_or(0, |state| state.borrow().received)
+    }
+
     /// How far it is.
     pub(crate) fn progress(&self) -> Progress {
         self.0.as_ref().map_or(Progress::Done(Moment(0)), |state| state.borrow().progress)
@@ -143,6 +151,7 @@ impl State {
             }
             Poll::Ready(Some(Ok(chunk))) => {
                 self.progress = Progress::MemberTurn(Moment::now());
+                self.received += chunk.len() as u64;
                 self.keep(chunk);
             }
             Poll::Ready(Some(Err(_))) => self.progress = Progress::Broken,

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -77,6 +78,12 @@ pub(crate) struct Counters {
     busy: AtomicUsize,
     elected: AtomicU64,
     failed: AtomicU64,
+    answered: AtomicU64,
+    server_errors: AtomicU64,
+    /// Of all answers together, from the request to the head of the answer.
+    answer_micros: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
     /// A request was refused and the actor does not know it yet; no other request needs to find out for itself.
     refused: AtomicBool,
     /// The actor has been told of trouble and has not looked at it yet.
@@ -112,6 +119,16 @@ pub struct MemberReport {
     pub elected: u64,
     /// Attempts that brought no answer in this life.
     pub failed: u64,
+    /// Answers in this life, without those by which a node only named another one.
+    pub answered: u64,
+    /// Those of them with a status of 500 or above.
+    pub server_errors: u64,
+    /// The time from request to answer of all of them together, in microseconds.
+    pub answer_micros: u64,
+    /// Bytes of the bodies of answered requests.
+    pub bytes_in: u64,
+    /// Bytes of the bodies of answers.
+    pub bytes_out: u64,
 }
 
 /// Where the actor puts the view and requests find it.
@@ -200,6 +217,11 @@ impl Member {
             busy: self.counters.busy.load(Relaxed),
             elected: self.counters.elected.load(Relaxed),
             failed: self.counters.failed.load(Relaxed),
+            answered: self.counters.answered.load(Relaxed),
+            server_errors: self.counters.server_errors.load(Relaxed),
+            answer_micros: self.counters.answer_micros.load(Relaxed),
+            bytes_in: self.counters.bytes_in.load(Relaxed),
+            bytes_out: self.counters.bytes_out.load(Relaxed),
         }
     }
 }
@@ -210,6 +232,19 @@ impl Counters {
         self.failed.fetch_add(1, Relaxed);
         let first_refusal = refused && !self.refused.swap(true, Relaxed);
         !self.told.swap(true, Relaxed) || first_refusal
+    }
+
+    /// Counts an answer, `took` after the request was sent.
+    pub(crate) fn answered(&self, status: u16, took: Duration) {
+        self.answered.fetch_add(1, Relaxed);
+        self.server_errors.fetch_add(u64::from(status >= 500), Relaxed);
+        self.answer_micros.fetch_add(took.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Counts bytes of bodies, from the client and to it.
+    pub(crate) fn carried(&self, bytes_in: u64, bytes_out: u64) {
+        self.bytes_in.fetch_add(bytes_in, Relaxed);
+        self.bytes_out.fetch_add(bytes_out, Relaxed);
     }
 
     /// True when the actor has to be told that the member refuses work; only the first of a burst tells.
