@@ -988,6 +988,56 @@ async fn what_is_set_of_a_member_holds_at_once_and_the_way_back_too() {
 }
 
 #[actix_web::test]
+async fn a_form_of_the_manager_is_taken_from_its_own_page_only() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![r1.as_member(), r2.as_member()]).await;
+    let page = get(&door, "/balancer-manager", &[]).await;
+    let set = page.headers["set-cookie"].to_str().unwrap();
+    assert!(set.contains("SameSite=Strict") && set.contains("HttpOnly"), "{set}");
+    let cookie = set.split(';').next().unwrap();
+    let text = page.text();
+    let nonce = text.split("name=\"nonce\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let form = |order: &str| format!("nonce={nonce}&route=r1&order={order}");
+    let own = [("origin", "http://127.0.0.1"), ("cookie", cookie)];
+    let post = async |headers: &[(&str, &str)], form: String| {
+        let kind = ("content-type", "application/x-www-form-urlencoded");
+        let headers: Vec<_> = headers.iter().copied().chain([kind]).collect();
+        send(&door, request("POST", "/balancer-manager/", &headers, form)).await
+    };
+    for (headers, form, status) in [
+        (&own[1..], form("disable"), 403),
+        (&own[..1], form("disable"), 403),
+        (&[("origin", "http://evil.example"), ("cookie", cookie)][..], form("disable"), 403),
+        (&own, form("disable").replace(nonce, "00"), 403),
+        (&own, form("explode"), 400),
+        (&own, form("weight") + "&weight=101", 400),
+        (&own, "nonsense".into(), 400),
+        (&own, form("disable").replace("r1", "r9"), 404),
+    ] {
+        assert_eq!(post(headers, form.clone()).await.status, status, "{headers:?} {form}");
+    }
+    let members = door.balancer.send(Observe).await.unwrap();
+    assert!(members.iter().all(|member| member.differs.is_empty()), "{members:?}");
+    let reply = post(&own, form("weight") + "&weight=7").await;
+    assert_eq!(
+        (reply.status, &reply.headers["location"]),
+        (303, &"/balancer-manager/?done=weight&route=r1".parse().unwrap())
+    );
+    let reply = post(&[own[0], own[1], ("accept", "application/json")], form("standby/on")).await;
+    assert_eq!((reply.status, &reply.text()[..]), (202, "{\"accepted\":\"r1\"}"));
+    let report: serde_json::Value =
+        serde_json::from_slice(&get(&door, "/balancer-manager?json", &[]).await.body).unwrap();
+    assert_eq!((&report["members"][0]["weight"], &report["members"][0]["standby"]), (&7.into(), &true.into()));
+    let sent = send(&door, request("POST", "/", &[("cookie", "a=b")], "12345")).await;
+    assert_eq!((sent.status, sent.route()), (200, "r2"));
+    let counted: serde_json::Value =
+        serde_json::from_slice(&get(&door, "/balancer-manager/json", &[]).await.body).unwrap();
+    let r2 = &counted["members"][1];
+    assert_eq!((&r2["bytes_in"], &r2["answered"], &r2["server_errors"]), (&5.into(), &1.into(), &0.into()));
+    assert_eq!(r2["bytes_out"], sent.body.len());
+}
+
+#[actix_web::test]
 async fn what_is_set_is_there_after_a_restart_of_the_balancer() {
     let folder = tempfile::tempdir().unwrap();
     let r1 = Node::start("r1");

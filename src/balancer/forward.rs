@@ -199,12 +199,18 @@ impl<'a> Trip<'a> {
         };
         let request = self.head.request(choice.attempt, self.upload.outgoing(member.counters.clone()))?;
         busy.elected();
+        let sent = Instant::now();
         let first = match &mut connection {
             Line::Pooled(connection) => self.first(connection.sender.try_send_request(request)).await,
             Line::Tunnel(sender) => self.first(sender.try_send_request(request)).await,
         };
         match first {
-            First::Answer(answer) => self.judge(answer, connection, busy),
+            First::Answer(answer) => {
+                if !answer.headers().contains_key(headers::RETRY) {
+                    member.counters.answered(answer.status().as_u16(), sent.elapsed());
+                }
+                self.judge(answer, connection, busy)
+            }
             First::Failed(error) => self.failed(member, error, kind),
             First::MemberLate => {
                 self.worker.met(member, Trouble::NoAnswer);

@@ -26,6 +26,7 @@ mod client;
 mod control;
 mod departure;
 mod forward;
+mod guard;
 mod headers;
 mod health;
 mod kept;

@@ -273,7 +273,7 @@ async fn sort(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload)
         return Err(Refusal::NotFound);
     }
     if paths::is_below(path, &worker.rules.manager.path) {
-        return manager::answer(worker, request).await;
+        return manager::answer(worker, request, payload).await;
     }
     if path == SORRY_PATH && matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(pages::sorry_page(StatusCode::OK, &worker.rules.sorry));

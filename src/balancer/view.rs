@@ -106,6 +106,10 @@ pub(crate) struct Counters {
     failed: AtomicU64,
     /// Answers in a row that count as failures.
     errors: AtomicU32,
+    answered: AtomicU64,
+    server_errors: AtomicU64,
+    /// Of all answers together, from the request to the head of the answer.
+    answer_micros: AtomicU64,
     /// Bytes of bodies.
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -156,6 +160,12 @@ pub struct MemberReport {
     pub elected: u64,
     /// Attempts that brought no answer in this life.
     pub failed: u64,
+    /// Answers in this life, without those by which a node only named another one.
+    pub answered: u64,
+    /// Those of them with a status of 500 or above.
+    pub server_errors: u64,
+    /// The time from request to answer of all of them together, in microseconds.
+    pub answer_micros: u64,
     /// Bytes of request bodies sent to it in this life (httpd's "To").
     pub bytes_in: u64,
     /// Bytes of answers' bodies received from it in this life (httpd's "From").
@@ -201,7 +211,8 @@ impl View {
 
     /// Whether this life of a member may be asked.
     pub(crate) fn uses(&self, serial: u64) -> bool {
-        self.members.iter().any(|member| member.serial == serial && member.may_serve())
+        let used = |member: &Member| member.may_serve() || member.serves_its_own();
+        self.members.iter().any(|member| member.serial == serial && used(member))
     }
 
     /// Everything the balancer knows, in the order of the routes.
@@ -279,6 +290,9 @@ impl Member {
             waiting: self.counters.waiting.load(Relaxed),
             elected: self.counters.elected.load(Relaxed),
             failed: self.counters.failed.load(Relaxed),
+            answered: self.counters.answered.load(Relaxed),
+            server_errors: self.counters.server_errors.load(Relaxed),
+            answer_micros: self.counters.answer_micros.load(Relaxed),
             bytes_in: self.counters.bytes_in.load(Relaxed),
             bytes_out: self.counters.bytes_out.load(Relaxed),
         }
@@ -291,6 +305,13 @@ impl Counters {
         self.failed.fetch_add(1, Relaxed);
         let first_refusal = refused && !self.refused.swap(true, Relaxed);
         !self.told.swap(true, Relaxed) || first_refusal
+    }
+
+    /// Counts an answer, `took` after the request was sent.
+    pub(crate) fn answered(&self, status: u16, took: Duration) {
+        self.answered.fetch_add(1, Relaxed);
+        self.server_errors.fetch_add(u64::from(status >= 500), Relaxed);
+        self.answer_micros.fetch_add(took.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
     }
 
     /// True when the actor has to be told that the member refuses work; only the first of a burst tells.

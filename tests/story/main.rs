@@ -7,6 +7,7 @@ mod crash;
 mod duty;
 mod failover;
 mod joining;
+mod manager;
 mod managers;
 mod pages;
 mod partition;
