@@ -35,6 +35,8 @@ pub struct RefusalCounts {
     pub bad_request: u64,
     /// 408: the client stopped sending.
     pub client_timeout: u64,
+    /// 413: the body is larger than `balancer.max_body_bytes`.
+    pub body_too_large: u64,
     /// 414: the address is too long.
     pub target_too_long: u64,
     /// 431: the headers are too large.

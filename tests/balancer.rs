@@ -173,6 +173,7 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         slow_start: Duration::ZERO,
         sorry_page: None,
         trusted_proxies: vec![],
+        max_body_bytes: 1 << 30,
         retry_body_bytes: 64 * 1024,
         restart_timeout: Duration::from_secs(60),
         workers: NonZero::new(1).unwrap(),
@@ -431,6 +432,9 @@ async fn a_draining_member_gets_nothing_and_its_sessions_move() {
     get(&door, "/", &[("cookie", &cookie("r1"))]).await;
     wait_for(&door, |members| members[0].standing == Standing::Draining).await;
     r1.says(None);
+    for _ in 0..4 {
+        assert_eq!(get(&door, "/", &[]).await.route(), "r2", "new sessions go elsewhere");
+    }
     let reply = get(&door, "/", &[("cookie", &cookie("r1"))]).await;
     assert_eq!(reply.route(), "r2");
     assert!(reply.text().contains("tasuki-attempt: move"));
@@ -685,6 +689,28 @@ async fn what_may_have_been_done_is_not_repeated_for_ever() {
     let status = get(&door, "/balancer-manager/status.json", &[]).await;
     let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
     assert_eq!(status["balancer"]["refusals"]["not_repeated"], 1);
+}
+
+#[actix_web::test]
+async fn a_body_above_the_limit_is_refused_announced_or_not() {
+    let r1 = Node::start("r1");
+    let small = settings::Balancer { max_body_bytes: 1_000, ..settings(vec![r1.as_member()]) };
+    let door = open_with(small).await;
+    assert_eq!(send(&door, request("POST", "/count", &[], vec![b'x'; 1_000])).await.text(), "1000");
+    assert_eq!(send(&door, request("POST", "/count", &[], vec![b'x'; 1_001])).await.status, 413);
+    let mut client = TcpStream::connect(door.address).await.unwrap();
+    let chunk = "x".repeat(600);
+    let body = format!("258\r\n{chunk}\r\n258\r\n{chunk}\r\n0\r\n\r\n");
+    let head = "POST /count HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    client.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let answer = read_until(&mut client, "</html>\n").await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    wait_for(&door, |members| members[0].busy == 0).await;
+    let members = door.balancer.send(Observe).await.unwrap();
+    assert_eq!((members[0].standing, members[0].failed), (Standing::Usable, 0), "it is the client's fault");
+    let status = get(&door, "/balancer-manager/status.json", &[]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+    assert_eq!(status["balancer"]["refusals"]["body_too_large"], 2);
 }
 
 #[actix_web::test]

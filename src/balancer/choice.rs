@@ -80,7 +80,8 @@ impl Attempt {
 ///   just started would move every session whose member is checked second.
 /// - A session whose member is gone or unknown: the rendezvous choice among those that may serve, move. A session
 ///   without any route: the same member, but stay, for its owner may be alive.
-/// - No session: the method's choice. The same with `sticky = false`, where a session moves with its requests.
+/// - No session: the method's choice among those of the lowest set that are not full. The same with `sticky = false`, where
+///   a session moves with its requests.
 /// - With `failover = false` a session that has a route is never moved.
 pub(crate) fn first(
     view: &View,

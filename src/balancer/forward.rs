@@ -96,6 +96,7 @@ pub(crate) async fn forward(
     let head = Head::read(request, &worker.rules.trusted_proxies, worker.rules.listen)?;
     let (body, raw) = if head.websocket() { (Payload::None, payload) } else { (payload, Payload::None) };
     let upload = Upload::new(body, content_length(request), worker.rules.retry_body_bytes);
+    let upload = upload.limited(worker.rules.max_body_bytes)?;
     upload.prefetch().await?;
     let view = worker.rules.published.view();
     let cookies = request.headers().get_all(COOKIE).map(|value| value.as_bytes());
@@ -270,7 +271,7 @@ impl<'a> Trip<'a> {
             Progress::Done(at) | Progress::MemberTurn(at) => (at, timeout, Turn::MemberLate),
             Progress::ClientTurn(at) => (at, limits::CLIENT_STALL, Turn::ClientStalled),
             // hyper is about to report it.
-            Progress::Broken => return Turn::Rest(timeout),
+            Progress::Broken | Progress::TooLarge => return Turn::Rest(timeout),
         };
         let waited = Moment::now().since(since.max(began));
         // Never longer than the member's time at once: whose turn it is may change meanwhile.
@@ -286,8 +287,10 @@ impl<'a> Trip<'a> {
         mut error: TrySendError<hyper::Request<Outgoing>>,
         kind: Kind,
     ) -> Result<Tried, Refusal> {
-        if self.upload.progress() == Progress::Broken {
-            return Err(Refusal::BadRequest);
+        match self.upload.progress() {
+            Progress::Broken => return Err(Refusal::BadRequest),
+            Progress::TooLarge => return Err(Refusal::BodyTooLarge),
+            Progress::Done(_) | Progress::MemberTurn(_) | Progress::ClientTurn(_) => {}
         }
         let outcome = match error.take_message() {
             Some(_) => Outcome::Untouched(kind),

@@ -215,11 +215,12 @@ impl Traffic {
     }
 }
 
-/// The less busy one, in proportion to its share, of two members drawn by share (power of two choices).
+/// The less busy one, in proportion to its share, of two members drawn by share (power of two choices); of equals the first
+/// drawn, so that idle members are chosen by share too.
 pub(crate) fn less_busy(members: &[Candidate<'_>], one: u64, two: u64) -> Option<usize> {
     let first = draw(members, None, one)?;
     let Some(second) = draw(members, Some(first), two) else { return Some(first) };
-    let load = |of: usize, other: usize| (members[of].busy as u64 + 1) * u64::from(members[other].share);
+    let load = |of: usize, other: usize| members[of].busy as u64 * u64::from(members[other].share);
     Some(if load(second, first) < load(first, second) { second } else { first })
 }
 
@@ -314,7 +315,7 @@ mod tests {
         }
         two[0].share = 100 * FULL;
         two[1] = Candidate { share: FULL, busy: 1, ..two[1] };
-        assert_eq!(less_busy(&two, 3, 0), Some(0), "ten requests are little for a member a hundred times as big");
+        assert_eq!(less_busy(&two, 3, 0), Some(0), "nine requests are little for a member a hundred times as big");
     }
 
     #[test]
@@ -459,6 +460,7 @@ mod tests {
             (Method::ByTraffic, 200),
             (Method::ByBusyness, 0),
             (Method::ByBusyness, 200),
+            (Method::LeastConnections, 0),
             (Method::LeastConnections, 200),
         ] {
             for weights in [[50, 30, 20], [1, 1, 98], [33, 33, 34], [100, 10, 50]] {

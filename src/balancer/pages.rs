@@ -17,6 +17,8 @@ pub(crate) enum Refusal {
     MethodNotAllowed,
     /// 408: the client stopped sending.
     ClientTimeout,
+    /// 413: more than `balancer.max_body_bytes`.
+    BodyTooLarge,
     /// 414.
     TargetTooLong,
     /// 431.
@@ -54,6 +56,7 @@ impl Refusal {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
@@ -70,6 +73,7 @@ impl Refusal {
             Self::NotFound => ("このパスは公開されていません。", "This path is not served here."),
             Self::MethodNotAllowed => ("このメソッドは使えません。", "This method is not allowed."),
             Self::ClientTimeout => ("データの受信が途中で止まりました。", "Your request stopped arriving."),
+            Self::BodyTooLarge => ("送信されたデータが大きすぎます。", "What you sent is too large."),
             Self::TargetTooLong => ("URL が長すぎます。", "The address is too long."),
             Self::HeadersTooLarge => ("ヘッダーが大きすぎます。", "The request headers are too large."),
             Self::NotImplemented => ("このメソッドには対応していません。", "This method is not supported."),
@@ -174,6 +178,7 @@ mod tests {
             (Refusal::NotFound, 404),
             (Refusal::MethodNotAllowed, 405),
             (Refusal::ClientTimeout, 408),
+            (Refusal::BodyTooLarge, 413),
             (Refusal::TargetTooLong, 414),
             (Refusal::HeadersTooLarge, 431),
             (Refusal::NotImplemented, 501),

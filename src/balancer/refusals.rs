@@ -10,6 +10,7 @@ use crate::observe::RefusalCounts;
 pub(crate) struct Refusals {
     bad_request: AtomicU64,
     client_timeout: AtomicU64,
+    body_too_large: AtomicU64,
     target_too_long: AtomicU64,
     headers_too_large: AtomicU64,
     bad_gateway: AtomicU64,
@@ -26,6 +27,7 @@ impl Refusals {
         let counter = match refusal {
             Refusal::BadRequest => &self.bad_request,
             Refusal::ClientTimeout => &self.client_timeout,
+            Refusal::BodyTooLarge => &self.body_too_large,
             Refusal::TargetTooLong => &self.target_too_long,
             Refusal::HeadersTooLarge => &self.headers_too_large,
             Refusal::BadGateway => &self.bad_gateway,
@@ -47,6 +49,7 @@ impl Refusals {
         RefusalCounts {
             bad_request: self.bad_request.load(Relaxed),
             client_timeout: self.client_timeout.load(Relaxed),
+            body_too_large: self.body_too_large.load(Relaxed),
             target_too_long: self.target_too_long.load(Relaxed),
             headers_too_large: self.headers_too_large.load(Relaxed),
             bad_gateway: self.bad_gateway.load(Relaxed),
@@ -69,6 +72,7 @@ mod tests {
         let reasons = [
             Refusal::BadRequest,
             Refusal::ClientTimeout,
+            Refusal::BodyTooLarge,
             Refusal::TargetTooLong,
             Refusal::HeadersTooLarge,
             Refusal::BadGateway,
@@ -80,10 +84,10 @@ mod tests {
         for (index, reason) in reasons.into_iter().enumerate() {
             (0..=index).for_each(|_| refusals.count(reason));
         }
-        (0..10).for_each(|_| refusals.not_repeated());
+        (0..11).for_each(|_| refusals.not_repeated());
         let counts = serde_json::to_value(refusals.report()).unwrap();
         let mut numbers: Vec<u64> = counts.as_object().unwrap().values().map(|count| count.as_u64().unwrap()).collect();
         numbers.sort_unstable();
-        assert_eq!(numbers, (1..=10).collect::<Vec<u64>>());
+        assert_eq!(numbers, (1..=11).collect::<Vec<u64>>());
     }
 }

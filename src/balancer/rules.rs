@@ -25,6 +25,7 @@ pub(crate) struct Rules {
     /// Requests of a hundred that may be sent again although they may have been executed.
     pub(crate) retry_percent: u32,
     pub(crate) max_attempts: usize,
+    pub(crate) max_body_bytes: u64,
     pub(crate) retry_body_bytes: usize,
     /// Answers that count as failures of the member.
     pub(crate) fail_on_status: Vec<u16>,
@@ -63,6 +64,7 @@ impl Rules {
             retry_span: settings.retry_timeout.unwrap_or(settings.timeout * limits::RETRY_TIMEOUTS),
             retry_percent: settings.retry_percent,
             max_attempts: settings.max_attempts.get(),
+            max_body_bytes: settings.max_body_bytes,
             retry_body_bytes: settings.retry_body_bytes,
             fail_on_status: settings.fail_on_status.clone(),
             fail_on_timeout: settings.fail_on_timeout,

@@ -55,6 +55,8 @@ pub(crate) enum Progress {
     ClientTurn(Moment),
     /// The client broke off.
     Broken,
+    /// It is larger than a body may be.
+    TooLarge,
 }
 
 struct State {
@@ -67,6 +69,9 @@ struct State {
     outgrown: bool,
     progress: Progress,
     turn: u32,
+    /// Bytes that the client has sent, and may send.
+    received: u64,
+    most: u64,
 }
 
 impl Upload {
@@ -83,7 +88,24 @@ impl Upload {
             outgrown: false,
             progress: Progress::ClientTurn(Moment::now()),
             turn: 0,
+            received: 0,
+            most: u64::MAX,
         }))))
+    }
+
+    /// At most `most` bytes are taken from the client.
+    ///
+    /// # Errors
+    /// 413 when it announces more.
+    pub(crate) fn limited(self, most: u64) -> Result<Self, Refusal> {
+        if let Some(state) = &self.0 {
+            let mut state = state.borrow_mut();
+            if state.length.is_some_and(|length| length > most) {
+                return Err(Refusal::BodyTooLarge);
+            }
+            state.most = most;
+        }
+        Ok(self)
     }
 
     /// Reads a small body of known length whole, so that a slow client occupies no member.
@@ -145,6 +167,11 @@ impl State {
                 }
             }
             Poll::Ready(Some(Ok(chunk))) => {
+                self.received += chunk.len() as u64;
+                if self.received > self.most {
+                    self.progress = Progress::TooLarge;
+                    return Poll::Ready(Some(Err(PayloadError::Overflow)));
+                }
                 self.progress = Progress::MemberTurn(Moment::now());
                 self.keep(chunk);
             }
@@ -271,6 +298,18 @@ mod tests {
         let upload = Upload::new(payload(broken), Some(4), 10);
         assert_eq!(upload.prefetch().await, Err(Refusal::BadRequest));
         assert_eq!(upload.progress(), Progress::Broken);
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_is_too_large_is_not_taken_whole() {
+        let announced = Upload::new(payload(pieces(&[6])), Some(6), 10);
+        assert!(announced.clone().limited(6).is_ok());
+        assert_eq!(announced.limited(5).err(), Some(Refusal::BodyTooLarge));
+        let chunked = Upload::new(payload(pieces(&[3, 3, 3])), None, 10).limited(6).unwrap();
+        let sent = Arc::<Counters>::default();
+        let body = chunked.outgoing(sent.clone());
+        assert!(matches!(length(body).await, Err(UploadError::Client(PayloadError::Overflow))));
+        assert_eq!(chunked.progress(), Progress::TooLarge);
     }
 
     #[actix_web::test]

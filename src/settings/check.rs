@@ -128,6 +128,7 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     set(&mut it.slow_start, "balancer.slow_start", raw.slow_start, |value| duration(value, start))?;
     set(&mut it.sorry_page, "balancer.sorry_page", raw.sorry_page, optional_path)?;
     set(&mut it.trusted_proxies, "balancer.trusted_proxies", raw.trusted_proxies, |value| list(value, network))?;
+    set(&mut it.max_body_bytes, "balancer.max_body_bytes", raw.max_body_bytes, |value| whole(value, 0..=1 << 50))?;
     set(&mut it.retry_body_bytes, "balancer.retry_body_bytes", raw.retry_body_bytes, retry_body_bytes)?;
     let finish = Duration::from_millis(100)..=MINUTE * 60 * 24;
     set(&mut it.restart_timeout, "balancer.restart_timeout", raw.restart_timeout, |value| duration(value, finish))?;

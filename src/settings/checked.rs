@@ -182,6 +182,8 @@ pub struct Balancer {
     pub sorry_page: Option<PathBuf>,
     /// Clients whose `X-Forwarded-*` and `Forwarded` are believed and extended.
     pub trusted_proxies: Vec<IpNet>,
+    /// The largest request body; it is not held whole.
+    pub max_body_bytes: u64,
     /// The largest request body that is kept so that the request can be sent again.
     pub retry_body_bytes: usize,
     /// The longest time for which a balancer that has been replaced finishes what it has.

@@ -119,6 +119,7 @@ impl Default for Balancer {
             slow_start: SLOW_START,
             sorry_page: None,
             trusted_proxies: Vec::new(),
+            max_body_bytes: 1 << 30, // httpd's LimitRequestBody
             retry_body_bytes: 64 * 1024,
             restart_timeout: Duration::from_secs(60),
             workers: available_workers(),

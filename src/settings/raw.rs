@@ -92,6 +92,7 @@ pub(super) struct Balancer {
     pub(super) slow_start: Option<Scalar>,
     pub(super) sorry_page: Option<Scalar>,
     pub(super) trusted_proxies: Option<Scalar>,
+    pub(super) max_body_bytes: Option<Scalar>,
     pub(super) retry_body_bytes: Option<Scalar>,
     pub(super) restart_timeout: Option<Scalar>,
     pub(super) workers: Option<Scalar>,
