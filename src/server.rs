@@ -115,7 +115,10 @@ pub async fn run_balancer(settings: Settings, stop: impl Future<Output = ()>) ->
     let listening = Listening { listen: door.address, pid: std::process::id() };
     let run = &settings.node.run;
     listening.write(run).map_err(|error| Failure(cannot_write(run, &error)))?;
-    info!(listen = %door.address, "balancer ready");
+    match door.tls {
+        Some(tls) => info!(listen = %door.address, %tls, "balancer ready"),
+        None => info!(listen = %door.address, "balancer ready"),
+    }
     let watch = watch_balancer(door.balancer.clone(), membership.clone());
     let exit = tokio::select! {
         () = stop => Ok(Exit::Stopped),

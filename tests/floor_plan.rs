@@ -43,6 +43,7 @@ const SHELLS: &[&str] = &[
     "balancer/answer.rs",
     "balancer/client.rs",
     "balancer/forward.rs",
+    "balancer/http2.rs",
     "balancer/serve.rs",
     "balancer/upload.rs",
     "balancer/worker.rs",

@@ -19,6 +19,8 @@ pub(crate) enum Refusal {
     ClientTimeout,
     /// 414.
     TargetTooLong,
+    /// 417: `Expect` asks for what nobody does.
+    ExpectationFailed,
     /// 431.
     HeadersTooLarge,
     /// 501: CONNECT and methods nobody has defined.
@@ -53,6 +55,7 @@ impl Refusal {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::BadGateway => StatusCode::BAD_GATEWAY,
@@ -69,6 +72,9 @@ impl Refusal {
             Self::MethodNotAllowed => ("このメソッドは使えません。", "This method is not allowed."),
             Self::ClientTimeout => ("データの受信が途中で止まりました。", "Your request stopped arriving."),
             Self::TargetTooLong => ("URL が長すぎます。", "The address is too long."),
+            Self::ExpectationFailed => {
+                ("Expect ヘッダーの条件を満たせません。", "What the request expects is not done here.")
+            }
             Self::HeadersTooLarge => ("ヘッダーが大きすぎます。", "The request headers are too large."),
             Self::NotImplemented => ("このメソッドには対応していません。", "This method is not supported."),
             Self::BadGateway => (
@@ -166,6 +172,7 @@ mod tests {
             (Refusal::MethodNotAllowed, 405),
             (Refusal::ClientTimeout, 408),
             (Refusal::TargetTooLong, 414),
+            (Refusal::ExpectationFailed, 417),
             (Refusal::HeadersTooLarge, 431),
             (Refusal::NotImplemented, 501),
             (Refusal::BadGateway, 502),

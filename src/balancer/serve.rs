@@ -12,27 +12,32 @@ use std::{
 };
 
 use actix::{Addr, Recipient};
-use actix_http::{HttpService, Protocol};
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_http::{HttpService, Protocol, Request, Response, error::DispatchError};
+use actix_service::{
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_factory, fn_service, map_config,
+};
 use actix_web::{
     App, HttpRequest, HttpResponse,
-    dev::{AppConfig, Server, ServerHandle},
+    body::BoxBody,
+    dev::{AppConfig, Server, ServerHandle, ServiceResponse},
     http::{KeepAlive, Method, StatusCode},
     rt, web,
 };
 use bytes::Bytes;
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     actor::Balancer,
     client::{Client, Running},
     forward::forward,
-    health, manager,
+    health, http2, manager,
     members::Members,
     pages::{self, Refusal},
     paths,
     rules::Rules,
+    tls,
     worker::Worker,
 };
 use crate::{limits, membership::RosterChanged, settings, time::Moment};
@@ -41,6 +46,8 @@ use crate::{limits, membership::RosterChanged, settings, time::Moment};
 pub struct Door {
     /// Where users connect: the bound address, also when the settings said port 0.
     pub address: SocketAddr,
+    /// The same for TLS, if there is a port for it.
+    pub tls: Option<SocketAddr>,
     /// To be subscribed to membership.
     pub roster: Recipient<RosterChanged>,
     /// The actor, for [`super::Observe`].
@@ -60,26 +67,28 @@ const SORRY_PATH: &str = "/sorry.html";
 /// Members come from the settings and from [`Door::roster`]. Must be called on a thread with an actix runtime.
 ///
 /// # Errors
-/// The address cannot be bound, or the sorry page cannot be read; the text names it.
+/// An address cannot be bound, or the sorry page or the certificate cannot be read; the text names it.
 pub fn start(settings: &settings::Balancer, session: &settings::Session, shutdown: Duration) -> io::Result<Door> {
     let sorry = sorry(settings)?;
-    let listener = bind(settings.listen)?;
+    let listener = bind(settings.listen, "balancer.listen")?;
     let address = listener.local_addr()?;
+    let sealed = settings.tls.as_ref().map(Sealed::new).transpose()?;
+    let tls = sealed.as_ref().map(|sealed| sealed.listener.local_addr()).transpose()?;
     let rules = Arc::new(Rules::new(settings, session, sorry, address));
     let members = Members::new(health::Rules::from(settings), &settings.members, Moment::now());
     let balancer = Balancer::start_with(members, rules.clone(), settings.timeout);
-    let server = serve(listener, rules, balancer.clone(), settings.workers.get(), shutdown)?;
+    let server = serve(listener, sealed, rules, balancer.clone(), settings.workers.get(), shutdown)?;
     let handle = server.handle();
-    Ok(Door { address, roster: balancer.clone().recipient(), balancer, handle, server: rt::spawn(server) })
+    Ok(Door { address, tls, roster: balancer.clone().recipient(), balancer, handle, server: rt::spawn(server) })
 }
 
 impl Door {
     /// Accepts nothing more, finishes what runs within `longest`, then ends. Connections that are still busy after it
     /// are cut.
     pub async fn stop(self, longest: Duration) {
-        if tokio::time::timeout(longest, self.handle.stop(true)).await.is_err() {
+        if timeout(longest, self.handle.stop(true)).await.is_err() {
             tracing::warn!("requests were cut at the end of the graceful stop");
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.handle.stop(false)).await;
+            let _ = timeout(Duration::from_secs(1), self.handle.stop(false)).await;
         }
         self.server.abort();
     }
@@ -103,7 +112,20 @@ fn sorry(settings: &settings::Balancer) -> io::Result<Bytes> {
     Ok(page.into())
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// The port for TLS.
+struct Sealed {
+    listener: TcpListener,
+    config: Arc<rustls::ServerConfig>,
+}
+
+impl Sealed {
+    fn new(settings: &settings::Tls) -> io::Result<Self> {
+        let config = tls::configure(settings)?;
+        Ok(Self { listener: bind(settings.listen, "balancer.tls.listen")?, config })
+    }
+}
+
+fn bind(address: SocketAddr, key: &str) -> io::Result<TcpListener> {
     let bound = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
@@ -111,53 +133,135 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         socket.listen(limits::ACCEPT_BACKLOG as i32)?;
         Ok(TcpListener::from(socket))
     };
-    let what =
-        || format!("cannot listen on {address} (balancer.listen, or {})", settings::variable_of("balancer.listen"));
+    let what = || format!("cannot listen on {address} ({key}, or {})", settings::variable_of(key));
     bound().map_err(|error| named(error, what()))
 }
 
 fn serve(
     listener: TcpListener,
+    sealed: Option<Sealed>,
     rules: Arc<Rules>,
     balancer: Addr<Balancer>,
     workers: usize,
     shutdown: Duration,
 ) -> io::Result<Server> {
-    let app = move || {
-        let seed = getrandom::u64().unwrap_or_else(|_| Moment::now().0);
-        let worker = Rc::new(Worker::new(rules.clone(), balancer.clone(), seed));
-        rt::spawn(Worker::sweep(Rc::downgrade(&worker)));
-        App::new().app_data(worker).default_service(web::to(answer))
-    };
     let builder = Server::build()
         .workers(workers)
         .disable_signals()
         .max_concurrent_connections(limits::CLIENT_CONNECTIONS.div_ceil(workers))
         .shutdown_timeout(shutdown.as_secs().max(1));
-    let (address, stopping) = (listener.local_addr()?, builder.graceful_shutdown_signal());
-    let http = move || {
-        let stopping = stopping.clone();
-        let app = app().into_factory().map_err(|error: actix_web::Error| error.error_response());
-        let http = HttpService::build()
-            .graceful_shutdown_signal(move || {
-                let stopping = stopping.clone();
-                async move { stopping.notified().await }
-            })
-            .keep_alive(KeepAlive::Timeout(limits::CLIENT_KEEP_ALIVE))
-            .client_request_timeout(limits::HEAD_TIMEOUT)
-            .client_disconnect_timeout(limits::CLIENT_LINGER)
-            // A client that closes its side has gone away, as for nginx: its request must not occupy a member.
-            .h1_allow_half_closed(false)
-            .local_addr(address)
-            .on_connect_ext(|client: &Client, data| drop(data.insert(client.pace())))
-            .finish(map_config(app, |()| AppConfig::default()));
-        fn_service(|socket: TcpStream| {
-            let peer = socket.peer_addr().ok();
-            ready(Ok((Client::new(socket), Protocol::Http1, peer)))
-        })
-        .and_then(http)
+    let signal = builder.graceful_shutdown_signal();
+    let stopping = move || {
+        let signal = signal.clone();
+        async move { signal.notified().await }
     };
-    Ok(builder.listen("balancer", listener, http)?.run())
+    let worker = move || {
+        let seed = getrandom::u64().unwrap_or_else(|_| Moment::now().0);
+        let worker = Rc::new(Worker::new(rules.clone(), balancer.clone(), seed));
+        rt::spawn(Worker::sweep(Rc::downgrade(&worker)));
+        worker
+    };
+    let plain = {
+        let (worker, stopping, address) = (worker.clone(), stopping.clone(), listener.local_addr()?);
+        move || {
+            fn_service(|socket: TcpStream| {
+                let peer = socket.peer_addr().ok();
+                ready(Ok((Client::new(socket), Protocol::Http1, peer)))
+            })
+            .and_then(http1(application(worker()), stopping.clone(), address))
+        }
+    };
+    let builder = builder.listen("balancer", listener, plain)?;
+    let Some(Sealed { listener, config }) = sealed else { return Ok(builder.run()) };
+    let (address, acceptor) = (listener.local_addr()?, TlsAcceptor::from(config));
+    let sealed = move || {
+        let (worker, stopping, acceptor) = (worker.clone(), stopping.clone(), acceptor.clone());
+        fn_factory(move || {
+            let (app, stopping, acceptor) = (application(worker()), stopping.clone(), acceptor.clone());
+            async move {
+                let app = Rc::new(app.new_service(()).await?);
+                let shared = app.clone();
+                let http1 = http1(fn_factory(move || ready(Ok(shared.clone()))), stopping.clone(), address);
+                let http1 = Rc::new(http1.new_service(()).await?);
+                let http2 = for_http2(app);
+                Ok::<_, ()>(fn_service(move |socket: TcpStream| {
+                    let (acceptor, http1, http2) = (acceptor.clone(), http1.clone(), http2.clone());
+                    let stopping = stopping.clone();
+                    async move {
+                        let peer = socket.peer_addr().ok();
+                        let _ = socket.set_nodelay(true); // fails only on a connection that is gone
+                        // Whoever is no TLS client in time is not worth a word: the internet is full of them.
+                        let Ok(Ok(stream)) = timeout(limits::TLS_HANDSHAKE, acceptor.accept(socket)).await else {
+                            return Ok(());
+                        };
+                        if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2) {
+                            http2::serve(stream, peer, http2, stopping()).await;
+                            return Ok(());
+                        }
+                        http1.call((Client::sealed(stream), Protocol::Http1, peer)).await
+                    }
+                }))
+            }
+        })
+    };
+    Ok(builder.listen("balancer-tls", listener, sealed)?.run())
+}
+
+/// What answers requests of every protocol.
+fn application(
+    worker: Rc<Worker>,
+) -> impl ServiceFactory<Request, Config = (), Response = ServiceResponse<BoxBody>, Error = HttpResponse, InitError = ()>
+{
+    let app = App::new().app_data(worker).default_service(web::to(answer));
+    let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+    map_config(app, |()| AppConfig::default())
+}
+
+/// HTTP/1 in front of it.
+fn http1<A, F>(
+    app: A,
+    stopping: impl Fn() -> F + Clone + 'static,
+    address: SocketAddr,
+) -> impl ServiceFactory<
+    (Client, Protocol, Option<SocketAddr>),
+    Config = (),
+    Response = (),
+    Error = DispatchError,
+    InitError = (),
+>
+where
+    A: ServiceFactory<Request, Config = (), Response = ServiceResponse<BoxBody>, Error = HttpResponse, InitError = ()>
+        + 'static,
+    A::Future: 'static,
+    A::Service: 'static,
+    <A::Service as Service<Request>>::Future: 'static,
+    F: Future<Output = ()> + 'static,
+{
+    HttpService::build()
+        .graceful_shutdown_signal(stopping)
+        .keep_alive(KeepAlive::Timeout(limits::CLIENT_KEEP_ALIVE))
+        .client_request_timeout(limits::HEAD_TIMEOUT)
+        .client_disconnect_timeout(limits::CLIENT_LINGER)
+        // A client that closes its side has gone away, as for nginx: its request must not occupy a member.
+        .h1_allow_half_closed(false)
+        .local_addr(address)
+        .on_connect_ext(|client: &Client, data| {
+            data.insert(client.pace());
+            data.insert(client.scheme());
+        })
+        .finish(app)
+}
+
+/// HTTP/2 in front of the same.
+fn for_http2<S>(app: Rc<S>) -> http2::Application
+where
+    S: Service<Request, Response = ServiceResponse<BoxBody>, Error = HttpResponse> + 'static,
+    S::Future: 'static,
+{
+    Rc::new(move |request| {
+        let answered = app.call(request);
+        Box::pin(async move { answered.await.map_or_else(Response::from, Response::from) })
+    })
 }
 
 async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {
