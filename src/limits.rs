@@ -416,6 +416,13 @@ pub const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// bytes would be a reset, and the client might never see the answer.
 pub const CLIENT_LINGER: Duration = Duration::from_secs(2);
 
+/// Bytes of a client's next requests that are read before its last one is answered: then TCP holds it back, and that it goes
+/// away is noticed later.
+pub const CLIENT_HELD_BYTES: usize = 64 * 1024;
+
+/// Bytes read at once from a client that waits for an answer.
+pub const CLIENT_READ_BYTES: usize = 4 * 1024;
+
 /// Connections that are read on for that long after a request that was refused unread. They no longer count as connections;
 /// above this they are closed at once.
 pub const CLIENTS_LINGERING: usize = 1_024;

@@ -1,5 +1,7 @@
 //! The real door on a free port, in front of small real HTTP servers that speak the contract between balancer and node.
 
+#[path = "balancer/http.rs"]
+mod http;
 #[path = "balancer/malformed.rs"]
 mod malformed;
 #[path = "balancer/tls.rs"]

@@ -8,11 +8,12 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::atomic::{AtomicUsize, Ordering},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use actix_web::{HttpRequest, http::Version};
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -21,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::framing::{Framing, Malformed, Place};
+use super::framing::{Framing, Malformed, Passed, Place};
 use crate::{limits, time::Moment};
 
 /// The connection. To actix-web it ends when the next request is overdue.
@@ -30,8 +31,9 @@ pub(crate) struct Client {
     wire: Option<Wire>,
     gate: Gate,
     pace: Rc<Pace>,
-    /// Whole heads that actix-web was given.
-    heads: usize,
+    /// What came behind a request that has not been answered. actix-http knows one HEAD and one version for a connection,
+    /// those of the head it read last, and writes answers to earlier requests after them: it gets one request at a time.
+    held: BytesMut,
     /// Wakes the connection at the moment beside it.
     alarm: Option<(Moment, Pin<Box<Sleep>>)>,
 }
@@ -54,16 +56,14 @@ enum Wire {
 /// Judges what comes in before actix-web sees it.
 enum Gate {
     Open(Framing),
-    /// What is left of [`POISON`], and how many requests may still be without their whole answer when it is given: none, or
-    /// the one that has the malformed body.
-    Closing(&'static [u8], usize),
+    /// What is left of [`POISON`].
+    Closing(&'static [u8]),
     /// Nothing that comes in has a meaning any more.
     Closed,
 }
 
 /// Given to actix-web instead of what is malformed. It is an error wherever its parser stands, in a head and in a body, so
-/// that it answers 400 to a head, and closes. It cuts what it is just answering, so it gets this when it has answered what
-/// came before.
+/// that it answers 400 to a head, and closes.
 const POISON: &[u8] = b"\r\0";
 
 /// When the next request of a connection must have come.
@@ -101,7 +101,13 @@ impl Client {
     }
 
     fn over(wire: Wire) -> Self {
-        Self { wire: Some(wire), gate: Gate::Open(Framing::default()), pace: Rc::default(), heads: 0, alarm: None }
+        Self {
+            wire: Some(wire),
+            gate: Gate::Open(Framing::default()),
+            pace: Rc::default(),
+            held: BytesMut::new(),
+            alarm: None,
+        }
     }
 
     /// Also connection data, for [`Scheme::of`].
@@ -112,19 +118,67 @@ impl Client {
         }
     }
 
-    /// What is owed may not come before its turn.
-    fn must_wait(&self, cx: &Context<'_>) -> bool {
-        let Gate::Closing(_, most) = self.gate else { return false };
-        let waits = self.heads > self.pace.ended.get() + most;
-        if waits {
-            self.pace.waiting.replace(Some(cx.waker().clone()));
+    /// The last request has been given whole and is not answered.
+    fn must_wait(&self) -> bool {
+        let Gate::Open(framing) = &self.gate else { return false };
+        framing.place() == Place::Between && framing.heads() > self.pace.ended.get()
+    }
+
+    /// Waits for that answer, and reads only to see whether the client goes away.
+    fn hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pace.waiting.replace(Some(cx.waker().clone()));
+        let mut space = [0; limits::CLIENT_READ_BYTES];
+        while self.held.len() < limits::CLIENT_HELD_BYTES {
+            let mut buf = ReadBuf::new(&mut space);
+            ready!(self.wire()?.poll_read(cx, &mut buf))?;
+            if buf.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.held.extend_from_slice(buf.filled());
         }
-        waits
+        Poll::Pending
+    }
+
+    /// The next bytes, from what was held or from the wire.
+    fn next(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.held.is_empty() {
+            return self.wire()?.poll_read(cx, buf);
+        }
+        let now = self.held.split_to(self.held.len().min(buf.remaining()));
+        buf.put_slice(&now);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Judges the bytes behind `before`, which may become fewer; those of the next request are held.
+    fn judge(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
+        let new = &mut buf.filled_mut()[before..];
+        let kept = match &mut self.gate {
+            Gate::Open(framing) => match framing.pass(new) {
+                Ok(Passed { used, kept }) => {
+                    if used < new.len() {
+                        let mut rest = BytesMut::from(&new[used..]);
+                        rest.unsplit(self.held.split());
+                        self.held = rest;
+                    }
+                    kept
+                }
+                Err(Malformed { good }) => {
+                    self.gate = Gate::Closing(POISON);
+                    good
+                }
+            },
+            // Read on, so that the answer is not lost in a reset (RFC 9112 section 9.6).
+            Gate::Closing(_) | Gate::Closed => {
+                new.fill(0);
+                new.len()
+            }
+        };
+        buf.set_filled(before + kept);
     }
 
     /// Nothing is under way: a close loses no answer.
     fn is_clean(&self) -> bool {
-        matches!(&self.gate, Gate::Open(framing) if framing.place() == Place::Between)
+        matches!(&self.gate, Gate::Open(framing) if framing.place() == Place::Between) && self.held.is_empty()
     }
 
     /// Shared with the requests of this connection, as its connection data.
@@ -180,28 +234,11 @@ impl Scheme {
 impl Gate {
     /// Puts in what is owed from before; whether that was anything.
     fn owed(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let Self::Closing(rest, most) = *self else { return false };
+        let Self::Closing(rest) = *self else { return false };
         let (now, later) = rest.split_at(rest.len().min(buf.remaining()));
         buf.put_slice(now);
-        *self = if later.is_empty() { Self::Closed } else { Self::Closing(later, most) };
+        *self = if later.is_empty() { Self::Closed } else { Self::Closing(later) };
         true
-    }
-
-    /// Judges the bytes behind `before`, which may become fewer. Gives how many heads have passed by now.
-    fn judge(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> Option<usize> {
-        let Self::Open(framing) = self else {
-            // Read on, so that the answer is not lost in a reset (RFC 9112 section 9.6).
-            buf.filled_mut()[before..].fill(0);
-            return None;
-        };
-        let passed = framing.pass(&mut buf.filled_mut()[before..]);
-        let (heads, most) = (framing.heads(), usize::from(framing.place() == Place::Body));
-        let kept = passed.unwrap_or_else(|Malformed { good }| {
-            *self = Self::Closing(POISON, most);
-            good
-        });
-        buf.set_filled(before + kept);
-        Some(heads)
     }
 }
 
@@ -263,13 +300,13 @@ impl AsyncRead for Client {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (this, before) = (&mut *self, buf.filled().len());
         loop {
-            if this.must_wait(cx) {
-                return Poll::Pending;
+            if this.must_wait() {
+                return this.hold(cx);
             }
             if this.gate.owed(buf) {
                 return Poll::Ready(Ok(()));
             }
-            let read = this.wire()?.poll_read(cx, buf);
+            let read = this.next(cx, buf);
             let came = buf.filled().len() > before;
             if came {
                 this.pace.read(Moment::now());
@@ -282,9 +319,7 @@ impl AsyncRead for Client {
             if !came {
                 return read;
             }
-            if let Some(heads) = this.gate.judge(buf, before) {
-                this.heads = heads;
-            }
+            this.judge(buf, before);
             if buf.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }

@@ -2,7 +2,12 @@
 
 use std::{cell::Cell, io, pin::pin, rc::Rc, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, body::BoxBody, dev::Payload, http::header::COOKIE};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    body::{BodySize, BoxBody, MessageBody},
+    dev::Payload,
+    http::{ConnectionType, Version, header::COOKIE},
+};
 use hyper::{Response, StatusCode, body::Incoming, client::conn::TrySendError};
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep};
@@ -318,6 +323,11 @@ impl<'a> Trip<'a> {
             }
             (true, _) => return Err(Refusal::BadGateway),
         };
+        // A client of HTTP/1.0 knows no chunks: there the end of the connection is the end of the body.
+        if self.head.front().version() == Version::HTTP_10 && body.size() == BodySize::Stream {
+            response.head_mut().no_chunking(true);
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
         Ok(response.set_body(body))
     }
 

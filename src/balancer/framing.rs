@@ -28,6 +28,15 @@ pub(crate) struct Framing {
     heads: usize,
 }
 
+/// How far the bytes were looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Passed {
+    /// Bytes judged: all, or those up to the end of a request.
+    pub(crate) used: usize,
+    /// Of these, bytes that go on.
+    pub(crate) kept: usize,
+}
+
 /// The bytes at this point are no HTTP; nothing after them can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed {
@@ -83,13 +92,13 @@ enum Version {
 struct Wrong;
 
 impl Framing {
-    /// Judges what the client has sent next. What may go on is moved to the front of `bytes`; gives its length.
+    /// Judges what the client has sent next, up to the end of a request. What may go on is moved to the front of `bytes`.
     ///
     /// # Errors
     /// [`Malformed`], after which this must not be used again.
-    pub(crate) fn pass(&mut self, bytes: &mut [u8]) -> Result<usize, Malformed> {
+    pub(crate) fn pass(&mut self, bytes: &mut [u8]) -> Result<Passed, Malformed> {
         let (mut at, mut kept) = (0, 0);
-        while at < bytes.len() {
+        while at < bytes.len() && !(at > 0 && self.place() == Place::Between) {
             let rest = &bytes[at..];
             let (used, keep) = match self.state {
                 State::Raw => (rest.len(), true),
@@ -116,7 +125,7 @@ impl Framing {
             }
             at += used;
         }
-        Ok(kept)
+        Ok(Passed { used: at, kept })
     }
 
     /// Whole heads that have passed.
@@ -298,11 +307,16 @@ mod tests {
         let (mut framing, mut out) = (Framing::default(), Vec::new());
         for piece in bytes.chunks(piece) {
             let mut piece = piece.to_vec();
-            match framing.pass(&mut piece) {
-                Ok(kept) => out.extend_from_slice(&piece[..kept]),
-                Err(Malformed { good }) => {
-                    out.extend_from_slice(&piece[..good]);
-                    return (out, true);
+            while !piece.is_empty() {
+                match framing.pass(&mut piece) {
+                    Ok(Passed { used, kept }) => {
+                        out.extend_from_slice(&piece[..kept]);
+                        piece.drain(..used);
+                    }
+                    Err(Malformed { good }) => {
+                        out.extend_from_slice(&piece[..good]);
+                        return (out, true);
+                    }
                 }
             }
         }
