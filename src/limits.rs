@@ -430,6 +430,10 @@ pub const CLIENTS_LINGERING: usize = 1_024;
 /// A client that sends nothing of an announced body for this long is answered 408. Apache mod_reqtimeout: 20 s.
 pub const CLIENT_STALL: Duration = Duration::from_secs(20);
 
+/// A client that was waited for longer than [`CLIENT_STALL`] in all must have sent its body at least this fast in that time.
+/// Apache mod_reqtimeout's MinRate.
+pub const CLIENT_BYTES_PER_SECOND: u64 = 500;
+
 /// A body small enough to be kept for a retry is read whole before a member is chosen, within this time: one byte a
 /// second is no body. As long as a node gives a form ([`FORM_TIMEOUT`]).
 pub const SMALL_BODY_TIMEOUT: Duration = FORM_TIMEOUT;

@@ -27,7 +27,7 @@ use super::{
     view::{Busy, Member},
     worker::Worker,
 };
-use crate::{limits, time::Moment};
+use crate::time::Moment;
 
 /// One request on its way through its attempts.
 struct Trip<'a> {
@@ -255,7 +255,7 @@ impl<'a> Trip<'a> {
         let timeout = self.worker.rules.timeout;
         let (since, longest, over) = match self.upload.progress() {
             Progress::Done(at) | Progress::MemberTurn(at) => (at, timeout, Turn::MemberLate),
-            Progress::ClientTurn(at) => (at, limits::CLIENT_STALL, Turn::ClientStalled),
+            Progress::ClientTurn(at) => (at, self.upload.patience(), Turn::ClientStalled),
             // hyper is about to report it.
             Progress::Broken => return Turn::Rest(timeout),
         };

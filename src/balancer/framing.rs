@@ -119,7 +119,9 @@ impl Framing {
                     (self.line(rest).map_err(|Wrong| Malformed { good: kept })?, keep)
                 }
             };
-            if keep {
+            if keep && kept == at {
+                kept += used; // as nearly always: nothing was dropped before it
+            } else if keep {
                 bytes.copy_within(at..at + used, kept);
                 kept += used;
             }

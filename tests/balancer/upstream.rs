@@ -12,11 +12,39 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[derive(Clone)]
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
-    seen: Arc<Mutex<Vec<Vec<u8>>>>,
+    seen: Arc<Mutex<Vec<Connection>>>,
+}
+
+/// What came over one connection.
+#[derive(Default)]
+struct Connection {
+    requests: Vec<Seen>,
+    /// Half a request.
+    rest: Vec<u8>,
+    unclear: Option<String>,
+}
+
+impl Connection {
+    /// Takes the next bytes; gives how many requests are whole with them.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        self.rest.extend_from_slice(bytes);
+        match audit(&self.rest) {
+            Ok((requests, rest)) => {
+                let whole = requests.len();
+                self.rest = rest.to_vec();
+                self.requests.extend(requests);
+                whole
+            }
+            Err(unclear) => {
+                self.unclear.get_or_insert(unclear);
+                0
+            }
+        }
+    }
 }
 
 /// One request, read strictly.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Seen {
     /// Method and target.
     pub(crate) line: String,
@@ -36,28 +64,22 @@ impl Seen {
 impl Upstream {
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, seen) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Vec<u8>>>>::default());
+        let (address, seen) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Connection>>>::default());
         let (this, connections) = (Self { address, seen: seen.clone() }, seen);
         rt::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
                 let number = {
                     let mut connections = connections.lock().unwrap();
-                    connections.push(Vec::new());
+                    connections.push(Connection::default());
                     connections.len() - 1
                 };
                 let connections = connections.clone();
                 rt::spawn(async move {
-                    let (mut buffer, mut answered) = (vec![0; 65_536], 0);
+                    let mut buffer = vec![0; 65_536];
                     while let Ok(read @ 1..) = socket.read(&mut buffer).await {
-                        let whole = {
-                            let all = &mut connections.lock().unwrap()[number];
-                            all.extend_from_slice(&buffer[..read]);
-                            audit(all).map_or(0, |(requests, _)| requests.len())
-                        };
-                        for _ in answered..whole {
-                            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-                        }
-                        answered = whole;
+                        let whole = connections.lock().unwrap()[number].take(&buffer[..read]);
+                        let answers = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".repeat(whole);
+                        let _ = socket.write_all(&answers).await;
                     }
                 });
             }
@@ -65,18 +87,19 @@ impl Upstream {
         this
     }
 
-    /// The requests of users so far, in the order of their connections; what is unclear in any of them is an error. Of a
-    /// request that has not arrived whole only the head is looked at.
+    /// The whole requests of users so far, in the order of their connections; what is unclear in any of them is an error.
     pub(crate) fn requests(&self) -> Result<Vec<Seen>, String> {
         let mut requests = Vec::new();
-        for bytes in self.seen.lock().unwrap().iter() {
-            let (read, rest) = audit(bytes)?;
-            if rest.windows(8).any(|some| some == b"smuggled") {
-                return Err(format!("half a request: {}", String::from_utf8_lossy(rest)));
-            }
-            requests.extend(read.into_iter().filter(|request| request.line != "GET /ready"));
+        for connection in self.seen.lock().unwrap().iter() {
+            connection.unclear.clone().map_or(Ok(()), Err)?;
+            requests.extend(connection.requests.iter().filter(|request| request.line != "GET /ready").cloned());
         }
         Ok(requests)
+    }
+
+    /// What came of requests that never came whole.
+    pub(crate) fn halves(&self) -> Vec<u8> {
+        self.seen.lock().unwrap().iter().flat_map(|connection| connection.rest.clone()).collect()
     }
 }
 

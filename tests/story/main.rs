@@ -18,6 +18,7 @@ mod sorry;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 
 /// Runs a story on one thread, as a browser's tabs would.
 fn story(story: impl Future<Output = ()>) {
