@@ -459,8 +459,23 @@ pub const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// bytes would be a reset, and the client might never see the answer.
 pub const CLIENT_LINGER: Duration = Duration::from_secs(2);
 
+/// Bytes of a client's next requests that are read before its last one is answered: then TCP holds it back, and that it goes
+/// away is noticed later.
+pub const CLIENT_HELD_BYTES: usize = 64 * 1024;
+
+/// Bytes read at once from a client that waits for an answer.
+pub const CLIENT_READ_BYTES: usize = 4 * 1024;
+
+/// Connections that are read on for that long after a request that was refused unread. They no longer count as connections;
+/// above this they are closed at once.
+pub const CLIENTS_LINGERING: usize = 1_024;
+
 /// A client that sends nothing of an announced body for this long is answered 408. Apache mod_reqtimeout: 20 s.
 pub const CLIENT_STALL: Duration = Duration::from_secs(20);
+
+/// A client that was waited for longer than [`CLIENT_STALL`] in all must have sent its body at least this fast in that time.
+/// Apache mod_reqtimeout's MinRate.
+pub const CLIENT_BYTES_PER_SECOND: u64 = 500;
 
 /// A body small enough to be kept for a retry is read whole before a member is chosen, within this time: one byte a
 /// second is no body. As long as a node gives a form ([`FORM_TIMEOUT`]).
@@ -561,3 +576,34 @@ pub const WARNINGS_PER_SECOND: u32 = 10;
 
 // A retry needs time after the first attempt has run into its timeout.
 const _: () = assert!(RETRY_TIMEOUTS >= 2);
+
+/// Bytes of a request head that are looked at before it is refused unread. Twice what actix-http keeps, which answers 431
+/// first.
+pub const HEAD_SCANNED_BYTES: usize = 256 * 1024;
+
+/// Bytes of chunk extensions of one body, and bytes of its trailers. Neither means anything here; hyper and Go allow as
+/// much, since bodies of nothing else were used to waste time (CVE-2023-39326).
+pub const CHUNK_EXTRA_BYTES: usize = 16 * 1024;
+
+/// Streams of one HTTP/2 connection at once. RFC 9113 section 6.5.2 advises at least 100; nginx has 128.
+pub const HTTP2_STREAMS: u32 = 100;
+
+/// Streams that an HTTP/2 client may reset within [`HTTP2_RESETS_WITHIN`] before its connection is closed: each has cost a
+/// request to a member (CVE-2023-44487). A browser resets what a user scrolls away from.
+pub const HTTP2_RESETS: usize = 100;
+
+/// See [`HTTP2_RESETS`].
+pub const HTTP2_RESETS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Bytes of a head that an HTTP/2 client is told to keep to, and that h2 enforces: what HTTP/1 may have, with 32 bytes a
+/// field as RFC 9113 section 6.5.2 counts them.
+pub const HTTP2_HEAD_BYTES: u32 = (REQUEST_HEADERS_BYTES + REQUEST_TARGET_BYTES + 96 * 32) as u32;
+
+/// Time for a TLS handshake. nginx: 60 s, HAProxy: the time for a head.
+pub const TLS_HANDSHAKE: Duration = HEAD_TIMEOUT;
+
+/// How often the files of the certificate are looked at. They are taken over when two looks found them the same.
+pub const CERTIFICATE_POLL: Duration = Duration::from_secs(1);
+
+/// Bytes of a certificate file or a key file; a chain of RSA certificates has 10 KiB.
+pub const PEM_BYTES: u64 = 1024 * 1024;

@@ -1,5 +1,14 @@
 //! The real door on a free port, in front of small real HTTP servers that speak the contract between balancer and node.
 
+#[path = "balancer/http.rs"]
+mod http;
+#[path = "balancer/malformed.rs"]
+mod malformed;
+#[path = "balancer/tls.rs"]
+mod tls;
+#[path = "balancer/upstream.rs"]
+mod upstream;
+
 use std::{
     net::{SocketAddr, TcpListener},
     num::NonZero,
@@ -179,6 +188,7 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         workers: NonZero::new(1).unwrap(),
         members,
         manager: Manager { path: "/balancer-manager".into(), allow: vec!["127.0.0.0/8".parse().unwrap()] },
+        tls: None,
     }
 }
 

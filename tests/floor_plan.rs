@@ -44,6 +44,7 @@ const SHELLS: &[&str] = &[
     "balancer/client.rs",
     "balancer/forward.rs",
     "balancer/manager.rs",
+    "balancer/http2.rs",
     "balancer/serve.rs",
     "balancer/upload.rs",
     "balancer/worker.rs",

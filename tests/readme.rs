@@ -7,7 +7,7 @@ mod support;
 #[path = "readme/text.rs"]
 mod text;
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use support::{
     browser::Browser,
@@ -199,13 +199,17 @@ fn every_settings_file_is_accepted() {
     let place = place();
     let mut checked = 0;
     assert!(bare(&place, &["secret"]).output().unwrap().status.success(), "one of the files names it");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(place.path("conf/fullchain.pem"), made.cert.pem()).unwrap();
+    fs::write(place.path("conf/privkey.pem"), made.signing_key.serialize_pem()).unwrap();
+    fs::set_permissions(place.path("conf/privkey.pem"), fs::Permissions::from_mode(0o600)).unwrap();
     for block in of_language("toml") {
         fs::write(place.path("shown.toml"), block.text).unwrap();
         let output = bare(&place, &["check", "--config", "shown.toml"]).output().unwrap();
         assert!(output.status.success(), "{}\n{}", block.text, String::from_utf8_lossy(&output.stderr));
         checked += 1;
     }
-    assert_eq!(checked, 3);
+    assert_eq!(checked, 4);
 }
 
 /// The keys of `conf/tasuki.toml`, dotted.

@@ -1,33 +1,74 @@
-//! A client's connection, with a bound on the time until its next request. actix-web times the first head of a
-//! connection and one that is idle, but waits for ever for a later head that has begun to arrive.
+//! A client's HTTP/1 connection, plain or over TLS: what comes in doubtful framing is kept from actix-web, and the time
+//! until the next request is bounded. actix-web times the first head of a connection and one that is idle, but waits for
+//! ever for a later head that has begun to arrive.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    sync::atomic::{AtomicUsize, Ordering},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
-use actix_web::HttpRequest;
+use actix_web::{HttpRequest, http::Version};
+use bytes::BytesMut;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    runtime::Handle,
+    time::{Sleep, sleep, timeout},
 };
+use tokio_rustls::server::TlsStream;
 
-use super::departure::Present;
+use super::{
+    departure::Present,
+    framing::{Framing, Malformed, Passed, Place},
+};
 use crate::{limits, time::Moment};
 
 /// The connection. To actix-web it ends when the next request is overdue.
 pub(crate) struct Client {
-    socket: TcpStream,
+    /// None once this is dropped.
+    wire: Option<Wire>,
+    gate: Gate,
     pace: Rc<Pace>,
+    /// What came behind a request that has not been answered. actix-http knows one HEAD and one version for a connection,
+    /// those of the head it read last, and writes answers to earlier requests after them: it gets one request at a time.
+    held: BytesMut,
     /// Wakes the connection at the moment beside it.
     alarm: Option<(Moment, Pin<Box<Sleep>>)>,
     _present: Present,
 }
+
+/// How a client is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// As plain text.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+/// What carries the bytes.
+enum Wire {
+    Plain(TcpStream),
+    Sealed(Box<TlsStream<TcpStream>>),
+}
+
+/// Judges what comes in before actix-web sees it.
+enum Gate {
+    Open(Framing),
+    /// What is left of [`POISON`].
+    Closing(&'static [u8]),
+    /// Nothing that comes in has a meaning any more.
+    Closed,
+}
+
+/// Given to actix-web instead of what is malformed. It is an error wherever its parser stands, in a head and in a body, so
+/// that it answers 400 to a head, and closes.
+const POISON: &[u8] = b"\r\0";
 
 /// When the next request of a connection must have come.
 #[derive(Debug, Default)]
@@ -38,7 +79,14 @@ pub(crate) struct Pace {
     begun: Cell<bool>,
     /// None while a request runs, and before the first, which actix-web times itself.
     due: Cell<Option<Moment>>,
+    /// Requests whose answer has ended.
+    ended: Cell<usize>,
+    /// Waits for the next one.
+    waiting: RefCell<Option<Waker>>,
 }
+
+/// Connections that are read on after they were refused.
+static LINGERING: AtomicUsize = AtomicUsize::new(0);
 
 /// A request that is being answered, until this is dropped.
 #[derive(Debug)]
@@ -48,7 +96,94 @@ impl Client {
     /// Sets TCP_NODELAY as well: an answer is written as soon as it is there.
     pub(crate) fn new(socket: TcpStream, present: Present) -> Self {
         let _ = socket.set_nodelay(true); // fails only on a connection that is gone
-        Self { socket, pace: Rc::default(), alarm: None, _present: present }
+        Self::over(Wire::Plain(socket), present)
+    }
+
+    /// A connection whose handshake is done.
+    pub(crate) fn sealed(stream: TlsStream<TcpStream>, present: Present) -> Self {
+        Self::over(Wire::Sealed(Box::new(stream)), present)
+    }
+
+    fn over(wire: Wire, present: Present) -> Self {
+        Self {
+            wire: Some(wire),
+            gate: Gate::Open(Framing::default()),
+            pace: Rc::default(),
+            held: BytesMut::new(),
+            alarm: None,
+            _present: present,
+        }
+    }
+
+    /// Also connection data, for [`Scheme::of`].
+    pub(crate) fn scheme(&self) -> Scheme {
+        match self.wire {
+            Some(Wire::Sealed(_)) => Scheme::Https,
+            Some(Wire::Plain(_)) | None => Scheme::Http,
+        }
+    }
+
+    /// The last request has been given whole and is not answered.
+    fn must_wait(&self) -> bool {
+        let Gate::Open(framing) = &self.gate else { return false };
+        framing.place() == Place::Between && framing.heads() > self.pace.ended.get()
+    }
+
+    /// Waits for that answer, and reads only to see whether the client goes away.
+    fn hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pace.waiting.replace(Some(cx.waker().clone()));
+        let mut space = [0; limits::CLIENT_READ_BYTES];
+        while self.held.len() < limits::CLIENT_HELD_BYTES {
+            let mut buf = ReadBuf::new(&mut space);
+            ready!(self.wire()?.poll_read(cx, &mut buf))?;
+            if buf.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.held.extend_from_slice(buf.filled());
+        }
+        Poll::Pending
+    }
+
+    /// The next bytes, from what was held or from the wire.
+    fn next(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.held.is_empty() {
+            return self.wire()?.poll_read(cx, buf);
+        }
+        let now = self.held.split_to(self.held.len().min(buf.remaining()));
+        buf.put_slice(&now);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Judges the bytes behind `before`, which may become fewer; those of the next request are held.
+    fn judge(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
+        let new = &mut buf.filled_mut()[before..];
+        let kept = match &mut self.gate {
+            Gate::Open(framing) => match framing.pass(new) {
+                Ok(Passed { used, kept }) => {
+                    if used < new.len() {
+                        let mut rest = BytesMut::from(&new[used..]);
+                        rest.unsplit(self.held.split());
+                        self.held = rest;
+                    }
+                    kept
+                }
+                Err(Malformed { good }) => {
+                    self.gate = Gate::Closing(POISON);
+                    good
+                }
+            },
+            // Read on, so that the answer is not lost in a reset (RFC 9112 section 9.6).
+            Gate::Closing(_) | Gate::Closed => {
+                new.fill(0);
+                new.len()
+            }
+        };
+        buf.set_filled(before + kept);
+    }
+
+    /// Nothing is under way: a close loses no answer.
+    fn is_clean(&self) -> bool {
+        matches!(&self.gate, Gate::Open(framing) if framing.place() == Place::Between) && self.held.is_empty()
     }
 
     /// Shared with the requests of this connection, as its connection data.
@@ -79,6 +214,36 @@ impl Client {
             }
         }
         false
+    }
+}
+
+impl Scheme {
+    /// How the client of a request is connected. HTTP/2 is spoken over TLS alone.
+    pub(crate) fn of(request: &HttpRequest) -> Self {
+        match request.conn_data() {
+            _ if request.version() == Version::HTTP_2 => Self::Https,
+            Some(scheme) => *scheme,
+            None => Self::Http,
+        }
+    }
+
+    /// As `X-Forwarded-Proto` has it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+impl Gate {
+    /// Puts in what is owed from before; whether that was anything.
+    fn owed(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let Self::Closing(rest) = *self else { return false };
+        let (now, later) = rest.split_at(rest.len().min(buf.remaining()));
+        buf.put_slice(now);
+        *self = if later.is_empty() { Self::Closed } else { Self::Closing(later) };
+        true
     }
 }
 
@@ -114,6 +279,10 @@ impl Pace {
         self.running.set(self.running.get().saturating_sub(1));
         if self.running.get() == 0 {
             self.due.set(Some(now + Self::IDLE));
+            self.ended.set(self.ended.get() + 1);
+            if let Some(waiting) = self.waiting.take() {
+                waiting.wake();
+            }
         }
     }
 
@@ -134,24 +303,41 @@ impl Pace {
 
 impl AsyncRead for Client {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buf.filled().len();
-        let read = Pin::new(&mut this.socket).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            this.pace.read(Moment::now());
+        let (this, before) = (&mut *self, buf.filled().len());
+        loop {
+            if this.must_wait() {
+                return this.hold(cx);
+            }
+            if this.gate.owed(buf) {
+                return Poll::Ready(Ok(()));
+            }
+            let read = this.next(cx, buf);
+            let came = buf.filled().len() > before;
+            if came {
+                this.pace.read(Moment::now());
+            }
+            // Also when bytes came: one a second must not keep it open. No bytes mean the end.
+            if this.is_overdue(cx) {
+                buf.set_filled(before);
+                return Poll::Ready(Ok(()));
+            }
+            if !came {
+                return read;
+            }
+            this.judge(buf, before);
+            if buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
         }
-        // Also when bytes came: one a second must not keep it open. No bytes mean the end.
-        if this.is_overdue(cx) {
-            buf.set_filled(before);
-            return Poll::Ready(Ok(()));
-        }
-        read
     }
 }
 
 impl AsyncWrite for Client {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        let written = match self.wire()? {
+            Wire::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Wire::Sealed(stream) => Pin::new(stream).poll_write(cx, buf),
+        };
         if let Poll::Ready(Ok(1..)) = written {
             self.pace.wrote(Moment::now());
         }
@@ -159,11 +345,79 @@ impl AsyncWrite for Client {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        match self.wire()? {
+            Wire::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Wire::Sealed(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        match self.wire()? {
+            Wire::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Wire::Sealed(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl Client {
+    fn wire(&mut self) -> io::Result<&mut Wire> {
+        self.wire.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+/// actix-web closes at once behind a refusal. With bytes of the client unread that is a reset, and the refusal is lost.
+impl Drop for Client {
+    fn drop(&mut self) {
+        let (Some(wire), Ok(runtime), false) = (self.wire.take(), Handle::try_current(), self.is_clean()) else {
+            return;
+        };
+        if let Some(lingering) = Lingering::begin() {
+            runtime.spawn(async move {
+                let _ = timeout(limits::CLIENT_LINGER, wire.drain()).await;
+                drop(lingering);
+            });
+        }
+    }
+}
+
+/// One of the connections that are read on.
+struct Lingering;
+
+impl Lingering {
+    /// None above [`limits::CLIENTS_LINGERING`].
+    fn begin() -> Option<Self> {
+        let one = Self; // counted down when dropped, also when there are too many
+        (LINGERING.fetch_add(1, Ordering::Relaxed) < limits::CLIENTS_LINGERING).then_some(one)
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        LINGERING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Wire {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Sealed(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+
+    /// Says that nothing more is said, and reads what the client still says, into nothing.
+    async fn drain(self) {
+        match self {
+            Self::Plain(stream) => drain(stream).await,
+            Self::Sealed(stream) => drain(*stream).await,
+        }
+    }
+}
+
+async fn drain(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut nothing = [0; 4_096];
+    if stream.shutdown().await.is_ok() {
+        while let Ok(1..) = stream.read(&mut nothing).await {}
     }
 }
 
@@ -227,5 +481,25 @@ mod tests {
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "the wait itself ends");
         far.write_all(b"G").await.unwrap();
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "a byte more does not help");
+    }
+
+    #[tokio::test]
+    async fn what_is_malformed_comes_as_poison_and_nothing_after_it() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        for room in [1, 2, 64] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let mut client =
+                Client::new(listener.accept().await.unwrap().0, std::sync::Arc::<Departure>::default().present());
+            far.write_all(b"GET / HTTP/1.1\r\nA : b\r\n\r\nGET / HTTP/1.1\r\n\r\n").await.unwrap();
+            drop(far);
+            let (mut seen, mut buffer) = (Vec::new(), vec![0; room]);
+            while let Ok(read @ 1..) = client.read(&mut buffer).await {
+                seen.extend_from_slice(&buffer[..read]);
+            }
+            let poison = seen.windows(2).position(|two| two == POISON).expect("poison");
+            assert!(b"GET / HTTP/1.1\r\nA : b\r".starts_with(&seen[..poison]), "{seen:?}");
+            assert!(seen[poison + 2..].iter().all(|b| *b == 0), "{seen:?}");
+        }
     }
 }

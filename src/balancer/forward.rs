@@ -2,7 +2,12 @@
 
 use std::{cell::Cell, io, pin::pin, rc::Rc, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, body::BoxBody, dev::Payload, http::header::COOKIE};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    body::{BodySize, BoxBody, MessageBody},
+    dev::Payload,
+    http::{ConnectionType, Version, header::COOKIE},
+};
 use hyper::{Response, StatusCode, body::Incoming, client::conn::TrySendError};
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep};
@@ -22,7 +27,7 @@ use super::{
     view::{Busy, Member},
     worker::{Admission, Worker},
 };
-use crate::{limits, time::Moment};
+use crate::time::Moment;
 
 /// One request on its way through its attempts.
 struct Trip<'a> {
@@ -269,7 +274,7 @@ impl<'a> Trip<'a> {
         let timeout = self.worker.rules.timeout;
         let (since, longest, over) = match self.upload.progress() {
             Progress::Done(at) | Progress::MemberTurn(at) => (at, timeout, Turn::MemberLate),
-            Progress::ClientTurn(at) => (at, limits::CLIENT_STALL, Turn::ClientStalled),
+            Progress::ClientTurn(at) => (at, self.upload.patience(), Turn::ClientStalled),
             // hyper is about to report it.
             Progress::Broken | Progress::TooLarge => return Turn::Rest(timeout),
         };
@@ -347,6 +352,11 @@ impl<'a> Trip<'a> {
             }
             (true, _) => return Err(Refusal::BadGateway),
         };
+        // A client of HTTP/1.0 knows no chunks: there the end of the connection is the end of the body.
+        if self.head.front().version() == Version::HTTP_10 && body.size() == BodySize::Stream {
+            response.head_mut().no_chunking(true);
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
         Ok(response.set_body(body))
     }
 

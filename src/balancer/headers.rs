@@ -14,7 +14,7 @@ use hyper::{
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use super::{choice::Attempt, pages::Refusal};
+use super::{choice::Attempt, client::Scheme, pages::Refusal};
 use crate::limits;
 
 /// To nodes: `stay` or `move`.
@@ -41,6 +41,7 @@ pub(crate) struct Head<'a> {
     uri: Uri,
     host: HeaderValue,
     peer: Option<IpAddr>,
+    scheme: Scheme,
     /// The client's own forwarding headers are believed.
     trusted: bool,
     /// Fields that the client's `Connection` names.
@@ -52,13 +53,15 @@ impl<'a> Head<'a> {
     /// Checks what actix-web has parsed. `listen` is this balancer's own address.
     ///
     /// # Errors
-    /// 400 for a `Host` or a target that is none, 414 and 431 above the bounds of [`limits`].
+    /// 400 for a `Host` or a target that is none, 414 and 431 above the bounds of [`limits`], 417 for an `Expect` that asks
+    /// for anything but 100-continue.
     pub(crate) fn read(
         request: &'a HttpRequest,
         trusted_proxies: &[IpNet],
         listen: SocketAddr,
     ) -> Result<Self, Refusal> {
         check_form(request)?;
+        check_expectation(request)?;
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         if target.len() > limits::REQUEST_TARGET_BYTES {
             return Err(Refusal::TargetTooLong);
@@ -75,6 +78,7 @@ impl<'a> Head<'a> {
             uri: target.parse().map_err(|_| Refusal::BadRequest)?,
             host: host(request, listen)?,
             peer,
+            scheme: Scheme::of(request),
             trusted: peer.is_some_and(|peer| trusted_proxies.iter().any(|net| net.contains(&peer))),
             named: named_by_connection(request),
             websocket: asks_for_websocket(request)?,
@@ -118,6 +122,9 @@ impl<'a> Head<'a> {
                 fields.append(name, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| Refusal::BadRequest)?);
             }
         }
+        if self.request.version() == front::Version::HTTP_2 {
+            join_cookies(fields);
+        }
         self.sign(fields);
         fields.insert(ATTEMPT, HeaderValue::from_static(attempt.as_str()));
         if self.websocket {
@@ -143,18 +150,28 @@ impl<'a> Head<'a> {
         let peer = self.peer.map_or("unknown".to_string(), |peer| peer.to_string());
         extend(fields, FORWARDED_FOR, &peer);
         extend(fields, header::FORWARDED, &self.forwarded());
-        fields.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+        fields.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(self.scheme.as_str()));
         fields.entry(FORWARDED_HOST).or_insert_with(|| self.host.clone());
     }
 
     /// RFC 7239 section 4: an IPv6 address stands in brackets and quotes.
     fn forwarded(&self) -> String {
-        let host = self.host.to_str().unwrap_or_default();
+        let (host, proto) = (self.host.to_str().unwrap_or_default(), self.scheme.as_str());
         match self.peer {
-            Some(IpAddr::V6(peer)) => format!("for=\"[{peer}]\";host=\"{host}\";proto=http"),
-            Some(IpAddr::V4(peer)) => format!("for={peer};host=\"{host}\";proto=http"),
-            None => format!("for=unknown;host=\"{host}\";proto=http"),
+            Some(IpAddr::V6(peer)) => format!("for=\"[{peer}]\";host=\"{host}\";proto={proto}"),
+            Some(IpAddr::V4(peer)) => format!("for={peer};host=\"{host}\";proto={proto}"),
+            None => format!("for=unknown;host=\"{host}\";proto={proto}"),
         }
+    }
+}
+
+/// An HTTP/2 client may cut its cookies into a field each; for HTTP/1 they are one again (RFC 9113 section 8.2.3).
+fn join_cookies(fields: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = fields.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        fields.insert(header::COOKIE, whole);
     }
 }
 
@@ -220,20 +237,50 @@ fn check_form(request: &HttpRequest) -> Result<(), Refusal> {
     if good { Ok(()) } else { Err(Refusal::BadRequest) }
 }
 
+/// RFC 9110 section 10.1.1: there is one expectation. A client of HTTP/1.0 has none.
+fn check_expectation(request: &HttpRequest) -> Result<(), Refusal> {
+    let known = |value: &front_header::HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue");
+    let http10 = request.version() == front::Version::HTTP_10;
+    let good = http10 || request.headers().get_all(front_header::EXPECT).all(known);
+    if good { Ok(()) } else { Err(Refusal::ExpectationFailed) }
+}
+
 /// The host the client asked for: of an absolute target it is the target's (RFC 9112 section 3.2.2); a client of
-/// HTTP/1.0 that names none means the address it connected to.
+/// HTTP/1.0 that names none means the address it connected to. An HTTP/2 client that names two, and differently, is refused
+/// (RFC 9113 section 8.3.1), and so is one that names none.
 fn host(request: &HttpRequest, listen: SocketAddr) -> Result<HeaderValue, Refusal> {
+    let http2 = request.version() == front::Version::HTTP_2;
     let named = request.headers().get(front_header::HOST).map(|host| host.as_bytes());
-    let host = match request.uri().authority() {
-        Some(authority) => HeaderValue::from_bytes(authority.as_str().as_bytes()),
-        None => match named {
-            Some(named) => HeaderValue::from_bytes(named),
-            None => HeaderValue::from_bytes(listen.to_string().as_bytes()),
-        },
+    let host = match (request.uri().authority().map(|authority| authority.as_str().as_bytes()), named) {
+        (Some(target), Some(named)) if http2 && !target.eq_ignore_ascii_case(named) => return Err(Refusal::BadRequest),
+        (Some(target), _) => HeaderValue::from_bytes(target),
+        (None, Some(named)) => HeaderValue::from_bytes(named),
+        (None, None) if http2 => return Err(Refusal::BadRequest),
+        (None, None) => HeaderValue::from_bytes(listen.to_string().as_bytes()),
     };
     let host = host.map_err(|_| Refusal::BadRequest)?;
-    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b".-_~:[]%!$&'()*+,;=".contains(b);
-    if host.as_bytes().iter().all(allowed) { Ok(host) } else { Err(Refusal::BadRequest) }
+    if is_host(host.as_bytes()) { Ok(host) } else { Err(Refusal::BadRequest) }
+}
+
+/// RFC 3986 section 3.2.2: a name or an address, and perhaps a port. Nobody's user name (RFC 9110 section 4.2.4).
+fn is_host(text: &[u8]) -> bool {
+    let (host, port) = match text.strip_prefix(b"[") {
+        Some(rest) => match rest.iter().position(|b| *b == b']') {
+            Some(end) => (&rest[..end], &rest[end + 1..]),
+            None => return false,
+        },
+        None => text.split_at(text.iter().position(|b| *b == b':').unwrap_or(text.len())),
+    };
+    let in_brackets = text.starts_with(b"[");
+    let of_a_name = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(b);
+    let of_an_address = |b: &u8| b.is_ascii_hexdigit() || b":.".contains(b);
+    let good = if in_brackets { host.iter().all(of_an_address) } else { host.iter().all(of_a_name) };
+    let port_is_good = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    good && port_is_good && !host.is_empty()
 }
 
 /// Gives a member's head to the client: the status and every field that does not end here.
@@ -365,9 +412,15 @@ mod tests {
 
     #[test]
     fn a_host_that_is_none_is_refused() {
-        for bad in ["a\"b", "a b", "a/b", "a\\b", "user@host"] {
+        for bad in
+            ["a\"b", "a b", "a/b", "a\\b", "user@host", "", ":80", "a:b", "a:80:80", "[::1", "[::1]x", "[g]", "a, b:1"]
+        {
             let request = TestRequest::get().insert_header(("host", bad)).to_http_request();
             assert_eq!(read(&request, &[]).unwrap_err(), Refusal::BadRequest, "{bad}");
+        }
+        for good in ["a", "a:", "a:8080", "127.0.0.1", "[::1]:80", "xn--eckwd4c7c.example", "a_b"] {
+            let request = TestRequest::get().insert_header(("host", good)).to_http_request();
+            assert_eq!(read(&request, &[]).unwrap()["host"], good);
         }
         let absolute = TestRequest::get().uri("http://real.example/x").insert_header(("host", "other.example"));
         assert_eq!(read(&absolute.to_http_request(), &[]).unwrap()["host"], "real.example");
@@ -383,6 +436,34 @@ mod tests {
         }
         assert!(form(front::Method::OPTIONS, "*").is_ok());
         assert_eq!(form(front::Method::GET, "https://real.example/x").unwrap()["host"], "real.example");
+    }
+
+    #[test]
+    fn an_http2_client_names_one_host_and_its_cookies_are_joined() {
+        let from = |uri: &str| TestRequest::get().version(front::Version::HTTP_2).uri(uri);
+        let request = from("https://shop.example/x")
+            .insert_header(("host", "Shop.example"))
+            .append_header(("cookie", "a=1"))
+            .append_header(("cookie", "b=2"));
+        let fields = read(&request.to_http_request(), &[]).unwrap();
+        assert_eq!(
+            (&fields["host"], &fields["cookie"]),
+            (&"shop.example".parse().unwrap(), &"a=1; b=2".parse().unwrap())
+        );
+        assert_eq!(fields.get_all("cookie").iter().count(), 1);
+        assert_eq!(fields["x-forwarded-proto"], "https");
+        let two = from("https://shop.example/x").insert_header(("host", "other.example"));
+        assert_eq!(read(&two.to_http_request(), &[]).unwrap_err(), Refusal::BadRequest);
+        assert_eq!(read(&from("/x").to_http_request(), &[]).unwrap_err(), Refusal::BadRequest);
+    }
+
+    #[test]
+    fn only_100_continue_can_be_expected() {
+        let expects = |what: &'static str| read(&from_peer().insert_header(("expect", what)).to_http_request(), &[]);
+        assert!(expects("100-Continue").is_ok());
+        for odd in ["200-ok", "100-continue, x", ""] {
+            assert_eq!(expects(odd).unwrap_err(), Refusal::ExpectationFailed, "{odd}");
+        }
     }
 
     #[test]

@@ -16,7 +16,10 @@
 //! What it does not know: sessions. It reads a name and a route, and believes neither; the nodes decide who owns what
 //! and say so with `Tasuki-Retry`.
 //!
-//! Pure: `sticky`, `methods`, `choice`, `retry`, `health`, `orders`, `members`, `paths`, `throttle`. The view is read by requests
+//! Before a request is a request it is bytes: `framing` keeps what is doubtful from actix-web, on plain connections and over
+//! TLS (`client`, `tls`); HTTP/2 is hyper's (`http2`), in front of the same `serve`.
+//!
+//! Pure: `framing`, `sticky`, `methods`, `choice`, `retry`, `health`, `orders`, `members`, `paths`, `throttle`. The view is read by requests
 //! without a lock and replaced by the actor; requests tell the actor only of trouble, and only once for each burst.
 
 mod actor;
@@ -26,9 +29,11 @@ mod client;
 mod control;
 mod departure;
 mod forward;
+mod framing;
 mod guard;
 mod headers;
 mod health;
+mod http2;
 mod kept;
 mod manager;
 mod members;
@@ -43,6 +48,7 @@ mod rules;
 mod serve;
 mod sticky;
 mod throttle;
+mod tls;
 mod tunnel;
 mod upload;
 mod view;

@@ -21,6 +21,8 @@ pub(crate) enum Refusal {
     BodyTooLarge,
     /// 414.
     TargetTooLong,
+    /// 417: `Expect` asks for what nobody does.
+    ExpectationFailed,
     /// 431.
     HeadersTooLarge,
     /// 501: CONNECT and methods nobody has defined.
@@ -58,6 +60,7 @@ impl Refusal {
             Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::BadGateway => StatusCode::BAD_GATEWAY,
@@ -75,6 +78,9 @@ impl Refusal {
             Self::ClientTimeout => ("データの受信が途中で止まりました。", "Your request stopped arriving."),
             Self::BodyTooLarge => ("送信されたデータが大きすぎます。", "What you sent is too large."),
             Self::TargetTooLong => ("URL が長すぎます。", "The address is too long."),
+            Self::ExpectationFailed => {
+                ("Expect ヘッダーの条件を満たせません。", "What the request expects is not done here.")
+            }
             Self::HeadersTooLarge => ("ヘッダーが大きすぎます。", "The request headers are too large."),
             Self::NotImplemented => ("このメソッドには対応していません。", "This method is not supported."),
             Self::BadGateway => (
@@ -180,6 +186,7 @@ mod tests {
             (Refusal::ClientTimeout, 408),
             (Refusal::BodyTooLarge, 413),
             (Refusal::TargetTooLong, 414),
+            (Refusal::ExpectationFailed, 417),
             (Refusal::HeadersTooLarge, 431),
             (Refusal::NotImplemented, 501),
             (Refusal::BadGateway, 502),

@@ -5,37 +5,42 @@ use std::{
     future::{Future, ready},
     io,
     io::Read,
-    net::{SocketAddr, TcpListener},
+    net::{Shutdown, SocketAddr, TcpListener},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
 use actix::{Addr, Recipient};
-use actix_http::{HttpService, Protocol};
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_http::{HttpService, Protocol, Request, Response, error::DispatchError};
+use actix_service::{
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_factory, fn_service, map_config,
+};
 use actix_web::{
     App, HttpRequest, HttpResponse,
-    dev::{AppConfig, Server, ServerHandle},
+    body::BoxBody,
+    dev::{AppConfig, Server, ServerHandle, ServiceResponse},
     http::{KeepAlive, Method, StatusCode},
     rt, web,
 };
 use bytes::Bytes;
-use socket2::{Domain, Socket, Type};
-use tokio::net::TcpStream;
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     actor::Balancer,
     client::{Client, Running},
     departure::Departure,
     forward::forward,
-    health,
+    health, http2,
     kept::Kept,
     manager,
     members::Members,
     pages::{self, Refusal},
     paths,
     rules::Rules,
+    tls,
     worker::Worker,
 };
 use crate::{limits, membership::RosterChanged, settings, time::Moment};
@@ -50,6 +55,7 @@ pub struct Hall {
     pub balancer: Addr<Balancer>,
     rules: Arc<Rules>,
     socket: TcpListener,
+    sealed: Option<Sealed>,
     workers: usize,
     shutdown: Duration,
 }
@@ -58,6 +64,8 @@ pub struct Hall {
 pub struct Door {
     /// Where users connect: the bound address, also when the settings said port 0.
     pub address: SocketAddr,
+    /// The same for TLS, if there is a port for it.
+    pub tls: Option<SocketAddr>,
     /// To be subscribed to membership.
     pub roster: Recipient<RosterChanged>,
     /// The actor, for [`super::Observe`].
@@ -69,6 +77,8 @@ pub struct Door {
     departure: Arc<Departure>,
     /// For a process that takes this one's place.
     socket: TcpListener,
+    /// The port for TLS, which such a process opens anew beside this one.
+    own: Option<TcpListener>,
 }
 
 /// The sorry page's own address, as in the seeds' httpd.
@@ -77,7 +87,7 @@ const SORRY_PATH: &str = "/sorry.html";
 /// Starts the balancer inside the running actix system: [`bind`], [`prepare`] and [`Hall::open`].
 ///
 /// # Errors
-/// The address cannot be bound, or the sorry page cannot be read; the text names it.
+/// An address cannot be bound, or the sorry page or the certificate cannot be read; the text names it.
 pub fn start(settings: &settings::Balancer, session: &settings::Session, shutdown: Duration) -> io::Result<Door> {
     prepare(settings, session, shutdown, bind(settings.listen)?, None)?.open()
 }
@@ -99,12 +109,13 @@ pub fn prepare(
 ) -> io::Result<Hall> {
     let sorry = sorry(settings)?;
     let address = socket.local_addr()?;
+    let sealed = settings.tls.as_ref().map(Sealed::new).transpose()?;
     let rules = Arc::new(Rules::new(settings, session, sorry, address));
     let orders = kept.as_ref().map(Kept::load).unwrap_or_default();
     let members = Members::with_orders(health::Rules::from(settings), &settings.members, orders, Moment::now());
     let balancer = Balancer::start_with(members, rules.clone(), kept, settings.timeout);
     let (roster, workers) = (balancer.clone().recipient(), settings.workers.get());
-    Ok(Hall { address, roster, balancer, rules, socket, workers, shutdown })
+    Ok(Hall { address, roster, balancer, rules, socket, sealed, workers, shutdown })
 }
 
 impl Hall {
@@ -113,11 +124,13 @@ impl Hall {
     /// # Errors
     /// What the operating system says.
     pub fn open(self) -> io::Result<Door> {
-        let Self { address, roster, balancer, rules, socket, workers, shutdown } = self;
+        let Self { address, roster, balancer, rules, socket, sealed, workers, shutdown } = self;
+        let tls = sealed.as_ref().map(|sealed| sealed.listener.local_addr()).transpose()?;
+        let own = sealed.as_ref().map(|sealed| sealed.listener.try_clone()).transpose()?;
         let departure = rules.departure.clone();
-        let server = serve(socket.try_clone()?, rules, balancer.clone(), workers, shutdown)?;
+        let server = serve(socket.try_clone()?, sealed, rules, balancer.clone(), workers, shutdown)?;
         let handle = server.handle();
-        Ok(Door { address, roster, balancer, handle, server: rt::spawn(server), departure, socket })
+        Ok(Door { address, tls, roster, balancer, handle, server: rt::spawn(server), departure, socket, own })
     }
 }
 
@@ -146,6 +159,10 @@ impl Door {
     pub async fn retire(&self, enough: impl Future<Output = ()>) {
         self.departure.leave();
         self.handle.pause().await;
+        if let Some(own) = &self.own {
+            // Or the system would go on giving it connections that nobody takes.
+            let _ = SockRef::from(own).shutdown(Shutdown::Both);
+        }
         let empty = async {
             while self.departure.clients() > 0 {
                 tokio::time::sleep(limits::CLIENTS_CHECK).await;
@@ -161,9 +178,9 @@ impl Door {
     /// are cut.
     pub async fn stop(self, longest: Duration) {
         drop(self.socket);
-        if tokio::time::timeout(longest, self.handle.stop(true)).await.is_err() {
+        if timeout(longest, self.handle.stop(true)).await.is_err() {
             tracing::warn!("requests were cut at the end of the graceful stop");
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.handle.stop(false)).await;
+            let _ = timeout(Duration::from_secs(1), self.handle.stop(false)).await;
         }
         self.server.abort();
     }
@@ -192,62 +209,173 @@ fn sorry(settings: &settings::Balancer) -> io::Result<Bytes> {
 /// # Errors
 /// The address cannot be bound; the text names it and its key.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    listen(address, "balancer.listen", Shared::No)
+}
+
+/// The port for TLS.
+struct Sealed {
+    listener: TcpListener,
+    config: Arc<rustls::ServerConfig>,
+}
+
+/// Whether another balancer may listen on the same port: one that takes this one's place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shared {
+    Yes,
+    No,
+}
+
+impl Sealed {
+    fn new(settings: &settings::Tls) -> io::Result<Self> {
+        let config = tls::configure(settings)?;
+        Ok(Self { listener: listen(settings.listen, "balancer.tls.listen", Shared::Yes)?, config })
+    }
+}
+
+fn listen(address: SocketAddr, key: &str, shared: Shared) -> io::Result<TcpListener> {
     let bound = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
+        socket.set_reuse_port(shared == Shared::Yes)?;
         socket.bind(&address.into())?;
         socket.listen(limits::ACCEPT_BACKLOG as i32)?;
         Ok(TcpListener::from(socket))
     };
-    let what =
-        || format!("cannot listen on {address} (balancer.listen, or {})", settings::variable_of("balancer.listen"));
+    let what = || format!("cannot listen on {address} ({key}, or {})", settings::variable_of(key));
     bound().map_err(|error| named(error, what()))
 }
 
 fn serve(
     listener: TcpListener,
+    sealed: Option<Sealed>,
     rules: Arc<Rules>,
     balancer: Addr<Balancer>,
     workers: usize,
     shutdown: Duration,
 ) -> io::Result<Server> {
     let departure = rules.departure.clone();
-    let app = move || {
-        let seed = getrandom::u64().unwrap_or_else(|_| Moment::now().0);
-        let worker = Rc::new(Worker::new(rules.clone(), balancer.clone(), seed));
-        rt::spawn(Worker::sweep(Rc::downgrade(&worker)));
-        App::new().app_data(worker).default_service(web::to(answer))
-    };
     let builder = Server::build()
         .workers(workers)
         .disable_signals()
         .max_concurrent_connections(limits::CLIENT_CONNECTIONS.div_ceil(workers))
         .shutdown_timeout(shutdown.as_secs().max(1));
-    let (address, stopping) = (listener.local_addr()?, builder.graceful_shutdown_signal());
-    let http = move || {
-        let stopping = stopping.clone();
-        let app = app().into_factory().map_err(|error: actix_web::Error| error.error_response());
-        let http = HttpService::build()
-            .graceful_shutdown_signal(move || {
-                let stopping = stopping.clone();
-                async move { stopping.notified().await }
-            })
-            .keep_alive(KeepAlive::Timeout(limits::CLIENT_KEEP_ALIVE))
-            .client_request_timeout(limits::HEAD_TIMEOUT)
-            .client_disconnect_timeout(limits::CLIENT_LINGER)
-            // A client that closes its side has gone away, as for nginx: its request must not occupy a member.
-            .h1_allow_half_closed(false)
-            .local_addr(address)
-            .on_connect_ext(|client: &Client, data| drop(data.insert(client.pace())))
-            .finish(map_config(app, |()| AppConfig::default()));
-        let departure = departure.clone();
-        fn_service(move |socket: TcpStream| {
-            let peer = socket.peer_addr().ok();
-            ready(Ok((Client::new(socket, departure.present()), Protocol::Http1, peer)))
-        })
-        .and_then(http)
+    let signal = builder.graceful_shutdown_signal();
+    let stopping = move || {
+        let signal = signal.clone();
+        async move { signal.notified().await }
     };
-    Ok(builder.listen("balancer", listener, http)?.run())
+    let worker = move || {
+        let seed = getrandom::u64().unwrap_or_else(|_| Moment::now().0);
+        let worker = Rc::new(Worker::new(rules.clone(), balancer.clone(), seed));
+        rt::spawn(Worker::sweep(Rc::downgrade(&worker)));
+        worker
+    };
+    let plain = {
+        let (worker, stopping, address) = (worker.clone(), stopping.clone(), listener.local_addr()?);
+        let departure = departure.clone();
+        move || {
+            let departure = departure.clone();
+            fn_service(move |socket: TcpStream| {
+                let peer = socket.peer_addr().ok();
+                ready(Ok((Client::new(socket, departure.present()), Protocol::Http1, peer)))
+            })
+            .and_then(http1(application(worker()), stopping.clone(), address))
+        }
+    };
+    let builder = builder.listen("balancer", listener, plain)?;
+    let Some(Sealed { listener, config }) = sealed else { return Ok(builder.run()) };
+    let (address, acceptor) = (listener.local_addr()?, TlsAcceptor::from(config));
+    let sealed = move || {
+        let (worker, stopping, acceptor) = (worker.clone(), stopping.clone(), acceptor.clone());
+        let departure = departure.clone();
+        fn_factory(move || {
+            let (app, stopping, acceptor) = (application(worker()), stopping.clone(), acceptor.clone());
+            let departure = departure.clone();
+            async move {
+                let app = Rc::new(app.new_service(()).await?);
+                let shared = app.clone();
+                let http1 = http1(fn_factory(move || ready(Ok(shared.clone()))), stopping.clone(), address);
+                let http1 = Rc::new(http1.new_service(()).await?);
+                let http2 = for_http2(app);
+                Ok::<_, ()>(fn_service(move |socket: TcpStream| {
+                    let (acceptor, http1, http2) = (acceptor.clone(), http1.clone(), http2.clone());
+                    let (stopping, present) = (stopping.clone(), departure.present());
+                    async move {
+                        let peer = socket.peer_addr().ok();
+                        let _ = socket.set_nodelay(true); // fails only on a connection that is gone
+                        // Whoever is no TLS client in time is not worth a word: the internet is full of them.
+                        let Ok(Ok(stream)) = timeout(limits::TLS_HANDSHAKE, acceptor.accept(socket)).await else {
+                            return Ok(());
+                        };
+                        if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2) {
+                            http2::serve(stream, peer, http2, stopping()).await;
+                            drop(present);
+                            return Ok(());
+                        }
+                        http1.call((Client::sealed(stream, present), Protocol::Http1, peer)).await
+                    }
+                }))
+            }
+        })
+    };
+    Ok(builder.listen("balancer-tls", listener, sealed)?.run())
+}
+
+/// What answers requests of every protocol.
+fn application(
+    worker: Rc<Worker>,
+) -> impl ServiceFactory<Request, Config = (), Response = ServiceResponse<BoxBody>, Error = HttpResponse, InitError = ()>
+{
+    let app = App::new().app_data(worker).default_service(web::to(answer));
+    let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+    map_config(app, |()| AppConfig::default())
+}
+
+/// HTTP/1 in front of it.
+fn http1<A, F>(
+    app: A,
+    stopping: impl Fn() -> F + Clone + 'static,
+    address: SocketAddr,
+) -> impl ServiceFactory<
+    (Client, Protocol, Option<SocketAddr>),
+    Config = (),
+    Response = (),
+    Error = DispatchError,
+    InitError = (),
+>
+where
+    A: ServiceFactory<Request, Config = (), Response = ServiceResponse<BoxBody>, Error = HttpResponse, InitError = ()>
+        + 'static,
+    A::Future: 'static,
+    A::Service: 'static,
+    <A::Service as Service<Request>>::Future: 'static,
+    F: Future<Output = ()> + 'static,
+{
+    HttpService::build()
+        .graceful_shutdown_signal(stopping)
+        .keep_alive(KeepAlive::Timeout(limits::CLIENT_KEEP_ALIVE))
+        .client_request_timeout(limits::HEAD_TIMEOUT)
+        .client_disconnect_timeout(limits::CLIENT_LINGER)
+        // A client that closes its side has gone away, as for nginx: its request must not occupy a member.
+        .h1_allow_half_closed(false)
+        .local_addr(address)
+        .on_connect_ext(|client: &Client, data| {
+            data.insert(client.pace());
+            data.insert(client.scheme());
+        })
+        .finish(app)
+}
+
+/// HTTP/2 in front of the same.
+fn for_http2<S>(app: Rc<S>) -> http2::Application
+where
+    S: Service<Request, Response = ServiceResponse<BoxBody>, Error = HttpResponse> + 'static,
+    S::Future: 'static,
+{
+    Rc::new(move |request| {
+        let answered = app.call(request);
+        Box::pin(async move { answered.await.map_or_else(Response::from, Response::from) })
+    })
 }
 
 async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {

@@ -7,6 +7,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use actix_web::{dev::Payload, error::PayloadError};
@@ -68,6 +69,9 @@ struct State {
     keep: usize,
     outgrown: bool,
     progress: Progress,
+    /// How long the client was waited for, all in all, and what it has sent in that time.
+    waited: Duration,
+    sent: u64,
     turn: u32,
     /// Bytes that the client has sent, and may send.
     received: u64,
@@ -87,6 +91,8 @@ impl Upload {
             keep,
             outgrown: false,
             progress: Progress::ClientTurn(Moment::now()),
+            waited: Duration::ZERO,
+            sent: 0,
             turn: 0,
             received: 0,
             most: u64::MAX,
@@ -147,10 +153,25 @@ impl Upload {
         self.0.as_ref().is_none_or(|state| !state.borrow().outgrown)
     }
 
+    /// How much longer the client may be waited for since its turn began. See [`patience`].
+    pub(crate) fn patience(&self) -> Duration {
+        self.0.as_ref().map_or(limits::CLIENT_STALL, |state| {
+            let state = state.borrow();
+            patience(state.waited, state.sent)
+        })
+    }
+
     /// How far it is.
     pub(crate) fn progress(&self) -> Progress {
         self.0.as_ref().map_or(Progress::Done(Moment(0)), |state| state.borrow().progress)
     }
+}
+
+/// The longest wait for a client's next piece, when it was waited for that long already and has sent so much: a piece now
+/// and then must not occupy a member for ever.
+fn patience(waited: Duration, sent: u64) -> Duration {
+    let earned = Duration::from_secs(sent / limits::CLIENT_BYTES_PER_SECOND);
+    (limits::CLIENT_STALL + earned).saturating_sub(waited).min(limits::CLIENT_STALL)
 }
 
 impl State {
@@ -160,6 +181,9 @@ impl State {
             return Poll::Ready(None);
         }
         let piece = Pin::new(&mut self.payload).poll_next(cx);
+        if let (true, Progress::ClientTurn(since)) = (piece.is_ready(), self.progress) {
+            self.waited += Moment::now().since(since);
+        }
         match &piece {
             Poll::Pending => {
                 if let Progress::MemberTurn(_) = self.progress {
@@ -173,6 +197,7 @@ impl State {
                     return Poll::Ready(Some(Err(PayloadError::Overflow)));
                 }
                 self.progress = Progress::MemberTurn(Moment::now());
+                self.sent += chunk.len() as u64;
                 self.keep(chunk);
             }
             Poll::Ready(Some(Err(_))) => self.progress = Progress::Broken,
@@ -298,6 +323,16 @@ mod tests {
         let upload = Upload::new(payload(broken), Some(4), 10);
         assert_eq!(upload.prefetch().await, Err(Refusal::BadRequest));
         assert_eq!(upload.progress(), Progress::Broken);
+    }
+
+    #[test]
+    fn a_client_that_sends_a_byte_now_and_then_is_not_waited_for_for_ever() {
+        let (stall, second) = (limits::CLIENT_STALL, Duration::from_secs(1));
+        assert_eq!(patience(Duration::ZERO, 0), stall);
+        assert_eq!(patience(second * 15, 3), stall - second * 15, "three bytes earn nothing");
+        assert_eq!(patience(stall * 2, 3), Duration::ZERO);
+        assert_eq!(patience(second * 100, limits::CLIENT_BYTES_PER_SECOND * 100), stall, "slow, but fast enough");
+        assert_eq!(patience(Duration::ZERO, u64::MAX), stall, "nothing is earned in advance");
     }
 
     #[actix_web::test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, StaticMember,
+    Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, StaticMember, Tls,
     defaults::available_workers,
     raw::{self, Raw, Scalar},
     refusal::Wrong,
@@ -135,7 +135,39 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     set(&mut it.workers, "balancer.workers", raw.workers, workers)?;
     it.members = members(raw.member)?;
     it.manager = manager(raw.manager)?;
+    it.tls = tls(raw.tls)?;
+    if it.tls.as_ref().is_some_and(|tls| tls.listen.port() > 0 && tls.listen == it.listen) {
+        let rule = "balancer.listen has this address for plain HTTP; give each its own, such as \"0.0.0.0:443\"";
+        return Err(Wrong::new("balancer.tls.listen", format!("\"{}\"", it.listen), rule));
+    }
     Ok(it)
+}
+
+/// All three or none: a part of it is a mistake, and must not mean plain HTTP.
+fn tls(raw: raw::Tls) -> Result<Option<Tls>, Wrong> {
+    let (mut listen, mut certificate, mut key, mut http2) = (None, None, None, true);
+    set(&mut listen, "balancer.tls.listen", raw.listen, optional_address)?;
+    set(&mut certificate, "balancer.tls.certificate", raw.certificate, optional_path)?;
+    set(&mut key, "balancer.tls.key", raw.key, optional_path)?;
+    set(&mut http2, "balancer.tls.http2", raw.http2, switch)?;
+    let lacks = |name: &str, rule: &str| Err(Wrong::new(&format!("balancer.tls.{name}"), "(nothing)", rule));
+    match (listen, certificate, key) {
+        (None, None, None) => Ok(None),
+        (Some(listen), Some(certificate), Some(key)) => Ok(Some(Tls { listen, certificate, key, http2 })),
+        (None, ..) => {
+            lacks("listen", "there is a certificate and no port for it; write \"0.0.0.0:443\", or another one")
+        }
+        (_, None, _) => lacks("certificate", "TLS needs one; name a PEM file with the certificate and its chain"),
+        (.., None) => lacks("key", "TLS needs it; name a PEM file with the private key of the certificate"),
+    }
+}
+
+/// Empty text is "none".
+fn optional_address(value: &Scalar) -> Result<Option<SocketAddr>, Rule> {
+    if matches!(value, Scalar::Text(text) if text.trim().is_empty()) {
+        return Ok(None);
+    }
+    values::address(value).map(Some)
 }
 
 fn manager(raw: raw::Manager) -> Result<Manager, Wrong> {

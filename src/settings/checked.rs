@@ -194,6 +194,21 @@ pub struct Balancer {
     pub members: Vec<StaticMember>,
     /// `[balancer.manager]`
     pub manager: Manager,
+    /// `[balancer.tls]`; none: plain HTTP only.
+    pub tls: Option<Tls>,
+}
+
+/// A second port where clients connect over TLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// Where users connect.
+    pub listen: SocketAddr,
+    /// PEM file of the certificate and those between it and its root, in this order.
+    pub certificate: PathBuf,
+    /// PEM file of its private key, for its owner's eyes only.
+    pub key: PathBuf,
+    /// Offers HTTP/2 beside HTTP/1.1.
+    pub http2: bool,
 }
 
 /// How the member of a new session is chosen (httpd's lbmethod).

@@ -125,6 +125,7 @@ impl Default for Balancer {
             workers: available_workers(),
             members: Vec::new(),
             manager: Manager::default(),
+            tls: None,
         }
     }
 }

@@ -398,6 +398,22 @@ mod tests {
                 "t.toml: balancer.manager.path = \"/\": must be a path such as \"/balancer-manager\", not \"/\" and without a slash at the end",
             ),
             (
+                "[balancer.tls]\nlisten = \"127.0.0.1:443\"\nkey = \"k\"",
+                "t.toml: balancer.tls.certificate = (nothing): TLS needs one; name a PEM file with the certificate and its chain",
+            ),
+            (
+                "[balancer.tls]\nlisten = \"127.0.0.1:443\"\ncertificate = \"c\"",
+                "t.toml: balancer.tls.key = (nothing): TLS needs it; name a PEM file with the private key of the certificate",
+            ),
+            (
+                "[balancer.tls]\ncertificate = \"c\"\nkey = \"k\"",
+                "t.toml: balancer.tls.listen = (nothing): there is a certificate and no port for it; write \"0.0.0.0:443\", or another one",
+            ),
+            (
+                "[balancer.tls]\nlisten = \"127.0.0.1:12121\"\ncertificate = \"c\"\nkey = \"k\"",
+                "t.toml: balancer.tls.listen = \"127.0.0.1:12121\": balancer.listen has this address for plain HTTP; give each its own, such as \"0.0.0.0:443\"",
+            ),
+            (
                 "[[balancer.member]]\nurl = \"http://127.0.0.1:1\"",
                 "t.toml: [[balancer.member]] number 1: route = (nothing): every member needs it",
             ),

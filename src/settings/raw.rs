@@ -97,6 +97,7 @@ pub(super) struct Balancer {
     pub(super) restart_timeout: Option<Scalar>,
     pub(super) workers: Option<Scalar>,
     pub(super) manager: Manager,
+    pub(super) tls: Tls,
     pub(super) member: Vec<Member>,
 }
 
@@ -106,6 +107,16 @@ pub(super) struct Balancer {
 pub(super) struct Manager {
     pub(super) path: Option<Scalar>,
     pub(super) allow: Option<Scalar>,
+}
+
+/// `[balancer.tls]`
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Tls {
+    pub(super) listen: Option<Scalar>,
+    pub(super) certificate: Option<Scalar>,
+    pub(super) key: Option<Scalar>,
+    pub(super) http2: Option<Scalar>,
 }
 
 /// `[[balancer.member]]`

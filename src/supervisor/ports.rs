@@ -36,6 +36,9 @@ struct Held {
 pub(super) fn plan(settings: &Settings, nodes: usize) -> Result<Ports, Failure> {
     let mut held = Held::default();
     held.http("balancer.listen", settings.balancer.listen, "")?;
+    if let Some(tls) = &settings.balancer.tls {
+        held.http("balancer.tls.listen", tls.listen, "")?;
+    }
     let http = http_addresses(settings.node.http, nodes)?;
     for (index, address) in http.iter().enumerate() {
         held.http("node.http", *address, &format!(" (node r{})", index + 1))?;

@@ -21,6 +21,7 @@ mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
 mod takeover;
+mod tls;
 
 /// Runs a story on one thread, as a browser's tabs would.
 fn story(story: impl Future<Output = ()>) {
