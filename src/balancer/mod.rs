@@ -51,4 +51,5 @@ mod worker;
 
 pub use actor::{Balancer, Observe};
 pub use serve::{Door, start};
+pub use tls::check_certificate;
 pub use view::{MemberReport, Standing};

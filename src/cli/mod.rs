@@ -98,6 +98,9 @@ enum Failure {
     Restart(#[from] restart::NotRestarted),
     #[error("{file}: {problem}", file = file.display())]
     Secret { file: PathBuf, problem: String },
+    /// What is wrong with the certificate or its key.
+    #[error("{0}")]
+    Certificate(String),
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
 }
@@ -133,7 +136,7 @@ impl Config {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::Supervisor(supervisor::Failure::Settings(_)) => 2,
+            Self::Settings(_) | Self::Certificate(_) | Self::Supervisor(supervisor::Failure::Settings(_)) => 2,
             _ => 1,
         }
     }
