@@ -473,6 +473,9 @@ pub const CLIENTS_LINGERING: usize = 1_024;
 /// A client that sends nothing of an announced body for this long is answered 408. Apache mod_reqtimeout: 20 s.
 pub const CLIENT_STALL: Duration = Duration::from_secs(20);
 
+/// A client that takes nothing of an answer for this long is disconnected. nginx's send_timeout: 60 s; Apache's Timeout: 60 s.
+pub const CLIENT_WRITE_STALL: Duration = Duration::from_secs(30);
+
 /// A client that was waited for longer than [`CLIENT_STALL`] in all must have sent its body at least this fast in that time.
 /// Apache mod_reqtimeout's MinRate.
 pub const CLIENT_BYTES_PER_SECOND: u64 = 500;

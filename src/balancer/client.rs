@@ -37,6 +37,10 @@ pub(crate) struct Client {
     /// What came behind a request that has not been answered. actix-http knows one HEAD and one version for a connection,
     /// those of the head it read last, and writes answers to earlier requests after them: it gets one request at a time.
     held: BytesMut,
+    /// The client takes nothing of its answer; ends its patience.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// The longest time for that.
+    write_stall: Duration,
     /// Wakes the connection at the moment beside it.
     alarm: Option<(Moment, Pin<Box<Sleep>>)>,
     _present: Present,
@@ -110,6 +114,8 @@ impl Client {
             gate: Gate::Open(Framing::default()),
             pace: Rc::default(),
             held: BytesMut::new(),
+            stalled: None,
+            write_stall: limits::CLIENT_WRITE_STALL,
             alarm: None,
             _present: present,
         }
@@ -338,6 +344,10 @@ impl AsyncWrite for Client {
             Wire::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Wire::Sealed(stream) => Pin::new(stream).poll_write(cx, buf),
         };
+        if written.is_pending() {
+            return self.stall(cx).map(Err);
+        }
+        self.stalled = None;
         if let Poll::Ready(Ok(1..)) = written {
             self.pace.wrote(Moment::now());
         }
@@ -360,6 +370,13 @@ impl AsyncWrite for Client {
 }
 
 impl Client {
+    /// Nothing could be written. Ready when that has lasted too long.
+    fn stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let longest = self.write_stall;
+        let alarm = self.stalled.get_or_insert_with(|| Box::pin(sleep(longest)));
+        alarm.as_mut().poll(cx).map(|()| io::ErrorKind::TimedOut.into())
+    }
+
     fn wire(&mut self) -> io::Result<&mut Wire> {
         self.wire.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -481,6 +498,18 @@ mod tests {
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "the wait itself ends");
         far.write_all(b"G").await.unwrap();
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "a byte more does not help");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_of_its_answer_is_not_waited_for_for_ever() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = Client::new(listener.accept().await.unwrap().0);
+        client.write_stall = Duration::from_millis(50);
+        let answer = vec![0; 64 << 20];
+        let ended = timeout(Duration::from_secs(5), client.write_all(&answer)).await.expect("still waiting");
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(far);
     }
 
     #[tokio::test]

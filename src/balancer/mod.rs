@@ -57,4 +57,5 @@ mod worker;
 pub use actor::{Balancer, IsSettled, Observe};
 pub use kept::Kept;
 pub use serve::{Door, Hall, bind, prepare, start};
+pub use tls::check_certificate;
 pub use view::{MemberReport, Standing};

@@ -58,6 +58,14 @@ pub(crate) fn configure(settings: &settings::Tls) -> io::Result<Arc<ServerConfig
     Ok(Arc::new(config))
 }
 
+/// Whether the certificate and its key could be shown, without starting anything.
+///
+/// # Errors
+/// What is wrong with which file, and what to do.
+pub fn check_certificate(settings: &settings::Tls) -> Result<(), String> {
+    read(settings).map(drop)
+}
+
 /// What a file looks like from outside; it differs when somebody has written or replaced it.
 #[derive(Clone, PartialEq)]
 struct Stamp([Option<Look>; 2]);

@@ -112,6 +112,9 @@ enum Failure {
     Secret { file: PathBuf, problem: String },
     #[error("{0}")]
     Listen(io::Error),
+    /// What is wrong with the certificate or its key.
+    #[error("{0}")]
+    Certificate(String),
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
 }
@@ -151,7 +154,7 @@ impl Config {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::Supervisor(supervisor::Failure::Settings(_)) => 2,
+            Self::Settings(_) | Self::Certificate(_) | Self::Supervisor(supervisor::Failure::Settings(_)) => 2,
             _ => 1,
         }
     }

@@ -162,6 +162,7 @@ async fn a_certificate_that_cannot_be_used_is_named_at_the_start() {
     let settings = settings::Balancer { tls: Some(files.settings(true)), ..settings(vec![]) };
     let error = balancer::start(&settings, &settings::Session::default(), DEADLINE).err().unwrap().to_string();
     assert!(error.starts_with("balancer.tls.key ") && error.contains("no private key"), "{error}");
+    assert_eq!(balancer::check_certificate(&files.settings(true)), Err(error), "\"tasuki check\" says the same");
 }
 
 #[actix_web::test]

@@ -137,7 +137,8 @@ fn head(bytes: &[u8]) -> Result<Seen, String> {
     for line in lines {
         let colon = line.iter().position(|b| *b == b':').ok_or(unclear("a line without a colon"))?;
         let name = String::from_utf8_lossy(&line[..colon]).to_lowercase();
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        // A token without "_", which applications take for "-".
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^`|~".contains(&b)) {
             return Err(unclear("a name that is none"));
         }
         fields.push((name, line[colon + 1..].trim_ascii().to_vec()));
