@@ -504,7 +504,8 @@ mod tests {
     async fn a_client_that_takes_nothing_of_its_answer_is_not_waited_for_for_ever() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut client = Client::new(listener.accept().await.unwrap().0);
+        let mut client =
+            Client::new(listener.accept().await.unwrap().0, std::sync::Arc::<Departure>::default().present());
         client.write_stall = Duration::from_millis(50);
         let answer = vec![0; 64 << 20];
         let ended = timeout(Duration::from_secs(5), client.write_all(&answer)).await.expect("still waiting");

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     limits,
+    membership::Duty,
     names::Route,
     observe::{NodeReport, NodeState, StatusReport},
 };
@@ -182,6 +183,10 @@ fn may_restart(report: &StatusReport, route: &Route) -> Result<(), NotRestarted>
     if let Some(node) = report.nodes.iter().find(|node| node.state != NodeState::Ready) {
         return Err(NotRestarted::Unsafe(format!("{} is {}", node.route, state_word(node.state))));
     }
+    // A drained node stays drained when it restarts, so it takes nobody's place.
+    if !report.nodes.iter().any(|other| other.route != *route && other.duty == Duty::Serving) {
+        return Err(NotRestarted::Unsafe(format!("no node beside {route} serves")));
+    }
     missing(report, route).map_or(Ok(()), |missing| Err(NotRestarted::Unsafe(missing)))
 }
 
@@ -254,6 +259,10 @@ mod tests {
         assert!(may_restart(&dead, &r("r1")).unwrap_err().to_string().starts_with("r2 is failed; a rolling restart"));
         let apart = report(&[("r1", READY, &[]), ("r2", READY, &["r1"])]);
         assert!(matches!(may_restart(&apart, &r("r1")), Err(NotRestarted::Unsafe(_))));
+        let mut drained = report(&[("r1", READY, &["r2"]), ("r2", READY, &["r1"])]);
+        drained.nodes[0].duty = Duty::Draining;
+        assert!(may_restart(&drained, &r("r1")).is_ok(), "r2 serves meanwhile");
+        assert!(may_restart(&drained, &r("r2")).unwrap_err().to_string().starts_with("no node beside r2 serves"));
         let alone = report(&[("r1", READY, &[])]);
         assert!(matches!(may_restart(&alone, &r("r1")), Err(NotRestarted::Alone { .. })));
     }

@@ -64,8 +64,9 @@ struct Lane {
 pub struct Taker {
     house: Arc<House>,
     replicator: Addr<Replicator>,
-    /// Nodes whose offer is being claimed: one of each at a time.
-    busy: Vec<NodeId>,
+    /// Nodes whose offer is being claimed, one of each at a time, and the offer that came meanwhile: its owner sees the last
+    /// session go before this node has heard that it came.
+    busy: HashMap<NodeId, Option<Offered>>,
 }
 
 #[derive(Debug, Message)]
@@ -163,23 +164,10 @@ fn is_owned(table: &Table, id: SessionId) -> bool {
 impl Taker {
     /// Claims for `house` through `replicator`.
     pub fn new(house: Arc<House>, replicator: Addr<Replicator>) -> Self {
-        Self { house, replicator, busy: Vec::new() }
+        Self { house, replicator, busy: HashMap::new() }
     }
-}
 
-impl Actor for Taker {
-    type Context = Context<Self>;
-}
-
-impl Handler<Offered> for Taker {
-    type Result = ();
-
-    fn handle(&mut self, Offered { from, context, ids }: Offered, ctx: &mut Self::Context) {
-        // Who offers too much offers it again.
-        if self.house.duty.get() != Duty::Serving || self.busy.contains(&from) {
-            return;
-        }
-        self.busy.push(from);
+    fn begin(&self, Offered { from, context, ids }: Offered, ctx: &Context<Self>) {
         let (house, replicator, me) = (self.house.clone(), self.replicator.clone(), ctx.address());
         actix::spawn(async move {
             let claims = ids.into_iter().map(|id| take(&house, &replicator, id, &context));
@@ -191,11 +179,38 @@ impl Handler<Offered> for Taker {
     }
 }
 
+impl Actor for Taker {
+    type Context = Context<Self>;
+}
+
+impl Handler<Offered> for Taker {
+    type Result = ();
+
+    fn handle(&mut self, offered: Offered, ctx: &mut Self::Context) {
+        if self.house.duty.get() != Duty::Serving {
+            return;
+        }
+        match self.busy.get_mut(&offered.from) {
+            // Who offers too much offers it again.
+            Some(waiting) => {
+                waiting.get_or_insert(offered);
+            }
+            None => {
+                self.busy.insert(offered.from, None);
+                self.begin(offered, ctx);
+            }
+        }
+    }
+}
+
 impl Handler<Taken> for Taker {
     type Result = ();
 
-    fn handle(&mut self, Taken(from): Taken, _: &mut Self::Context) {
-        self.busy.retain(|node| *node != from);
+    fn handle(&mut self, Taken(from): Taken, ctx: &mut Self::Context) {
+        if let Some(Some(waiting)) = self.busy.remove(&from) {
+            self.busy.insert(from, None);
+            self.begin(waiting, ctx);
+        }
     }
 }
 
