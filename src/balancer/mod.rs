@@ -28,6 +28,7 @@ mod departure;
 mod forward;
 mod headers;
 mod health;
+mod local;
 mod manager;
 mod members;
 mod methods;

@@ -29,7 +29,9 @@ use super::{
     client::{Client, Running},
     departure::Departure,
     forward::forward,
-    health, manager,
+    health,
+    local::Local,
+    manager,
     members::Members,
     pages::{self, Refusal},
     paths,
@@ -95,7 +97,7 @@ pub fn prepare(
 ) -> io::Result<Hall> {
     let sorry = sorry(settings)?;
     let address = socket.local_addr()?;
-    let rules = Arc::new(Rules::new(settings, session, sorry, address));
+    let rules = Arc::new(Rules::new(settings, session, sorry, Local::new(&settings.local)?, address));
     let members = Members::new(health::Rules::from(settings), &settings.members, Moment::now());
     let balancer = Balancer::start_with(members, rules.clone(), settings.timeout);
     let (roster, workers) = (balancer.clone().recipient(), settings.workers.get());
@@ -271,6 +273,9 @@ async fn sort(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload)
     }
     if path == SORRY_PATH && matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(pages::sorry_page(StatusCode::OK, &worker.rules.sorry));
+    }
+    if let Some(local) = worker.rules.local.as_ref().filter(|local| local.answers_for(path)) {
+        return local.answer(request);
     }
     forward(worker, request, payload.into_inner()).await
 }

@@ -173,6 +173,17 @@ pub struct Balancer {
     pub members: Vec<StaticMember>,
     /// `[balancer.manager]`
     pub manager: Manager,
+    /// `[balancer.static]`
+    pub local: Static,
+}
+
+/// Files that the balancer serves itself, without a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Static {
+    /// Everything below it is answered from the folder; empty for nothing.
+    pub path: String,
+    /// The folder; none for nothing.
+    pub folder: Option<PathBuf>,
 }
 
 /// How the member of a new session is chosen (httpd's lbmethod).

@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings};
+use super::{Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, Static};
 use crate::names::Route;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -108,6 +108,7 @@ impl Default for Balancer {
             workers: available_workers(),
             members: Vec::new(),
             manager: Manager::default(),
+            local: Static::default(),
         }
     }
 }

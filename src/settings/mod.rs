@@ -22,7 +22,7 @@ mod suggest;
 mod values;
 
 pub use checked::{
-    Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, StaticMember,
+    Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, Static, StaticMember,
 };
 pub use keys::{VARIABLE_PREFIX, variable_of};
 pub use listening::Listening;

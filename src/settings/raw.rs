@@ -87,6 +87,8 @@ pub(super) struct Balancer {
     pub(super) restart_timeout: Option<Scalar>,
     pub(super) workers: Option<Scalar>,
     pub(super) manager: Manager,
+    #[serde(rename = "static")]
+    pub(super) local: Static,
     pub(super) member: Vec<Member>,
 }
 
@@ -96,6 +98,14 @@ pub(super) struct Balancer {
 pub(super) struct Manager {
     pub(super) path: Option<Scalar>,
     pub(super) allow: Option<Scalar>,
+}
+
+/// `[balancer.static]`
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Static {
+    pub(super) path: Option<Scalar>,
+    pub(super) folder: Option<Scalar>,
 }
 
 /// `[[balancer.member]]`
