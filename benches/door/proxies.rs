@@ -46,7 +46,7 @@ fn haproxy(upstream: SocketAddr) -> Option<Proxy> {
     let program = installed("haproxy")?;
     let address = free();
     let settings = format!(
-        "global\n  nbthread 1\n  maxconn 20000\n\
+        "global\n  nbthread 1\n  maxconn 12000\n  no strict-limits\n\
          defaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n  timeout server 60s\n  option forwardfor\n  \
          retries 3\n  option redispatch 1\n\
          listen door\n  bind {address}\n  http-request set-var(txn.route) req.cook(JSESSIONID),field(2,.)\n  \
@@ -63,8 +63,8 @@ fn nginx(upstream: SocketAddr) -> Option<Proxy> {
     let program = installed("nginx")?;
     let address = free();
     let settings = format!(
-        "daemon off;\nworker_processes 1;\nworker_rlimit_nofile 30000;\npid pid;\nerror_log error.log;\n\
-         events {{ worker_connections 20480; }}\n\
+        "daemon off;\nworker_processes 1;\npid pid;\nerror_log error.log;\n\
+         events {{ worker_connections 12000; }}\n\
          http {{\n  access_log off;\n  keepalive_requests 1000000000;\n  keepalive_timeout 60s;\n  \
          client_body_temp_path body;\n  proxy_temp_path proxy;\n  fastcgi_temp_path fastcgi;\n  uwsgi_temp_path uwsgi;\n  \
          scgi_temp_path scgi;\n  \
