@@ -189,6 +189,7 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         members,
         manager: Manager { path: "/balancer-manager".into(), allow: vec!["127.0.0.0/8".parse().unwrap()] },
         tls: None,
+        local: settings::Static::default(),
     }
 }
 
@@ -1146,4 +1147,22 @@ async fn a_graceful_stop_finishes_what_runs_and_takes_nothing_new() {
     client.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with('2'), "{answer}");
     stopping.await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_path_that_is_excluded_from_proxying_is_answered_from_a_folder_without_any_member() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("logo.svg"), "<svg/>").unwrap();
+    let node = Node::start("r1");
+    let local = settings::Static { path: "/static".into(), folder: Some(folder.path().into()) };
+    let door = open_with(settings::Balancer { local, ..settings(vec![node.as_member()]) }).await;
+    for _ in 0..2 {
+        let logo = get(&door, "/static/logo.svg", &[]).await;
+        assert_eq!((logo.status, &logo.body[..]), (200, &b"<svg/>"[..]));
+        assert_eq!(get(&door, "/static/none.svg", &[]).await.status, 404);
+        assert_eq!(get(&door, "/%73tatic/../static/none", &[]).await.status, 404, "never forwarded");
+        node.handle.stop(false).await;
+    }
+    assert_eq!(node.done.load(SeqCst), 0);
+    assert_eq!(get(&door, "/elsewhere", &[]).await.status, 503);
 }

@@ -35,6 +35,7 @@ mod headers;
 mod health;
 mod http2;
 mod kept;
+mod local;
 mod manager;
 mod members;
 mod methods;

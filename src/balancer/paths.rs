@@ -19,6 +19,12 @@ pub(crate) fn is_below(path: &str, base: &str) -> bool {
     plain(path) || may_be_disguised(path) && segments(path).starts_with(&segments(base))
 }
 
+/// The segments below `base`, decoded and resolved; none if the path is not below it.
+pub(crate) fn below(path: &str, base: &str) -> Option<Vec<String>> {
+    let (mut segments, base) = (segments(path), segments(base));
+    segments.starts_with(&base).then(|| segments.split_off(base.len()))
+}
+
 /// Cheap for the ordinary path: nothing to decode, to climb or to merge, and no segment that begins with a dot.
 fn may_be_disguised(path: &str) -> bool {
     let bytes = path.as_bytes();

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::{
-    choice::Binding, departure::Departure, methods::Shares, refusals::Refusals, sticky::Sticky, view::Published,
+    choice::Binding, departure::Departure, local::Local, methods::Shares, refusals::Refusals, sticky::Sticky,
+    view::Published,
 };
 use crate::{
     limits,
@@ -39,16 +40,18 @@ pub(crate) struct Rules {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) manager: settings::Manager,
     pub(crate) sorry: Bytes,
+    pub(crate) local: Option<Local>,
     pub(crate) listen: SocketAddr,
     pub(crate) departure: Arc<Departure>,
 }
 
 impl Rules {
-    /// From the settings, the sorry page as it is sent, and the bound address.
+    /// From the settings, the sorry page as it is sent, the folder that is served here, and the bound address.
     pub(crate) fn new(
         settings: &settings::Balancer,
         session: &settings::Session,
         sorry: Bytes,
+        local: Option<Local>,
         listen: SocketAddr,
     ) -> Self {
         let shares = match session.manager {
@@ -75,6 +78,7 @@ impl Rules {
             trusted_proxies: settings.trusted_proxies.clone(),
             manager: settings.manager.clone(),
             sorry,
+            local,
             listen,
             departure: Arc::default(),
         }

@@ -35,6 +35,7 @@ use super::{
     forward::forward,
     health, http2,
     kept::Kept,
+    local::Local,
     manager,
     members::Members,
     pages::{self, Refusal},
@@ -110,7 +111,7 @@ pub fn prepare(
     let sorry = sorry(settings)?;
     let address = socket.local_addr()?;
     let sealed = settings.tls.as_ref().map(Sealed::new).transpose()?;
-    let rules = Arc::new(Rules::new(settings, session, sorry, address));
+    let rules = Arc::new(Rules::new(settings, session, sorry, Local::new(&settings.local)?, address));
     let orders = kept.as_ref().map(Kept::load).unwrap_or_default();
     let members = Members::with_orders(health::Rules::from(settings), &settings.members, orders, Moment::now());
     let balancer = Balancer::start_with(members, rules.clone(), kept, settings.timeout);
@@ -405,6 +406,9 @@ async fn sort(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload)
     }
     if path == SORRY_PATH && matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(pages::sorry_page(StatusCode::OK, &worker.rules.sorry));
+    }
+    if let Some(local) = worker.rules.local.as_ref().filter(|local| local.answers_for(path)) {
+        return local.answer(request);
     }
     forward(worker, request, payload.into_inner()).await
 }

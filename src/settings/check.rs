@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{
-    Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, StaticMember, Tls,
+    Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, Static, StaticMember,
+    Tls,
     defaults::available_workers,
     raw::{self, Raw, Scalar},
     refusal::Wrong,
@@ -140,6 +141,7 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
         let rule = "balancer.listen has this address for plain HTTP; give each its own, such as \"0.0.0.0:443\"";
         return Err(Wrong::new("balancer.tls.listen", format!("\"{}\"", it.listen), rule));
     }
+    it.local = local(raw.local)?;
     Ok(it)
 }
 
@@ -174,6 +176,20 @@ fn manager(raw: raw::Manager) -> Result<Manager, Wrong> {
     let mut it = Manager::default();
     set(&mut it.path, "balancer.manager.path", raw.path, manager_path)?;
     set(&mut it.allow, "balancer.manager.allow", raw.allow, |value| list(value, network))?;
+    Ok(it)
+}
+
+fn local(raw: raw::Static) -> Result<Static, Wrong> {
+    let mut it = Static::default();
+    set(&mut it.path, "balancer.static.path", raw.path, |value| match text(value)? {
+        "" => Ok(String::new()),
+        _ => manager_path(value),
+    })?;
+    set(&mut it.folder, "balancer.static.folder", raw.folder, optional_path)?;
+    if it.path.is_empty() != it.folder.is_none() {
+        let rule = "balancer.static.path and balancer.static.folder belong together; set both or none".to_owned();
+        return Err(Wrong::new("balancer.static.path", format!("\"{}\"", it.path), rule));
+    }
     Ok(it)
 }
 

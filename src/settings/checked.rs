@@ -196,6 +196,8 @@ pub struct Balancer {
     pub manager: Manager,
     /// `[balancer.tls]`; none: plain HTTP only.
     pub tls: Option<Tls>,
+    /// `[balancer.static]`
+    pub local: Static,
 }
 
 /// A second port where clients connect over TLS.
@@ -209,6 +211,15 @@ pub struct Tls {
     pub key: PathBuf,
     /// Offers HTTP/2 beside HTTP/1.1.
     pub http2: bool,
+}
+
+/// Files that the balancer serves itself, without a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Static {
+    /// Everything below it is answered from the folder; empty for nothing.
+    pub path: String,
+    /// The folder; none for nothing.
+    pub folder: Option<PathBuf>,
 }
 
 /// How the member of a new session is chosen (httpd's lbmethod).

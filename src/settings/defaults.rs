@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings};
+use super::{Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, Static};
 use crate::{limits, names::Route};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -126,6 +126,7 @@ impl Default for Balancer {
             members: Vec::new(),
             manager: Manager::default(),
             tls: None,
+            local: Static::default(),
         }
     }
 }

@@ -428,6 +428,18 @@ mod tests {
     }
 
     #[test]
+    fn a_path_of_the_balancers_own_needs_a_folder() {
+        let text = "[balancer.static]\npath = \"/static\"\n";
+        assert_eq!(
+            file(text).refusal(),
+            "t.toml: balancer.static.path = \"/static\": balancer.static.path and balancer.static.folder belong together; \
+             set both or none"
+        );
+        let local = file(&format!("{text}folder = \"htdocs\"\n")).load().unwrap().settings.balancer.local;
+        assert_eq!((local.path.as_str(), local.folder), ("/static", Some("htdocs".into())));
+    }
+
+    #[test]
     fn members_are_read_and_their_routes_differ() {
         let text = "[[balancer.member]]\nurl = \"http://127.0.0.1:18080/\"\nroute = \"r7\"\nstandby = true\nset = 3\n";
         let members = file(text).load().unwrap().settings.balancer.members;

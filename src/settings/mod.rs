@@ -22,7 +22,8 @@ mod suggest;
 mod values;
 
 pub use checked::{
-    Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, StaticMember, Tls,
+    Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, Static, StaticMember,
+    Tls,
 };
 pub use keys::{VARIABLE_PREFIX, variable_of};
 pub use listening::Listening;

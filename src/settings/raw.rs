@@ -98,6 +98,8 @@ pub(super) struct Balancer {
     pub(super) workers: Option<Scalar>,
     pub(super) manager: Manager,
     pub(super) tls: Tls,
+    #[serde(rename = "static")]
+    pub(super) local: Static,
     pub(super) member: Vec<Member>,
 }
 
@@ -117,6 +119,14 @@ pub(super) struct Tls {
     pub(super) certificate: Option<Scalar>,
     pub(super) key: Option<Scalar>,
     pub(super) http2: Option<Scalar>,
+}
+
+/// `[balancer.static]`
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Static {
+    pub(super) path: Option<Scalar>,
+    pub(super) folder: Option<Scalar>,
 }
 
 /// `[[balancer.member]]`

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::Write,
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::support::{
     browser::{Answer, Browser},
     cluster::{Place, Process, send},
-    wait_for,
+    free_address, wait_for,
 };
 
 /// What the balancer sends with a question to a node.
@@ -61,20 +61,9 @@ pub(crate) fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
-/// A port that nothing uses now, for TCP and UDP.
-pub(crate) fn free() -> SocketAddr {
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        if UdpSocket::bind(address).is_ok() {
-            return address;
-        }
-    }
-}
-
 impl House {
     pub(crate) async fn open() -> Self {
-        let node = |route| Node { route, http: free(), replication: free(), process: None };
+        let node = |route| Node { route, http: free_address(), replication: free_address(), process: None };
         let nodes = [node("r1"), node("r2")];
         let peers = nodes.iter().map(|node| node.replication.to_string()).collect::<Vec<_>>().join(",");
         let mut house = Self { place: Place::new().set("CLUSTER__PEERS", &peers), nodes };
@@ -127,7 +116,7 @@ impl Front {
         settings: impl FnOnce(&Path, SocketAddr) -> String,
         command: impl FnOnce(&Path) -> Command,
     ) -> Self {
-        let (folder, listen) = (tempfile::tempdir().unwrap(), free());
+        let (folder, listen) = (tempfile::tempdir().unwrap(), free_address());
         // Its workers may run as another user.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let file = folder.path().join("front.conf");

@@ -20,6 +20,7 @@ use crate::{
     support::{
         browser::Browser,
         cluster::{Cluster, Place, Process, is_running, settled, status},
+        free_address,
         load::Load,
         wait_for,
     },
@@ -261,7 +262,7 @@ fn a_restart_that_fails_leaves_the_old_process_in_place_and_says_why() {
 #[test]
 fn a_fixed_membership_port_goes_to_the_new_process() {
     story(async {
-        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_address().port();
         let cluster = Cluster::up_in(Place::new().set("BALANCER__MEMBERSHIP", &port.to_string()), 2).await;
         let visitors = Visitors::start(cluster.listen, 4);
         for _ in 0..2 {

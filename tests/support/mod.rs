@@ -13,11 +13,26 @@ pub mod relay;
 
 use std::{
     future::Future,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
 /// Longest wait for anything that a healthy cluster does in a moment.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// An address of this machine that nothing uses now, for TCP and UDP, and that nobody is given who asks for any port: those
+/// come from above. Programs that run at the same time begin at different places.
+pub fn free_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let port = 20_000 + (std::process::id() * 37 + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port as u16));
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
 
 /// Asks again and again until `look` gives something, and fails with `what` when it takes too long.
 pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
