@@ -24,6 +24,8 @@ const USERS: usize = 32;
 const KILLS: usize = 20;
 const SESSIONS: usize = 100_000;
 const SESSION_BYTES: usize = 1_024;
+/// On two nodes: half of them move.
+const DRAINED_SESSIONS: usize = 20_000;
 /// Small sessions that a joining node is told under load; TASUKI_JOINING_SESSIONS says otherwise.
 const JOINING_SESSIONS: usize = 1_000_000;
 /// How long each way of running is loaded at a time, and how often: the median of the rounds counts.
@@ -35,7 +37,7 @@ fn main() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
-        for name in ["start", "parallel", "kill", "restart", "throughput", "managers", "sessions", "joining"] {
+        for name in ["start", "parallel", "kill", "restart", "drain", "throughput", "managers", "sessions", "joining"] {
             if is_wanted(name) {
                 println!("\n{name}");
                 measure(name).await;
@@ -50,6 +52,7 @@ async fn measure(name: &str) {
         "parallel" => parallel().await,
         "kill" => kill().await,
         "restart" => restart().await,
+        "drain" => drain().await,
         "throughput" => throughput().await,
         "managers" => managers().await,
         "sessions" => sessions().await,
@@ -128,6 +131,42 @@ async fn restart() {
             &format!("tasuki {} in {:.1} s, {USERS} users", arguments.join(" "), took.as_secs_f64()),
             load.finish().await,
         );
+    }
+}
+
+/// A drain with very many idle sessions, at rest and under load.
+async fn drain() {
+    for users in [0, USERS] {
+        let cluster = Cluster::up(2).await;
+        let mut cookies = each_user(&cluster, DRAINED_SESSIONS, |mut browser, _| async move {
+            browser.count().await.unwrap();
+            browser.hang_up();
+            browser
+        })
+        .await;
+        let load = Load::start(cluster.listen, users);
+        if users > 0 {
+            load.progress(2_000).await;
+        }
+        let owned = cluster.node("r1").await.sessions.owned;
+        let pids: Vec<u32> = cluster.settled(2).await.nodes.iter().filter_map(|node| node.pid).collect();
+        let cpu = cpu_seconds(&pids);
+        let (code, said) = cluster.command(&["drain", "r1", "--wait"]).await;
+        assert_eq!(code, Some(0), "{said}");
+        let cpu = cpu_seconds(&pids) - cpu;
+        println!("  {owned} of {DRAINED_SESSIONS} sessions to move: {} CPU of both nodes {cpu:.2} s", said.trim());
+        if users > 0 {
+            load.progress(2_000).await;
+            report(&format!("meanwhile, {users} users"), load.finish().await);
+        } else {
+            load.finish().await;
+        }
+        let lost = each(std::mem::take(&mut cookies), |mut browser| async move {
+            let kept = browser.count().await.is_ok_and(|(node, count)| node == "r2" && count == 2);
+            browser.hang_up();
+            !kept
+        });
+        println!("  {} lost", lost.await.into_iter().filter(|lost| *lost).count());
     }
 }
 

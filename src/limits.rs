@@ -65,6 +65,9 @@ pub const VALUE_DEPTH: usize = 32;
 /// Shards of the session table: a sweep or an export holds one of them at a time, and so stops few requests.
 pub const TABLE_SHARDS: usize = 256;
 
+/// Sessions whose memory a look at the whole table asks for at once: as many as a processor has reads under way.
+pub const SLOTS_FETCHED: usize = 16;
+
 /// Requests that wait for their turn in one session. A browser opens 6 connections; 200 parallel requests of one
 /// session are a promise.
 pub const TURN_WAITERS: usize = 1_024;
@@ -126,9 +129,25 @@ pub const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes queued for one peer on one link; above it the peer is marked for repair and nothing more is queued.
 pub const LINK_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Sessions told in a repair and not yet acknowledged, for one peer: some milliseconds of its work, because the lease is
-/// renewed over the same link.
+/// Ends of sessions told in a repair and not yet acknowledged, for one peer: some milliseconds of its work, because the
+/// lease is renewed over the same link.
 pub const REPAIR_WINDOW: usize = 2_048;
+
+/// Bytes of sessions in one batch of a repair, from which on it is sent: some hundred small sessions, a fraction of a
+/// millisecond for either end. The last session of a batch may be a large one.
+pub const REPAIR_BATCH_BYTES: usize = 60 * 1024;
+
+/// Batches of one repair that are not acknowledged: enough for a peer that waits its turn on a busy processor for 20 ms to
+/// find work when it gets one. The lease is renewed over the same link and waits for their bytes, but not until they are
+/// taken into the table.
+pub const REPAIR_BATCHES: usize = 16;
+
+/// A peer that has told something in a repair within this time has more to tell, or is just done. To look meanwhile whether
+/// it lacks something would find all that is on its way, and take longer than the repair itself.
+pub const REPAIR_TOLD: Duration = Duration::from_secs(1);
+
+/// Attribute names that the sessions of one batch share while it is read; they are looked through one by one.
+pub const REPAIR_NAMES: usize = 16;
 
 /// Bytes queued for a peer up to which a repair adds more. What else goes over the same link waits for no more than that.
 pub const REPAIR_QUEUE_BYTES: usize = 256 * 1024;
@@ -137,16 +156,25 @@ pub const REPAIR_QUEUE_BYTES: usize = 256 * 1024;
 pub const REPAIR_LIST: usize = 4_096;
 
 /// Sessions of which a repair knows at once that they are to be told or listed, for one peer: 6 MiB at most. The rest is
-/// looked up when these are dealt with.
+/// looked up when half of these are dealt with.
 pub const REPAIR_IDS: usize = 262_144;
 
+/// Bytes of sessions that are packed as they are looked up, so that nobody looks for them twice: what a repair knows of
+/// small sessions. Of larger ones only the ids are kept. Half as much again is there while one look follows another.
+pub const REPAIR_AHEAD_BYTES: usize = 24 * 1024 * 1024;
+
 const _: () = assert!(REPAIR_QUEUE_BYTES < LINK_QUEUE_BYTES);
+
+// A batch fits a frame with the largest session as its last one.
+const _: () = assert!(REPAIR_BATCH_BYTES + SESSION_FRAME_BYTES + 64 <= FRAME_BYTES);
 const _: () = assert!(REPAIR_LIST * 24 + 64 <= FRAME_BYTES && REPAIR_LIST <= REPAIR_IDS);
 
-// The largest session fits a frame with its names and head, and a queue holds several frames.
-const _: () = assert!(
-    SESSION_BYTES + (SESSION_ATTRIBUTES + REMOVED_ATTRIBUTES) * (ATTRIBUTE_NAME_BYTES + 32) + 1_024 <= FRAME_BYTES
-);
+/// Bytes of the largest session in a frame, with its names and head.
+const SESSION_FRAME_BYTES: usize =
+    SESSION_BYTES + (SESSION_ATTRIBUTES + REMOVED_ATTRIBUTES) * (ATTRIBUTE_NAME_BYTES + 32) + 1_024;
+
+// The largest session fits a frame, and a queue holds several frames.
+const _: () = assert!(SESSION_FRAME_BYTES <= FRAME_BYTES);
 const _: () = assert!(FRAME_BYTES * 4 <= LINK_QUEUE_BYTES);
 
 /// Ports tried for membership and replication where none is configured: Tomcat's receiver port with its autoBind of 100.
@@ -214,6 +242,18 @@ pub const UNHEARD: Duration = Duration::from_secs(10);
 
 /// A claim that is refused by a higher one is tried again this often.
 pub const CLAIM_TRIES: usize = 4;
+
+/// Sessions that a draining node offers to another one at a time; it offers more when these have moved.
+pub const OFFER_SESSIONS: usize = 256;
+
+/// Claims under way of sessions that were offered. Few: requests have their own claims, and go first.
+pub const OFFER_CLAIMS: usize = 16;
+
+/// How long a draining node waits for the sessions of one offer to move before it offers others.
+pub const OFFER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Between two looks of a draining node at what it still owns.
+pub const OFFER_PAUSE: Duration = Duration::from_millis(250);
 
 /// Answers to claims of one link that wait to be written.
 pub const CLAIMS_ANSWERED: usize = 1_024;
@@ -387,6 +427,9 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `tasuki restart` waits until the node is back and in sync.
 pub const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long `tasuki drain --wait` waits until the node owns nothing that can move: a million sessions, a busy cluster.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long `tasuki up` waits for its children before it prints their addresses anyway.
 pub const UP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -462,8 +505,23 @@ pub const TUNNEL_READ_BYTES: usize = 8 * 1024;
 /// cost only time; two allow "the owner is r3" and then a move because r3 has gone meanwhile, the third is in hand.
 pub const NOT_DONE_HOPS: u32 = 3;
 
-/// A request is sent again only within this many times `balancer.timeout` of its arrival.
+/// Repeated requests are compared with all requests of this span. Finagle's RetryBudget: 10 s.
+pub const RETRY_ALLOWANCE_SPAN: Duration = Duration::from_secs(10);
+
+/// Requests of one worker that may be repeated in [`RETRY_ALLOWANCE_SPAN`] beside `balancer.retry_percent`: with few requests
+/// the death of a member would else use it up at once. Finagle: 10 a second.
+pub const RETRY_RESERVE: u64 = 100;
+
+/// A request is sent again only within this many times `balancer.timeout` of its arrival, unless `balancer.retry_timeout`
+/// says otherwise.
 pub const RETRY_TIMEOUTS: u32 = 2;
+
+/// What members have carried counts half after this time for `by_traffic`. mod_jk's `maintain`: 60 s.
+pub const TRAFFIC_HALF_LIFE: Duration = Duration::from_secs(60);
+
+/// A member that answers with errors again and again is left out no longer than this, unless `balancer.retry` is. Envoy's
+/// max_ejection_time.
+pub const EJECTION_LONGEST: Duration = Duration::from_secs(300);
 
 /// How long a request waits for a member when none may serve but one is on its way (starting, not yet probed).
 pub const MEMBER_WAIT: Duration = Duration::from_secs(1);
@@ -494,6 +552,9 @@ pub const CONTROL_ANSWER_BYTES: usize = 256 * 1024;
 
 /// Bytes of a sorry page.
 pub const SORRY_PAGE_BYTES: u64 = 1024 * 1024;
+
+/// Bytes of the file that keeps what an administrator has set: [`MEMBERS`] routes with their values fit twice.
+pub const KEPT_ORDERS_BYTES: u64 = 128 * 1024;
 
 /// Warnings about requests that one worker logs in one second; the others are counted.
 pub const WARNINGS_PER_SECOND: u32 = 10;

@@ -23,6 +23,36 @@ pub struct BalancerReport {
     pub listen: SocketAddr,
     /// Its process.
     pub pid: u32,
+    /// Requests that it has answered with an error of its own since it started.
+    #[serde(default)]
+    pub refusals: RefusalCounts,
+}
+
+/// Requests that a balancer has refused, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalCounts {
+    /// 400: not what HTTP allows.
+    pub bad_request: u64,
+    /// 408: the client stopped sending.
+    pub client_timeout: u64,
+    /// 413: the body is larger than `balancer.max_body_bytes`.
+    pub body_too_large: u64,
+    /// 414: the address is too long.
+    pub target_too_long: u64,
+    /// 431: the headers are too large.
+    pub headers_too_large: u64,
+    /// 502: a member's answer was lost or broken.
+    pub bad_gateway: u64,
+    /// 503: no member may serve.
+    pub unavailable: u64,
+    /// 503: the member answers as many requests as it may, and the queue is full or the wait was too long.
+    pub queue_full: u64,
+    /// 504: no answer in time.
+    pub gateway_timeout: u64,
+    /// Everything else, such as a method that nobody has defined.
+    pub other: u64,
+    /// Of 502 and 504: those that might have been sent to another member, but too many were already (`balancer.retry_percent`).
+    pub not_repeated: u64,
 }
 
 /// A node: what it says of itself, or, when it cannot be asked, what the balancer knows.
@@ -45,6 +75,68 @@ pub struct NodeReport {
     /// Writes that were refused or taken back because too few nodes could hold them (`cluster.min_copies`).
     #[serde(default)]
     pub writes_refused: u64,
+    /// Of the sessions it owns, those that cannot move because their webapp has no `<distributable/>`. Counted while it
+    /// drains.
+    #[serde(default)]
+    pub staying: usize,
+    /// On what terms the balancer uses it; a node does not know this of itself.
+    #[serde(flatten)]
+    pub terms: Terms,
+}
+
+/// On what terms a balancer uses a member: as the file says, unless an administrator has set it otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Terms {
+    /// What an administrator has it do.
+    pub admin: Admin,
+    /// Its share of new sessions, 1 to 100.
+    pub weight: u8,
+    /// Used only when no other member may serve.
+    pub standby: bool,
+    /// What was set and is not what the file says.
+    pub differs: Vec<Differs>,
+}
+
+/// What an administrator has a member do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admin {
+    /// Everything.
+    #[default]
+    Enabled,
+    /// No new sessions. A node's sessions move on; a server that is no node keeps the ones it has (httpd's `N`).
+    Drained,
+    /// No request at all (httpd's `D`).
+    Disabled,
+}
+
+/// One setting of a member whose value is not the file's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Differs {
+    /// `duty`, `weight` or `standby`.
+    pub setting: String,
+    /// What holds.
+    pub now: String,
+    /// What the file says, or what holds for a member that it does not name.
+    pub file: String,
+}
+
+impl Admin {
+    /// As in the JSON reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Drained => "drained",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl std::fmt::Display for Differs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} (file: {})", self.setting, self.now, self.file)
+    }
 }
 
 /// Whether a node can be used.

@@ -32,7 +32,7 @@ use crate::{
     limits,
     membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
     names::NodeId,
-    node::{self, House, NewDuty, Notice, Order, Shortage, Traffic, Worker},
+    node::{self, Handover, House, NewDuty, Notice, Order, Shortage, Taker, Traffic, Worker, hand_over},
     replication::{
         LinkSeal, Replicator, ReplicatorConfig,
         accept::{Doorway, accept},
@@ -139,13 +139,15 @@ impl Node {
             replicators: vec![exporter.clone()].into(),
             traffic: Traffic::default(),
             shortage: Shortage::default(),
+            handover: Handover::default(),
         });
         let notice = Notice::new(house.clone()).start();
         membership.do_send(Subscribe(notice.clone().recipient()));
         membership.do_send(Subscribe(exporter.clone().recipient()));
         let (claim_timeout, merged) = (settings.session.claim_timeout, exporter.clone().recipient());
         let cluster = settings.cluster.name.clone();
-        let doorway = Doorway { table, cluster, seal: seal.clone(), duty, roster, claim_timeout, merged };
+        let offered = Taker::new(house.clone(), exporter.clone()).start().recipient();
+        let doorway = Doorway { table, cluster, seal: seal.clone(), duty, roster, claim_timeout, merged, offered };
         info!(route = %house.route, %http, replication = %address, life = %me, "node starting");
         let (workers, shutdown_timeout) = (settings.node.workers.get(), settings.node.shutdown_timeout);
         let (deployer, snapshots) = (deployer.start(), Snapshots::new(settings));
@@ -197,9 +199,13 @@ impl Node {
         self.get_ready(patience).await?;
         self.announce(Duty::Serving);
         info!(route = %self.house.route, http = %self.house.http, "node ready");
+        let mut handing_over = None;
         loop {
             match timeout(limits::ACTOR_CHECK, orders.recv()).await {
-                Ok(Some(Order::Duty(duty))) => self.announce(duty),
+                Ok(Some(Order::Duty(duty))) => {
+                    self.announce(duty);
+                    handing_over = self.hand_over(duty, handing_over);
+                }
                 Ok(Some(Order::Restart)) => return Ok(Exit::Restart),
                 Ok(None) => return Err(Failure("the orders' channel is closed".into())),
                 Err(_) => self.check()?,
@@ -253,6 +259,18 @@ impl Node {
         self.notice.do_send(NewDuty);
         self.membership.do_send(SetDuty(duty));
         info!(route = %self.house.route, ?duty, "duty");
+    }
+
+    /// A node that drains offers what it owns to the others, once for each drain.
+    fn hand_over(&self, duty: Duty, running: Option<rt::task::JoinHandle<()>>) -> Option<rt::task::JoinHandle<()>> {
+        match (duty, running) {
+            (Duty::Draining, None) => Some(rt::spawn(hand_over(self.house.clone(), self.exporter.clone()))),
+            (Duty::Draining, running) => running,
+            (_, running) => {
+                running.inspect(rt::task::JoinHandle::abort);
+                None
+            }
+        }
     }
 
     /// The graceful end: requests move away, what is owned is held by others or on the disk, the others know.

@@ -129,6 +129,7 @@ async fn node((route, retry, done, ready): NodeState, request: HttpRequest, mut 
             rt::time::sleep(Duration::from_secs(30)).await;
             HttpResponse::Ok().finish()
         }
+        "/error" => HttpResponse::InternalServerError().insert_header(("x-route", route)).body("broken"),
         "/.tasuki/duty" => HttpResponse::NoContent().finish(),
         _ => {
             let mut heads: Vec<String> =
@@ -145,7 +146,7 @@ async fn node((route, retry, done, ready): NodeState, request: HttpRequest, mut 
 }
 
 fn fixed(route: &str, address: SocketAddr) -> StaticMember {
-    StaticMember { address, route: route.parse().unwrap(), weight: 50, standby: false }
+    StaticMember { address, route: route.parse().unwrap(), weight: 50, standby: false, set: 0 }
 }
 
 fn settings(members: Vec<StaticMember>) -> settings::Balancer {
@@ -157,12 +158,22 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         failover: true,
         timeout: Duration::from_millis(500),
         max_attempts: NonZero::new(3).unwrap(),
+        retry_timeout: None,
+        retry_percent: 20,
         retry: Duration::from_secs(2),
         health_interval: Duration::from_secs(2),
         health_fall: NonZero::new(3).unwrap(),
         health_rise: NonZero::new(2).unwrap(),
+        member_connections: NonZero::new(1_024).unwrap(),
+        queue: 1_024,
+        queue_timeout: Duration::from_secs(2),
+        fail_on_status: vec![],
+        fail_on_timeout: false,
+        max_ejected_percent: 50,
+        slow_start: Duration::ZERO,
         sorry_page: None,
         trusted_proxies: vec![],
+        max_body_bytes: 1 << 30,
         retry_body_bytes: 64 * 1024,
         restart_timeout: Duration::from_secs(60),
         workers: NonZero::new(1).unwrap(),
@@ -422,6 +433,9 @@ async fn a_draining_member_gets_nothing_and_its_sessions_move() {
     get(&door, "/", &[("cookie", &cookie("r1"))]).await;
     wait_for(&door, |members| members[0].standing == Standing::Draining).await;
     r1.says(None);
+    for _ in 0..4 {
+        assert_eq!(get(&door, "/", &[]).await.route(), "r2", "new sessions go elsewhere");
+    }
     let reply = get(&door, "/", &[("cookie", &cookie("r1"))]).await;
     assert_eq!(reply.route(), "r2");
     assert!(reply.text().contains("tasuki-attempt: move"));
@@ -461,6 +475,243 @@ async fn nodes_come_and_go_with_the_roster() {
     tell(vec![r1.on_roster(9)]);
     wait_for(&door, |members| members[0].elected == 0 && members[0].standing == Standing::Usable).await;
     assert_eq!(get(&door, "/", &[]).await.route(), "r1", "a new life under the same route");
+}
+
+#[actix_web::test]
+async fn by_traffic_a_member_that_carries_much_gets_no_new_sessions_for_a_while() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let members = vec![r1.as_member(), r2.as_member()];
+    let door = open_with(settings::Balancer { method: Method::ByTraffic, ..settings(members) }).await;
+    let mut begun = Vec::new();
+    for _ in 0..10 {
+        begun.push(get(&door, "/", &[]).await.route().to_string());
+    }
+    assert_eq!(begun.iter().filter(|route| *route == "r1").count(), 5, "{begun:?}");
+    assert_eq!(get(&door, "/large", &[("cookie", &cookie("r1"))]).await.body.len(), 20 << 20);
+    for _ in 0..10 {
+        assert_eq!(get(&door, "/", &[]).await.route(), "r2");
+    }
+    assert_eq!(
+        send(&door, request("POST", "/count", &[("cookie", &cookie("r2"))], vec![b'x'; 30 << 20])).await.status,
+        200
+    );
+    for _ in 0..10 {
+        assert_eq!(get(&door, "/", &[]).await.route(), "r1", "both directions count");
+    }
+    let members = door.balancer.send(Observe).await.unwrap();
+    assert!(members[0].bytes_out > 20 << 20 && members[0].bytes_in == 0, "{members:?}");
+    assert_eq!(members[1].bytes_in, 30 << 20);
+}
+
+#[actix_web::test]
+async fn a_higher_set_stands_in_for_a_lower_one_and_stands_back() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![r1.as_member(), StaticMember { set: 1, ..r2.as_member() }]).await;
+    for _ in 0..4 {
+        assert_eq!(get(&door, "/", &[]).await.route(), "r1");
+    }
+    r1.handle.stop(false).await;
+    closed(r1.address.port()).await;
+    for session in [vec![], vec![("cookie", cookie("r1"))]] {
+        let headers: Vec<_> = session.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(get(&door, "/", &headers).await.route(), "r2");
+    }
+    wait_for(&door, |members| members[0].standing == Standing::Failed).await;
+    Node::start_at("r1", r1.address);
+    wait_for(&door, |members| members[0].standing == Standing::Usable).await;
+    assert_eq!(get(&door, "/", &[]).await.route(), "r1");
+    assert_eq!(get(&door, "/", &[("cookie", &cookie("r2"))]).await.route(), "r2", "a session stays where it is");
+}
+
+#[actix_web::test]
+async fn a_member_that_comes_back_gets_few_new_sessions_and_all_of_its_own() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let members = vec![r1.as_member(), r2.as_member()];
+    let slow_start = Duration::from_secs(600);
+    let door = open_with(settings::Balancer { slow_start, ..settings(members) }).await;
+    let warm = async || door.balancer.send(Observe).await.unwrap().iter().map(|m| m.warm_percent).collect::<Vec<_>>();
+    assert_eq!(warm().await, [100, 100], "the first start is not slow");
+    r1.handle.stop(false).await;
+    closed(r1.address.port()).await;
+    assert_eq!(get(&door, "/", &[("cookie", &cookie("r1"))]).await.route(), "r2");
+    wait_for(&door, |members| members[0].standing == Standing::Failed).await;
+    Node::start_at("r1", r1.address);
+    wait_for(&door, |members| members[0].standing == Standing::Usable).await;
+    let mut new = Vec::new();
+    for _ in 0..40 {
+        assert_eq!(get(&door, "/", &[("cookie", &cookie("r1"))]).await.route(), "r1");
+        new.push(get(&door, "/", &[]).await.route().to_string());
+    }
+    assert!(new.iter().filter(|route| *route == "r1").count() <= 2, "{new:?}");
+    assert!(warm().await[0] <= 10 && warm().await[1] == 100);
+}
+
+#[actix_web::test]
+async fn a_member_of_many_errors_is_left_out_for_a_time_and_never_the_last_one() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let strict = settings::Balancer {
+        fail_on_status: vec![500],
+        fail_on_timeout: true,
+        retry: Duration::from_millis(300),
+        ..settings(vec![r1.as_member(), r2.as_member()])
+    };
+    let door = open_with(strict).await;
+    let ask = async |path: &str, route: &str| get(&door, path, &[("cookie", &cookie(route))]).await;
+    for path in ["/error", "/error", "/", "/error", "/error"] {
+        assert_eq!(ask(path, "r1").await.route(), "r1", "not in a row");
+    }
+    assert_eq!(ask("/error", "r1").await.status, 500, "the answer is the member's own");
+    wait_for(&door, |members| members[0].ejected && members[0].standing == Standing::Failed).await;
+    for _ in 0..9 {
+        let reply = ask("/error", "r2").await;
+        assert_eq!((reply.status, reply.route()), (500, "r2"));
+    }
+    let members = door.balancer.send(Observe).await.unwrap();
+    assert!(!members[1].ejected && members[1].standing == Standing::Usable, "{members:?}");
+    wait_for(&door, |members| members[0].standing == Standing::Usable).await;
+    assert_eq!(ask("/", "r1").await.route(), "r1");
+    for _ in 0..3 {
+        assert_eq!(send(&door, request("POST", "/slow", &[("cookie", &cookie("r1"))], "")).await.status, 504);
+    }
+    wait_for(&door, |members| members[0].ejected).await;
+}
+
+/// Occupies a member until the body is ended with [`let_go`].
+async fn occupy(door: &Door, route: &str) -> TcpStream {
+    let mut client = TcpStream::connect(door.address).await.unwrap();
+    let cookie = cookie(route);
+    let head = format!("POST /count HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\ntransfer-encoding: chunked\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    wait_for(door, |members| members.iter().any(|member| member.route.as_str() == route && member.busy == 1)).await;
+    client
+}
+
+async fn let_go(client: &mut TcpStream) {
+    client.write_all(b"0\r\n\r\n").await.unwrap();
+    read_until(client, "\r\n\r\n0").await;
+}
+
+#[actix_web::test]
+async fn a_full_member_has_a_queue_and_a_full_queue_is_answered_503() {
+    let r1 = Node::start("r1");
+    let narrow = settings::Balancer {
+        member_connections: NonZero::<usize>::MIN,
+        queue: 1,
+        queue_timeout: DEADLINE,
+        timeout: DEADLINE,
+        ..settings(vec![r1.as_member()])
+    };
+    let door = Arc::new(open_with(narrow).await);
+    let mut first = occupy(&door, "r1").await;
+    let behind = door.clone();
+    let second = rt::spawn(async move { get(&behind, "/", &[]).await });
+    wait_for(&door, |members| members[0].waiting == 1).await;
+    for session in [vec![], vec![("cookie", cookie("r1"))]] {
+        let headers: Vec<_> = session.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let reply = get(&door, "/", &headers).await;
+        assert_eq!((reply.status, reply.headers["retry-after"].to_str().unwrap()), (503, "5"));
+        assert!(reply.text().contains("混み合っています"), "{}", reply.text());
+    }
+    assert_eq!(r1.executed(), 0);
+    let_go(&mut first).await;
+    assert_eq!(second.await.unwrap().status, 200, "it had waited");
+    assert_eq!(get(&door, "/", &[]).await.status, 200);
+    wait_for(&door, |members| (members[0].busy, members[0].waiting) == (0, 0)).await;
+    let status = get(&door, "/balancer-manager/status.json", &[]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+    assert_eq!(status["balancer"]["refusals"]["queue_full"], 2);
+}
+
+#[actix_web::test]
+async fn a_wait_in_the_queue_ends_and_new_sessions_do_not_wait_where_another_member_has_room() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let narrow = settings::Balancer {
+        member_connections: NonZero::<usize>::MIN,
+        queue_timeout: Duration::from_millis(100),
+        timeout: DEADLINE,
+        ..settings(vec![r1.as_member(), r2.as_member()])
+    };
+    let door = open_with(narrow).await;
+    let mut first = occupy(&door, "r1").await;
+    for _ in 0..4 {
+        assert_eq!(get(&door, "/", &[]).await.route(), "r2");
+    }
+    let begun = Instant::now();
+    let reply = get(&door, "/", &[("cookie", &cookie("r1"))]).await;
+    assert_eq!(reply.status, 503, "its session is at r1");
+    assert!(begun.elapsed() >= Duration::from_millis(100));
+    let_go(&mut first).await;
+    wait_for(&door, |members| members[0].busy == 0).await;
+    assert_eq!(get(&door, "/", &[("cookie", &cookie("r1"))]).await.route(), "r1");
+}
+
+#[actix_web::test]
+async fn who_waits_for_a_member_that_drains_goes_elsewhere() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let narrow = settings::Balancer {
+        member_connections: NonZero::<usize>::MIN,
+        queue_timeout: DEADLINE,
+        timeout: DEADLINE,
+        health_interval: Duration::from_millis(50),
+        ..settings(vec![r1.as_member(), r2.as_member()])
+    };
+    let door = Arc::new(open_with(narrow).await);
+    let _first = occupy(&door, "r1").await;
+    let behind = door.clone();
+    let second = rt::spawn(async move { get(&behind, "/", &[("cookie", &cookie("r1"))]).await });
+    wait_for(&door, |members| members[0].waiting == 1).await;
+    *r1.ready.lock().unwrap() = (503, "draining");
+    assert_eq!(second.await.unwrap().route(), "r2");
+    assert_eq!(r1.executed(), 0);
+}
+
+#[actix_web::test]
+async fn what_may_have_been_done_is_not_repeated_for_ever() {
+    let r2 = Node::start("r2");
+    let (address, seen) = silent_server().await;
+    let limited = settings::Balancer {
+        retry_percent: 0,
+        health_fall: NonZero::new(1_000).unwrap(),
+        ..settings(vec![fixed("r1", address), r2.as_member()])
+    };
+    let door = open_with(limited).await;
+    let mut last = 0;
+    for _ in 0..limits::RETRY_RESERVE + 20 {
+        last = get(&door, "/", &[("cookie", &cookie("r1"))]).await.status;
+        if last != 200 {
+            break;
+        }
+    }
+    assert_eq!(last, 502);
+    assert_eq!(
+        (seen.load(SeqCst), r2.executed()),
+        (limits::RETRY_RESERVE as usize + 1, limits::RETRY_RESERVE as usize)
+    );
+    let status = get(&door, "/balancer-manager/status.json", &[]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+    assert_eq!(status["balancer"]["refusals"]["not_repeated"], 1);
+}
+
+#[actix_web::test]
+async fn a_body_above_the_limit_is_refused_announced_or_not() {
+    let r1 = Node::start("r1");
+    let small = settings::Balancer { max_body_bytes: 1_000, ..settings(vec![r1.as_member()]) };
+    let door = open_with(small).await;
+    assert_eq!(send(&door, request("POST", "/count", &[], vec![b'x'; 1_000])).await.text(), "1000");
+    assert_eq!(send(&door, request("POST", "/count", &[], vec![b'x'; 1_001])).await.status, 413);
+    let mut client = TcpStream::connect(door.address).await.unwrap();
+    let chunk = "x".repeat(600);
+    let body = format!("258\r\n{chunk}\r\n258\r\n{chunk}\r\n0\r\n\r\n");
+    let head = "POST /count HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    client.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let answer = read_until(&mut client, "</html>\n").await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    wait_for(&door, |members| members[0].busy == 0).await;
+    let members = door.balancer.send(Observe).await.unwrap();
+    assert_eq!((members[0].standing, members[0].failed), (Standing::Usable, 0), "it is the client's fault");
+    let status = get(&door, "/balancer-manager/status.json", &[]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+    assert_eq!(status["balancer"]["refusals"]["body_too_large"], 2);
 }
 
 #[actix_web::test]
@@ -716,11 +967,129 @@ async fn the_manager_is_open_to_this_machine_only() {
     let reply = post("/members/r9/drain", &control).await;
     assert_eq!(reply.status, 404);
     assert!(reply.text().contains("\"error\""));
-    assert_eq!(post("/members/r2/drain", &control).await.status, 502);
-    *r1.ready.lock().unwrap() = (503, "draining");
+    assert_eq!(post("/members/r1/weight/101", &control).await.status, 400);
+    assert_eq!(get(&door, &format!("{base}/members/r1/drain"), &control).await.status, 405);
     assert_eq!(post("/members/r1/drain", &control).await.status, 202);
     wait_for(&door, |members| members[0].standing == Standing::Draining).await;
-    assert_eq!(get(&door, "/", &[("cookie", &cookie("r1"))]).await.status, 503, "a draining member gets nothing");
+}
+
+#[actix_web::test]
+async fn what_is_set_of_a_member_holds_at_once_and_the_way_back_too() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![r1.as_member(), r2.as_member()]).await;
+    let post = async |path: &str| {
+        let path = format!("/balancer-manager/members/{path}");
+        assert_eq!(send(&door, request("POST", &path, &[("tasuki-control", "1")], "")).await.status, 202, "{path}");
+    };
+    let new_ones = async || {
+        let mut counts = [0; 2];
+        for _ in 0..12 {
+            counts[usize::from(get(&door, "/", &[]).await.route() == "r2")] += 1;
+        }
+        counts
+    };
+    post("r1/weight/100").await;
+    post("r2/weight/20").await;
+    let [many, few] = new_ones().await;
+    assert!((9..=11).contains(&many) && few > 0, "ten of twelve, but for what was under way: {many} and {few}");
+    post("r1/standby/on").await;
+    assert_eq!(new_ones().await, [0, 12]);
+    let members = door.balancer.send(Observe).await.unwrap();
+    let differs: Vec<_> = members[0].differs.iter().map(ToString::to_string).collect();
+    assert_eq!(differs, ["weight 100 (file: 50)", "standby on (file: off)"]);
+    post("r1/reset").await;
+    post("r2/reset").await;
+    assert_eq!(new_ones().await, [6, 6]);
+    // A server that is no node: its sessions cannot move, so they stay until it is disabled.
+    post("r1/drain").await;
+    assert_eq!(new_ones().await, [0, 12]);
+    assert_eq!(get(&door, "/", &[("cookie", &cookie("r1"))]).await.route(), "r1");
+    post("r1/disable").await;
+    let moved = get(&door, "/", &[("cookie", &cookie("r1"))]).await;
+    assert_eq!((moved.route(), moved.text().contains("tasuki-attempt: move")), ("r2", true));
+    r2.handle.stop(false).await;
+    wait_for(&door, |members| members[1].standing == Standing::Failed).await;
+    assert_eq!(get(&door, "/", &[]).await.status, 503, "a disabled member gets nothing, whoever is left");
+    post("r1/resume").await;
+    assert_eq!(get(&door, "/", &[]).await.route(), "r1");
+}
+
+#[actix_web::test]
+async fn a_form_of_the_manager_is_taken_from_its_own_page_only() {
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let door = open(vec![r1.as_member(), r2.as_member()]).await;
+    let page = get(&door, "/balancer-manager", &[]).await;
+    let set = page.headers["set-cookie"].to_str().unwrap();
+    assert!(set.contains("SameSite=Strict") && set.contains("HttpOnly"), "{set}");
+    let cookie = set.split(';').next().unwrap();
+    let text = page.text();
+    let nonce = text.split("name=\"nonce\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let form = |order: &str| format!("nonce={nonce}&route=r1&order={order}");
+    let own = [("origin", "http://127.0.0.1"), ("cookie", cookie)];
+    let post = async |headers: &[(&str, &str)], form: String| {
+        let kind = ("content-type", "application/x-www-form-urlencoded");
+        let headers: Vec<_> = headers.iter().copied().chain([kind]).collect();
+        send(&door, request("POST", "/balancer-manager/", &headers, form)).await
+    };
+    for (headers, form, status) in [
+        (&own[1..], form("disable"), 403),
+        (&own[..1], form("disable"), 403),
+        (&[("origin", "http://evil.example"), ("cookie", cookie)][..], form("disable"), 403),
+        (&own, form("disable").replace(nonce, "00"), 403),
+        (&own, form("explode"), 400),
+        (&own, form("weight") + "&weight=101", 400),
+        (&own, "nonsense".into(), 400),
+        (&own, form("disable").replace("r1", "r9"), 404),
+    ] {
+        assert_eq!(post(headers, form.clone()).await.status, status, "{headers:?} {form}");
+    }
+    let members = door.balancer.send(Observe).await.unwrap();
+    assert!(members.iter().all(|member| member.differs.is_empty()), "{members:?}");
+    let reply = post(&own, form("weight") + "&weight=7").await;
+    assert_eq!(
+        (reply.status, &reply.headers["location"]),
+        (303, &"/balancer-manager/?done=weight&route=r1".parse().unwrap())
+    );
+    let reply = post(&[own[0], own[1], ("accept", "application/json")], form("standby/on")).await;
+    assert_eq!((reply.status, &reply.text()[..]), (202, "{\"accepted\":\"r1\"}"));
+    let report: serde_json::Value =
+        serde_json::from_slice(&get(&door, "/balancer-manager?json", &[]).await.body).unwrap();
+    assert_eq!((&report["members"][0]["weight"], &report["members"][0]["standby"]), (&7.into(), &true.into()));
+    let sent = send(&door, request("POST", "/", &[("cookie", "a=b")], "12345")).await;
+    assert_eq!((sent.status, sent.route()), (200, "r2"));
+    let counted: serde_json::Value =
+        serde_json::from_slice(&get(&door, "/balancer-manager/json", &[]).await.body).unwrap();
+    let r2 = &counted["members"][1];
+    assert_eq!((&r2["bytes_in"], &r2["answered"], &r2["server_errors"]), (&5.into(), &1.into(), &0.into()));
+    assert_eq!(r2["bytes_out"], sent.body.len());
+}
+
+#[actix_web::test]
+async fn what_is_set_is_there_after_a_restart_of_the_balancer() {
+    let folder = tempfile::tempdir().unwrap();
+    let r1 = Node::start("r1");
+    let open = || {
+        let (settings, session) = (settings(vec![r1.as_member()]), settings::Session::default());
+        let (socket, kept) = (balancer::bind(settings.listen).unwrap(), balancer::Kept::of(folder.path()));
+        balancer::prepare(&settings, &session, DEADLINE, socket, Some(kept)).unwrap().open().unwrap()
+    };
+    let door = open();
+    let drain = request("POST", "/balancer-manager/members/r1/drain", &[("tasuki-control", "1")], "");
+    assert_eq!(send(&door, drain).await.status, 202);
+    door.stop(DEADLINE).await;
+    let door = open();
+    wait_for(&door, |members| members[0].standing == Standing::Draining).await;
+    door.stop(DEADLINE).await;
+    std::fs::write(folder.path().join("members.json"), "{\"version\":1,\"mem").unwrap();
+    let door = open();
+    wait_for(&door, |members| members[0].standing == Standing::Usable).await;
+    assert!(folder.path().join("members.json.damaged-1").exists());
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    std::fs::write(folder.path(), "a file where a folder should be").unwrap();
+    let drain = request("POST", "/balancer-manager/members/r1/drain", &[("tasuki-control", "1")], "");
+    let reply = send(&door, drain).await;
+    assert_eq!(reply.status, 202, "a full disk is no reason to go on with a member that has to go");
+    assert!(reply.text().contains("\"warning\":\"it holds until the balancer ends"), "{}", reply.text());
 }
 
 #[actix_web::test]

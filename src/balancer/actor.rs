@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, dev::MessageResponse};
 
 use super::{
     control,
-    members::{Check, Members, Trouble, Verdict},
+    kept::Kept,
+    members::{Check, Members, Trouble, Untold, Verdict},
+    orders::Change,
     rules::Rules,
     view::{MemberReport, Standing},
 };
@@ -21,6 +23,8 @@ use crate::{
 pub struct Balancer {
     members: Members,
     rules: Arc<Rules>,
+    /// Where what is set is kept; none in tests.
+    kept: Option<Kept>,
     /// The longest wait for a health check.
     patience: Duration,
     /// Membership has found what there is to find.
@@ -53,6 +57,32 @@ pub(crate) struct DutyAccepted {
     pub(crate) duty: Duty,
 }
 
+/// An administrator sets something of a member.
+#[derive(Debug, Message)]
+#[rtype(result = "Done")]
+pub(crate) struct SetMember {
+    pub(crate) route: Route,
+    pub(crate) change: Change,
+}
+
+/// What became of it.
+#[derive(Debug, MessageResponse)]
+pub(crate) enum Done {
+    /// It holds, and is kept.
+    Kept,
+    /// It holds until the balancer ends: it could not be written, for this reason.
+    NotKept(String),
+    /// There is no such member.
+    NoMember,
+}
+
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Told {
+    serial: u64,
+    accepted: bool,
+}
+
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Checked {
@@ -62,9 +92,25 @@ struct Checked {
 
 impl Balancer {
     /// Starts the actor on this thread. `patience` bounds a health check, beside [`limits::PROBE_TIMEOUT`].
-    pub(crate) fn start_with(members: Members, rules: Arc<Rules>, patience: Duration) -> Addr<Self> {
+    pub(crate) fn start_with(
+        members: Members,
+        rules: Arc<Rules>,
+        kept: Option<Kept>,
+        patience: Duration,
+    ) -> Addr<Self> {
         let patience = patience.min(limits::PROBE_TIMEOUT);
-        Self { members, rules, patience, discovered: false }.start()
+        Self { members, rules, kept, patience, discovered: false }.start()
+    }
+
+    /// A node that was drained and has begun a new life does not know it: it is told again.
+    fn tell_untold(&mut self, ctx: &mut Context<Self>) {
+        for Untold { serial, address } in self.members.untold() {
+            let me = ctx.address();
+            actix::spawn(async move {
+                let accepted = control::tell_duty(address, Duty::Draining).await.is_ok_and(|(s, _)| s.is_success());
+                me.do_send(Told { serial, accepted });
+            });
+        }
     }
 
     fn publish(&self) {
@@ -82,6 +128,9 @@ impl Balancer {
     }
 
     fn check_due(&mut self, ctx: &mut Context<Self>) {
+        if self.members.release(Moment::now()) {
+            self.publish();
+        }
         let (me, patience) = (ctx.address(), self.patience);
         for Check { serial, address, kind } in self.members.due(Moment::now()) {
             let me = me.clone();
@@ -121,15 +170,48 @@ impl Handler<RosterChanged> for Balancer {
         }
         self.publish();
         self.check_due(ctx);
+        self.tell_untold(ctx);
     }
 }
 
 impl Handler<Checked> for Balancer {
     type Result = ();
 
-    fn handle(&mut self, Checked { serial, verdict }: Checked, _: &mut Self::Context) {
+    fn handle(&mut self, Checked { serial, verdict }: Checked, ctx: &mut Self::Context) {
         self.members.checked(serial, verdict, Moment::now());
         self.publish();
+        self.tell_untold(ctx);
+    }
+}
+
+impl Handler<Told> for Balancer {
+    type Result = ();
+
+    fn handle(&mut self, Told { serial, accepted }: Told, _: &mut Self::Context) {
+        self.members.told(serial, accepted, Moment::now());
+        self.publish();
+    }
+}
+
+impl Handler<SetMember> for Balancer {
+    type Result = Done;
+
+    fn handle(&mut self, SetMember { route, change }: SetMember, ctx: &mut Self::Context) -> Done {
+        if !self.members.set(&route, change, Moment::now()) {
+            return Done::NoMember;
+        }
+        tracing::info!(%route, ?change, "set by an administrator");
+        self.publish();
+        self.check_due(ctx);
+        let Some(kept) = &self.kept else { return Done::Kept };
+        match kept.write(self.members.orders()) {
+            Ok(()) => Done::Kept,
+            Err(error) => {
+                let why = format!("cannot write {} (node.run): {error}", kept.path().display());
+                tracing::warn!("what was set holds until the balancer ends: {why}");
+                Done::NotKept(why)
+            }
+        }
     }
 }
 
@@ -157,7 +239,7 @@ impl Handler<Observe> for Balancer {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.rules.published.view().report())
+        MessageResult(self.rules.published.view().report(Moment::now()))
     }
 }
 

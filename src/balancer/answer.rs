@@ -5,6 +5,7 @@
 use std::{
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -20,7 +21,7 @@ use super::{
     client::Running,
     pool::Connection,
     upload::{Progress, Upload},
-    view::Busy,
+    view::{Busy, Counters},
     worker::Worker,
 };
 use crate::time::Moment;
@@ -31,6 +32,7 @@ pub(crate) struct Answer {
     size: BodySize,
     /// Given back at the end of the body.
     lease: Option<Lease>,
+    counters: Arc<Counters>,
     /// The client is not asked for its next request before this one's answer has ended.
     _running: Running,
 }
@@ -45,10 +47,16 @@ pub(crate) struct Lease {
 
 impl Answer {
     /// The body of `answer` to a request of `method`. An empty one gives the connection back at once.
-    pub(crate) fn new(method: &Method, answer: Response<Incoming>, lease: Option<Lease>, running: Running) -> Self {
+    pub(crate) fn new(
+        method: &Method,
+        answer: Response<Incoming>,
+        lease: Option<Lease>,
+        counters: Arc<Counters>,
+        running: Running,
+    ) -> Self {
         let size = size(method, &answer);
         let incoming = answer.into_body();
-        let mut body = Self { incoming, size, lease, _running: running };
+        let mut body = Self { incoming, size, lease, counters, _running: running };
         if body.incoming.is_end_stream() {
             body.end();
         }
@@ -99,7 +107,10 @@ impl MessageBody for Answer {
             match std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
-                    Ok(data) => return Poll::Ready(Some(Ok(data))),
+                    Ok(data) => {
+                        self.counters.received(data.len());
+                        return Poll::Ready(Some(Ok(data)));
+                    }
                     // Trailers: actix-web cannot send them, and nothing may depend on them (RFC 9110 section 6.5).
                     Err(_) => {}
                 },

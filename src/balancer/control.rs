@@ -69,6 +69,15 @@ async fn exchange(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<
     answer
 }
 
+/// Tells a node what it is to be asked for.
+///
+/// # Errors
+/// See [`Silence`].
+pub(crate) async fn tell_duty(address: SocketAddr, duty: Duty) -> Result<(StatusCode, Bytes), Silence> {
+    let wanted = serde_json::json!({ "duty": duty }).to_string();
+    ask(address, Method::POST, "/.tasuki/duty", Some(wanted), limits::CONTROL_TIMEOUT).await
+}
+
 /// Asks a member whether it may be used: `GET /ready`.
 ///
 /// A node answers 200, or 503 with the word for what it wants instead. A server that is no node is alive when it

@@ -20,7 +20,7 @@ use super::{
     tunnel,
     upload::{Outgoing, Progress, Upload},
     view::{Busy, Member},
-    worker::Worker,
+    worker::{Admission, Worker},
 };
 use crate::{limits, time::Moment};
 
@@ -96,12 +96,14 @@ pub(crate) async fn forward(
     let head = Head::read(request, &worker.rules.trusted_proxies, worker.rules.listen)?;
     let (body, raw) = if head.websocket() { (Payload::None, payload) } else { (payload, Payload::None) };
     let upload = Upload::new(body, content_length(request), worker.rules.retry_body_bytes);
+    let upload = upload.limited(worker.rules.max_body_bytes)?;
     upload.prefetch().await?;
     let view = worker.rules.published.view();
     let cookies = request.headers().get_all(COOKIE).map(|value| value.as_bytes());
     let is_member = |route: &str| view.named(route).is_some();
     let session = worker.rules.sticky.find(request.uri().path(), cookies, is_member);
     let (began, raw, tried) = (Moment::now(), Cell::new(raw), SmallVec::new());
+    worker.begin(began);
     let mut trip = Trip { worker, head, session, upload, raw, began, tried, last_word: None };
     match (trip.run().await, trip.last_word.take()) {
         (Err(Refusal::Unavailable), Some(LastWord { response, .. })) => Ok(response),
@@ -119,7 +121,7 @@ impl<'a> Trip<'a> {
         let session = self.session;
         let mut choice = match self
             .worker
-            .choose(|view, patience, picker| choice::first(view, session, binding, patience, picker))
+            .choose(|view, patience, picker| choice::first(view, session, binding, patience, picker, Moment::now()))
             .await
         {
             Some(choice) => choice,
@@ -137,9 +139,9 @@ impl<'a> Trip<'a> {
                     (Outcome::NotDoneAskAny, None)
                 }
             };
-            budget.in_time = Moment::now().since(self.began) < self.worker.rules.retry_span;
-            let next = retry::next(outcome, self.nature(), budget);
-            budget.spend(outcome, next);
+            let now = Moment::now();
+            budget.in_time = now.since(self.began) < self.worker.rules.retry_span;
+            let next = self.worker.next(outcome, self.nature(), &mut budget, now);
             fresh = next == Next::SameMember;
             let following = match next {
                 Next::SameMember => Some(choice),
@@ -175,7 +177,10 @@ impl<'a> Trip<'a> {
 
     async fn another(&self) -> Option<Choice> {
         let binding = self.worker.rules.binding;
-        self.worker.choose(|view, _, picker| choice::another(view, self.session, &self.tried, binding, picker)).await
+        let (session, tried) = (self.session, &self.tried);
+        self.worker
+            .choose(|view, _, picker| choice::another(view, session, tried, binding, picker, Moment::now()))
+            .await
     }
 
     fn nature(&self) -> Nature {
@@ -184,21 +189,35 @@ impl<'a> Trip<'a> {
 
     async fn attempt(&self, choice: &Choice, fresh: bool) -> Result<Tried, Refusal> {
         let member = &choice.member;
+        let busy = match self.worker.admit(member).await {
+            Admission::Granted(busy) => busy,
+            Admission::Full => return Err(Refusal::QueueFull),
+            Admission::Gone => return Ok(Tried::NoAnswer(Outcome::Untouched(Kind::Fresh))),
+        };
         let (mut connection, kind) = match self.connection(member, fresh).await {
             Ok(connection) => connection,
             Err(error) => return Ok(self.unreachable(member, &error)),
         };
-        let request = self.head.request(choice.attempt, self.upload.outgoing())?;
-        let busy = Busy::with(member);
+        let request = self.head.request(choice.attempt, self.upload.outgoing(member.counters.clone()))?;
+        busy.elected();
+        let sent = Instant::now();
         let first = match &mut connection {
             Line::Pooled(connection) => self.first(connection.sender.try_send_request(request)).await,
             Line::Tunnel(sender) => self.first(sender.try_send_request(request)).await,
         };
         match first {
-            First::Answer(answer) => self.judge(answer, connection, busy),
+            First::Answer(answer) => {
+                if !answer.headers().contains_key(headers::RETRY) {
+                    member.counters.answered(answer.status().as_u16(), sent.elapsed());
+                }
+                self.judge(answer, connection, busy)
+            }
             First::Failed(error) => self.failed(member, error, kind),
             First::MemberLate => {
                 self.worker.met(member, Trouble::NoAnswer);
+                if self.worker.rules.fail_on_timeout {
+                    self.worker.met(member, Trouble::Errors);
+                }
                 self.worker.warn(member.route.as_str(), &Outcome::Late, &"no answer in time");
                 Ok(Tried::NoAnswer(Outcome::Late))
             }
@@ -252,7 +271,7 @@ impl<'a> Trip<'a> {
             Progress::Done(at) | Progress::MemberTurn(at) => (at, timeout, Turn::MemberLate),
             Progress::ClientTurn(at) => (at, limits::CLIENT_STALL, Turn::ClientStalled),
             // hyper is about to report it.
-            Progress::Broken => return Turn::Rest(timeout),
+            Progress::Broken | Progress::TooLarge => return Turn::Rest(timeout),
         };
         let waited = Moment::now().since(since.max(began));
         // Never longer than the member's time at once: whose turn it is may change meanwhile.
@@ -268,8 +287,10 @@ impl<'a> Trip<'a> {
         mut error: TrySendError<hyper::Request<Outgoing>>,
         kind: Kind,
     ) -> Result<Tried, Refusal> {
-        if self.upload.progress() == Progress::Broken {
-            return Err(Refusal::BadRequest);
+        match self.upload.progress() {
+            Progress::Broken => return Err(Refusal::BadRequest),
+            Progress::TooLarge => return Err(Refusal::BodyTooLarge),
+            Progress::Done(_) | Progress::MemberTurn(_) | Progress::ClientTurn(_) => {}
         }
         let outcome = match error.take_message() {
             Some(_) => Outcome::Untouched(kind),
@@ -300,18 +321,26 @@ impl<'a> Trip<'a> {
             let response = self.answer(answer, line, busy)?;
             return Ok(Tried::Declined(LastWord { response, doubt }));
         }
+        if self.worker.rules.fail_on_status.contains(&answer.status().as_u16()) {
+            self.worker.met(busy.member(), Trouble::Errors);
+        } else {
+            busy.member().counters.absolved();
+        }
         self.answer(answer, line, busy).map(Tried::Answered)
     }
 
     /// The member's answer, as the client is to have it.
     fn answer(&self, answer: Response<Incoming>, line: Line, busy: Busy) -> Result<HttpResponse, Refusal> {
         let mut response = headers::to_client(&answer)?;
+        let counters = busy.member().counters.clone();
         let body = match (answer.status().is_informational(), line) {
             (false, Line::Pooled(connection)) => {
                 let lease = Lease::new(self.worker.clone(), connection, busy, self.upload.clone());
-                BoxBody::new(Answer::new(self.head.method(), answer, Some(lease), self.running()))
+                BoxBody::new(Answer::new(self.head.method(), answer, Some(lease), counters, self.running()))
             }
-            (false, Line::Tunnel(_)) => BoxBody::new(Answer::new(self.head.method(), answer, None, self.running())),
+            (false, Line::Tunnel(_)) => {
+                BoxBody::new(Answer::new(self.head.method(), answer, None, counters, self.running()))
+            }
             (true, Line::Tunnel(_)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 tunnel::switch(&mut response);
                 BoxBody::new(tunnel::Tunnel::new(answer, self.raw.replace(Payload::None), busy, self.running()))

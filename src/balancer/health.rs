@@ -6,6 +6,8 @@
 //!    │ bad           ▲  broken and late requests count as bad  │
 //!    └──► New        └─────────────── rise good ones ──────────┘
 //! ```
+//!
+//! Beside it, [`Ejection`]: a member whose health checks are good and whose answers are not is left out for a time.
 
 use std::time::Duration;
 
@@ -22,6 +24,12 @@ pub(crate) struct Rules {
     pub(crate) interval: Duration,
     /// Between checks of a member that has failed for long.
     pub(crate) retry: Duration,
+    /// How long a member that comes back gets a growing share of new sessions.
+    pub(crate) slow_start: Duration,
+    /// Requests that one member may answer at once.
+    pub(crate) member_connections: usize,
+    /// Percent of all members that may be out of service before what requests meet takes out no more.
+    pub(crate) max_ejected_percent: u32,
 }
 
 /// The health of one life of one member.
@@ -54,6 +62,24 @@ pub(crate) enum Phase {
     },
 }
 
+/// Whether a member is left out because of its answers. Health checks cannot end that, for they are good all the time: it
+/// ends by itself, and lasts longer each time that follows soon (Envoy's outlier detection).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ejection {
+    phase: Ejected,
+    /// Ejections in a row.
+    times: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Ejected {
+    #[default]
+    Never,
+    Since(Moment, Duration),
+    /// Until when, and for how long.
+    Until(Moment, Duration),
+}
+
 impl From<&settings::Balancer> for Rules {
     fn from(settings: &settings::Balancer) -> Self {
         Self {
@@ -61,6 +87,9 @@ impl From<&settings::Balancer> for Rules {
             rise: settings.health_rise.get(),
             interval: settings.health_interval,
             retry: settings.retry,
+            slow_start: settings.slow_start,
+            member_connections: settings.member_connections.get(),
+            max_ejected_percent: settings.max_ejected_percent,
         }
     }
 }
@@ -104,6 +133,11 @@ impl Health {
         self.plan(rules, now);
     }
 
+    /// Whether one more bad one makes it a failed member.
+    pub(crate) fn is_last_chance(&self, rules: &Rules) -> bool {
+        matches!(self.phase, Phase::Good { bad } if bad + 1 >= rules.fall)
+    }
+
     /// A request was refused: nobody listens there, which needs no second opinion.
     pub(crate) fn refused(&mut self, rules: &Rules, now: Moment) {
         if matches!(self.phase, Phase::Good { .. }) {
@@ -143,6 +177,43 @@ impl Health {
     }
 }
 
+impl Rules {
+    /// Whether what requests meet may take one more member out, while `out` of `members` are out of service for any
+    /// reason. So it never takes the last one, unless the setting says 100.
+    pub(crate) fn may_eject(&self, out: usize, members: usize) -> bool {
+        (out + 1) * 100 <= members * self.max_ejected_percent as usize
+    }
+}
+
+impl Ejection {
+    /// Begins: for `retry`, twice as long when the last one ended just now, and so on to [`limits::EJECTION_LONGEST`].
+    pub(crate) fn begin(&mut self, rules: &Rules, now: Moment) {
+        self.times = match self.phase {
+            Ejected::Until(..) => return,
+            Ejected::Since(ended, lasted) if now.since(ended) < lasted => self.times.saturating_add(1),
+            Ejected::Since(..) | Ejected::Never => 1,
+        };
+        let span = rules.retry.saturating_mul(self.times).min(limits::EJECTION_LONGEST.max(rules.retry));
+        self.phase = Ejected::Until(now + span, span);
+    }
+
+    /// It is left out now.
+    pub(crate) fn is_on(&self) -> bool {
+        matches!(self.phase, Ejected::Until(..))
+    }
+
+    /// Ends what is over. True when it has.
+    pub(crate) fn end(&mut self, now: Moment) -> bool {
+        match self.phase {
+            Ejected::Until(until, span) if until <= now => {
+                self.phase = Ejected::Since(now, span);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +221,15 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn rules() -> Rules {
-        Rules { fall: 3, rise: 2, interval: 2 * SECOND, retry: 5 * SECOND }
+        Rules {
+            fall: 3,
+            rise: 2,
+            interval: 2 * SECOND,
+            retry: 5 * SECOND,
+            slow_start: 10 * SECOND,
+            member_connections: 9,
+            max_ejected_percent: 50,
+        }
     }
 
     fn good_member() -> Health {
@@ -167,6 +246,50 @@ mod tests {
         assert_eq!(health.phase(), Phase::New { asked: true });
         health.good(&rules(), Moment(8));
         assert_eq!(health.phase(), Phase::Good { bad: 0 });
+    }
+
+    #[test]
+    fn ejections_never_take_out_more_than_allowed() {
+        let table = [
+            // percent, out, members, may
+            (50, 0, 1, false),
+            (50, 0, 2, true),
+            (50, 1, 2, false),
+            (50, 0, 3, true),
+            (50, 1, 3, false),
+            (50, 4, 10, true),
+            (50, 5, 10, false),
+            (10, 0, 9, false),
+            (10, 0, 10, true),
+            (0, 0, 100, false),
+            (100, 1, 2, true),
+            (99, 99, 100, false),
+        ];
+        for (max_ejected_percent, out, members, may) in table {
+            let rules = Rules { max_ejected_percent, ..rules() };
+            assert_eq!(rules.may_eject(out, members), may, "{max_ejected_percent} % with {out} of {members} out");
+        }
+    }
+
+    #[test]
+    fn an_ejection_that_follows_soon_lasts_longer() {
+        let (mut ejection, mut now) = (Ejection::default(), Moment(1_000));
+        let mut lasted = |ejection: &mut Ejection, pause: Duration| {
+            now = now + pause;
+            ejection.begin(&rules(), now);
+            ejection.begin(&rules(), now);
+            let span = (1..1_000).find(|tenths| ejection.end(now + SECOND / 10 * *tenths)).unwrap();
+            now = now + SECOND / 10 * span;
+            assert!(!ejection.is_on());
+            span / 10
+        };
+        assert_eq!(lasted(&mut ejection, SECOND), 5);
+        assert_eq!(lasted(&mut ejection, SECOND), 10);
+        assert_eq!(lasted(&mut ejection, SECOND), 15);
+        assert_eq!(lasted(&mut ejection, 16 * SECOND), 5, "it was well for as long as it was out");
+        let long = Rules { retry: 2 * limits::EJECTION_LONGEST, ..rules() };
+        ejection.begin(&long, Moment(0));
+        assert!(!ejection.end(Moment(0) + long.retry / 2) && ejection.end(Moment(0) + long.retry), "never below retry");
     }
 
     #[test]

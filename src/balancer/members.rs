@@ -6,18 +6,26 @@
 //! - A route under a new `NodeId` (or a new address) is a new life: unknown health, counters at zero, new connections.
 //!   While an old life is still on the roster beside it, the one that appeared last counts.
 //! - A node that leaves the roster is removed, unless the file names it too: then the health checks decide.
+//! - What an administrator has set counts before the file and before what the member wants, in every life of it.
 //! - What a node wants (its duty) it says twice: to membership and to health checks. The later word counts.
+//! - What requests meet takes out no more than a part of the members; a health check may take out any.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use super::{
-    health::{Health, Phase, Rules},
-    view::{Counters, Member, Standing, View},
+    health::{Ejection, Health, Phase, Rules},
+    orders::{Change, InFile, Orders, Set},
+    view::{Counters, Member, Standing, View, Warming},
 };
 use crate::{
     limits,
     membership::{Duty, NodeMember, Roster},
     names::{NodeId, Route},
+    observe::{Admin, Terms},
     settings::StaticMember,
     time::Moment,
 };
@@ -30,7 +38,20 @@ pub(crate) struct Members {
     entries: Vec<Entry>,
     /// Nodes of the last roster.
     seen: HashSet<NodeId>,
+    /// Routes that left, the latest last: who comes back under one of them starts slowly.
+    left: VecDeque<Route>,
     last_serial: u64,
+    /// What an administrator has set, of members that are away too.
+    orders: Orders,
+}
+
+/// A node that serves although it is not to: it does not know yet, or has begun a new life since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Untold {
+    /// Which life of it.
+    pub(crate) serial: u64,
+    /// Where it is told.
+    pub(crate) address: SocketAddr,
 }
 
 /// A health check to be made.
@@ -71,6 +92,8 @@ pub(crate) enum Trouble {
     NoAnswer,
     /// The node said it does not take requests now: worth asking why.
     SentAway,
+    /// As many answers in a row as a member may fail were of `balancer.fail_on_status`, or late.
+    Errors,
 }
 
 #[derive(Debug)]
@@ -86,15 +109,31 @@ struct Entry {
     /// What membership said last.
     announced: Option<Duty>,
     health: Health,
+    ejection: Ejection,
     counters: Arc<Counters>,
     /// A check is under way.
     asked: bool,
+    /// It serves.
+    serves: bool,
+    /// It, or an earlier life of its route, has served.
+    served: bool,
+    /// When it came to serve again.
+    returned: Option<Moment>,
+    /// It is being told to drain.
+    telling: bool,
 }
 
 impl Members {
-    /// With the members of the file, all still unknown.
+    /// With the members of the file and nothing set.
+    #[cfg(test)]
     pub(crate) fn new(rules: Rules, fixed: &[StaticMember], now: Moment) -> Self {
-        let mut members = Self { rules, entries: Vec::new(), seen: HashSet::new(), last_serial: 0 };
+        Self::with_orders(rules, fixed, Orders::new(), now)
+    }
+
+    /// With the members of the file, all still unknown, and what an administrator has set before.
+    pub(crate) fn with_orders(rules: Rules, fixed: &[StaticMember], orders: Orders, now: Moment) -> Self {
+        let mut members =
+            Self { rules, entries: Vec::new(), seen: HashSet::new(), left: VecDeque::new(), last_serial: 0, orders };
         for member in fixed.iter().take(limits::MEMBERS) {
             let entry = members.life(member.route.clone(), member.address, now);
             members.insert(Entry { fixed: Some(member.clone()), duty: Duty::Serving, ..entry });
@@ -113,6 +152,7 @@ impl Members {
             }
         }
         self.seen = nodes.iter().map(|node| node.id).collect();
+        self.settle(now);
         refused
     }
 
@@ -135,18 +175,42 @@ impl Members {
             }
             Verdict::Dead => entry.health.bad(rules, now),
         }
+        self.settle(now);
     }
 
     /// Takes over what a request met.
     pub(crate) fn trouble(&mut self, serial: u64, trouble: Trouble, now: Moment) {
         let rules = &self.rules;
+        let is_usable = |entry: &Entry| entry.standing(set_of(&self.orders, entry).admin()) == Standing::Usable;
+        let out = self.entries.iter().filter(|entry| !is_usable(entry)).count();
+        let may_eject = rules.may_eject(out, self.entries.len());
+        let serves = self.entries.iter().find(|entry| entry.serial == serial).is_some_and(is_usable);
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.serial == serial) else { return };
         entry.counters.heard();
         match trouble {
             Trouble::Refused => entry.health.refused(rules, now),
+            Trouble::NoAnswer if entry.health.is_last_chance(rules) && !may_eject => entry.health.stir(now),
             Trouble::NoAnswer => entry.health.bad(rules, now),
+            Trouble::Errors if may_eject && serves => entry.ejection.begin(rules, now),
+            Trouble::Errors => {}
             Trouble::SentAway => entry.health.stir(now),
         }
+        self.settle(now);
+    }
+
+    /// Ends the ejections that are over. True when there were any.
+    pub(crate) fn release(&mut self, now: Moment) -> bool {
+        let mut released = false;
+        for entry in &mut self.entries {
+            if entry.ejection.end(now) {
+                entry.counters.absolved();
+                released = true;
+            }
+        }
+        if released {
+            self.settle(now);
+        }
+        released
     }
 
     /// A node has accepted a new duty from this balancer: no need to wait until it says so itself.
@@ -154,6 +218,60 @@ impl Members {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.route == *route) {
             entry.wants(duty, now);
         }
+        self.settle(now);
+    }
+
+    /// Takes over what an administrator sets. False when there is no such member.
+    pub(crate) fn set(&mut self, route: &Route, change: Change, now: Moment) -> bool {
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.route == *route) else { return false };
+        let before = self.orders.get(route).copied().unwrap_or_default();
+        let set = before.with(change, InFile::of(entry.fixed.as_ref()));
+        if set == Set::default() {
+            self.orders.remove(route);
+        } else {
+            if self.orders.len() >= limits::MEMBERS {
+                let is_here = |route: &Route| self.entries.iter().any(|entry| entry.route == *route);
+                let away = self.orders.keys().find(|route| !is_here(route)).cloned();
+                away.and_then(|away| self.orders.remove(&away));
+            }
+            self.orders.insert(route.clone(), set);
+        }
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.route == *route) {
+            entry.health.stir(now);
+        }
+        self.settle(now);
+        true
+    }
+
+    /// What an administrator has set, to be kept.
+    pub(crate) fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// The nodes that have to be told to drain; each counts as being told until [`Members::told`].
+    pub(crate) fn untold(&mut self) -> Vec<Untold> {
+        let orders = &self.orders;
+        let is_off = |route: &Route| orders.get(route).is_some_and(|set| set.admin() != Admin::Enabled);
+        let entries = self.entries.iter_mut();
+        let untold =
+            entries.filter(|entry| entry.node.is_some() && entry.duty == Duty::Serving && is_off(&entry.route));
+        untold
+            .filter_map(|entry| {
+                let tells = !std::mem::replace(&mut entry.telling, true);
+                tells.then_some(Untold { serial: entry.serial, address: entry.address })
+            })
+            .collect()
+    }
+
+    /// A node was told to drain, or could not be: then it is told again when it answers a check.
+    pub(crate) fn told(&mut self, serial: u64, accepted: bool, now: Moment) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.serial == serial) {
+            entry.telling = false;
+            if accepted {
+                entry.wants(Duty::Draining, now);
+            }
+        }
+        self.settle(now);
     }
 
     /// The checks that are due; each counts as under way until its result is taken over.
@@ -169,7 +287,8 @@ impl Members {
 
     /// What requests may see.
     pub(crate) fn view(&self) -> View {
-        View { members: self.entries.iter().map(|entry| Arc::new(entry.member())).collect() }
+        let member = |entry: &Entry| Arc::new(entry.member(&self.rules, set_of(&self.orders, entry)));
+        View { members: self.entries.iter().map(member).collect() }
     }
 
     /// Which of several lives of one route counts: one that was not there before, else the known one, else the one
@@ -190,6 +309,11 @@ impl Members {
     /// Nodes that left: those that the file names go back to the file's address.
     fn forget_missing(&mut self, nodes: &[NodeMember], now: Moment) {
         let gone = |entry: &Entry| entry.node.is_some() && !nodes.iter().any(|node| node.route == entry.route);
+        for entry in self.entries.iter().filter(|entry| gone(entry) && entry.served) {
+            self.left.retain(|route| *route != entry.route);
+            self.left.push_back(entry.route.clone());
+        }
+        self.left.drain(..self.left.len().saturating_sub(limits::MEMBERS));
         self.entries.retain(|entry| entry.fixed.is_some() || !gone(entry));
         let orphans: Vec<usize> = (0..self.entries.len()).filter(|index| gone(&self.entries[*index])).collect();
         for index in orphans {
@@ -197,8 +321,9 @@ impl Members {
             let entry = &mut self.entries[index];
             (entry.node, entry.announced) = (None, None);
             if entry.address != fixed.address {
+                let served = entry.served;
                 let life = self.life(fixed.route.clone(), fixed.address, now);
-                self.entries[index] = Entry { fixed: Some(fixed), duty: Duty::Serving, ..life };
+                self.entries[index] = Entry { fixed: Some(fixed), duty: Duty::Serving, served, ..life };
             } else {
                 entry.health.stir(now);
             }
@@ -211,8 +336,9 @@ impl Members {
             if self.entries.len() >= limits::MEMBERS {
                 return false;
             }
+            let served = self.left.contains(&node.route);
             let life = self.life(node.route.clone(), node.http, now);
-            self.insert(life.announced_by(node));
+            self.insert(Entry { served, ..life.announced_by(node) });
             return true;
         };
         let entry = &mut self.entries[index];
@@ -224,9 +350,9 @@ impl Members {
             }
             return true;
         }
-        let fixed = entry.fixed.take();
+        let (fixed, served) = (entry.fixed.take(), entry.served);
         let life = self.life(node.route.clone(), node.http, now);
-        self.entries[index] = Entry { fixed, ..life.announced_by(node) };
+        self.entries[index] = Entry { fixed, served, ..life.announced_by(node) };
         true
     }
 
@@ -241,8 +367,25 @@ impl Members {
             duty: Duty::Starting,
             announced: None,
             health: Health::new(now),
+            ejection: Ejection::default(),
             counters: Arc::default(),
             asked: false,
+            serves: false,
+            served: false,
+            returned: None,
+            telling: false,
+        }
+    }
+
+    /// Notes who has come to serve, and who does not any more.
+    fn settle(&mut self, now: Moment) {
+        for entry in &mut self.entries {
+            let serves = entry.standing(set_of(&self.orders, entry).admin()) == Standing::Usable;
+            if serves && !entry.serves {
+                entry.returned = entry.served.then_some(now);
+                entry.served = true;
+            }
+            entry.serves = serves;
         }
     }
 
@@ -250,6 +393,11 @@ impl Members {
         let place = self.entries.partition_point(|other| other.route < entry.route);
         self.entries.insert(place, entry);
     }
+}
+
+/// What an administrator has set of a member.
+fn set_of(orders: &Orders, entry: &Entry) -> Set {
+    orders.get(&entry.route).copied().unwrap_or_default()
 }
 
 impl Entry {
@@ -264,32 +412,46 @@ impl Entry {
         }
     }
 
-    fn standing(&self) -> Standing {
+    fn standing(&self, admin: Admin) -> Standing {
+        match admin {
+            Admin::Disabled => return Standing::Disabled,
+            Admin::Drained => return Standing::Draining,
+            Admin::Enabled => {}
+        }
         match (self.health.phase(), self.duty) {
             (Phase::New { asked: true } | Phase::Failed { .. }, Duty::Serving) => Standing::Failed,
             (Phase::Failed { .. }, Duty::Starting) => Standing::Failed,
             (_, Duty::Draining) => Standing::Draining,
             (Phase::New { .. }, _) | (_, Duty::Starting) => Standing::Coming,
+            (Phase::Good { .. }, Duty::Serving) if self.ejection.is_on() => Standing::Failed,
             (Phase::Good { .. }, Duty::Serving) => Standing::Usable,
         }
     }
 
-    fn member(&self) -> Member {
+    fn member(&self, rules: &Rules, set: Set) -> Member {
+        let span = rules.slow_start;
+        let Terms { admin, weight, standby, differs } = set.terms(InFile::of(self.fixed.as_ref()));
+        let is_well = matches!(self.health.phase(), Phase::Good { .. }) && self.duty == Duty::Serving;
         Member {
             serial: self.serial,
             route: self.route.clone(),
             address: self.address,
-            weight: self.fixed.as_ref().map_or(DEFAULT_WEIGHT, |fixed| fixed.weight),
-            standby: self.fixed.as_ref().is_some_and(|fixed| fixed.standby),
+            weight,
+            standby,
+            set: self.fixed.as_ref().map_or(0, |fixed| fixed.set),
+            warming: self.returned.filter(|_| !span.is_zero()).map(|since| Warming { since, span }),
+            ejected: self.ejection.is_on(),
+            most: rules.member_connections,
             duty: self.duty,
-            standing: self.standing(),
+            standing: self.standing(admin),
+            keeps_sessions: admin == Admin::Drained && self.node.is_none() && is_well,
+            is_node: self.node.is_some(),
+            admin,
+            differs,
             counters: self.counters.clone(),
         }
     }
 }
-
-/// The weight of a node that the file does not name: the seeds' loadfactor.
-const DEFAULT_WEIGHT: u8 = 50;
 
 #[cfg(test)]
 mod tests {
@@ -301,7 +463,15 @@ mod tests {
     const NOW: Moment = Moment(1_000);
 
     fn rules() -> Rules {
-        Rules { fall: 3, rise: 2, interval: Duration::from_secs(2), retry: Duration::from_secs(2) }
+        Rules {
+            fall: 3,
+            rise: 2,
+            interval: Duration::from_secs(2),
+            retry: Duration::from_secs(2),
+            slow_start: Duration::from_secs(10),
+            member_connections: 1_024,
+            max_ejected_percent: 50,
+        }
     }
 
     fn node(id: u64, route: &str, duty: Duty) -> ClusterMember {
@@ -316,7 +486,7 @@ mod tests {
 
     fn fixed(route: &str, weight: u8) -> StaticMember {
         let address = SocketAddr::from(([127, 0, 0, 1], 18_080));
-        StaticMember { address, route: route.parse().unwrap(), weight, standby: false }
+        StaticMember { address, route: route.parse().unwrap(), weight, standby: false, set: 0 }
     }
 
     fn none() -> Members {
@@ -464,6 +634,158 @@ mod tests {
         members.roster(&roster(vec![node(2, "r1", Duty::Serving)]), NOW);
         assert_ne!(serial(&members), id);
         assert_eq!(members.view().members[0].weight, 10);
+    }
+
+    /// Percent of its share that each member gets at `now`.
+    fn warm(members: &Members, now: Moment) -> Vec<u32> {
+        members.view().report(now).iter().map(|member| member.warm_percent).collect()
+    }
+
+    #[test]
+    fn who_comes_back_starts_slowly_and_who_comes_first_does_not() {
+        let mut members = none();
+        let cluster = |second| roster(vec![node(1, "r1", Duty::Serving), node(second, "r2", Duty::Serving)]);
+        members.roster(&cluster(2), NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        assert_eq!(warm(&members, NOW), [100, 100], "the first start");
+        members.duty(&"r2".parse().unwrap(), Duty::Draining, NOW);
+        let later = NOW + Duration::from_secs(60);
+        members.duty(&"r2".parse().unwrap(), Duty::Serving, later);
+        assert_eq!(warm(&members, later), [100, 1], "after a drain");
+        assert_eq!(warm(&members, later + Duration::from_secs(5)), [100, 50]);
+        assert_eq!(warm(&members, later + Duration::from_secs(10)), [100, 100]);
+        members.roster(&cluster(3), NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        assert_eq!(warm(&members, NOW), [100, 1], "a new life");
+        members.roster(&roster(vec![node(1, "r1", Duty::Serving)]), NOW);
+        members.roster(&cluster(4), NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        assert_eq!(warm(&members, NOW), [100, 1], "a new life after the old one was gone");
+        members.roster(&roster(vec![node(1, "r1", Duty::Serving), node(5, "r3", Duty::Serving)]), NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        assert_eq!(warm(&members, NOW), [100, 100], "a route that was never there");
+    }
+
+    #[test]
+    fn a_failed_member_that_rises_starts_slowly_once() {
+        let mut members = Members::new(rules(), &[fixed("r1", 10)], NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        let id = serial(&members);
+        members.trouble(id, Trouble::Refused, NOW);
+        members.checked(id, Verdict::Alive(Duty::Serving), NOW);
+        members.checked(id, Verdict::Alive(Duty::Serving), NOW + Duration::from_secs(1));
+        members.checked(id, Verdict::Alive(Duty::Serving), NOW + Duration::from_secs(3));
+        assert_eq!(warm(&members, NOW + Duration::from_secs(6)), [50]);
+        let off = Members { rules: Rules { slow_start: Duration::ZERO, ..rules() }, ..members };
+        assert_eq!(warm(&off, NOW + Duration::from_secs(6)), [100]);
+    }
+
+    fn two() -> (Members, u64, u64) {
+        let mut members = Members::new(rules(), &[fixed("r1", 50), fixed("r2", 50)], NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        let serials: Vec<u64> = members.view().members.iter().map(|member| member.serial).collect();
+        (members, serials[0], serials[1])
+    }
+
+    #[test]
+    fn a_member_of_many_errors_is_left_out_for_a_time_however_good_its_checks_are() {
+        let (mut members, r1, _) = two();
+        members.trouble(r1, Trouble::Errors, NOW);
+        let view = members.view();
+        assert!(view.members[0].ejected && view.members[0].has_failed() && !view.members[0].may_serve());
+        members.checked(r1, Verdict::Alive(Duty::Serving), NOW);
+        assert_eq!(standing(&members), Standing::Failed);
+        let retry = rules().retry;
+        assert!(!members.release(NOW + retry / 2));
+        assert!(members.release(NOW + retry) && !members.release(NOW + retry));
+        assert_eq!(standing(&members), Standing::Usable);
+        assert_eq!(warm(&members, NOW + retry), [1, 100], "it starts slowly");
+    }
+
+    #[test]
+    fn what_requests_meet_never_takes_out_the_last_member_but_a_check_may() {
+        for first in [Trouble::Errors, Trouble::Refused] {
+            let (mut members, r1, r2) = two();
+            members.trouble(r1, first, NOW);
+            for _ in 0..9 {
+                members.trouble(r2, Trouble::Errors, NOW);
+                members.trouble(r2, Trouble::NoAnswer, NOW);
+            }
+            let wanted = [("r1".to_string(), Standing::Failed), ("r2".to_string(), Standing::Usable)];
+            assert_eq!(standings(&members), wanted, "{first:?}");
+            assert!(members.due(NOW).iter().any(|check| check.serial == r2), "but it is looked at");
+            members.checked(r2, Verdict::Dead, NOW);
+            assert_eq!(standings(&members)[1].1, Standing::Failed);
+        }
+    }
+
+    fn r1() -> Route {
+        "r1".parse().unwrap()
+    }
+
+    #[test]
+    fn a_drained_node_stays_drained_in_its_next_life_and_is_told_so() {
+        let mut members = none();
+        members.roster(&roster(vec![node(1, "r1", Duty::Serving)]), NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        assert!(members.untold().is_empty() && !members.set(&"r9".parse().unwrap(), Change::AsInFile, NOW));
+        assert!(members.set(&r1(), Change::Duty(Admin::Drained), NOW));
+        assert_eq!(standing(&members), Standing::Draining);
+        let id = serial(&members);
+        assert_eq!(members.untold().iter().map(|untold| untold.serial).collect::<Vec<_>>(), [id]);
+        assert!(members.untold().is_empty(), "it is being told");
+        members.told(id, true, NOW);
+        assert!(members.untold().is_empty(), "it knows");
+        members.roster(&roster(vec![node(2, "r1", Duty::Serving)]), NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        assert_eq!(standing(&members), Standing::Draining);
+        assert_eq!(members.untold().len(), 1);
+        members.told(serial(&members), false, NOW);
+        assert_eq!(members.untold().len(), 1, "it could not be told, and is told again");
+        members.set(&r1(), Change::Duty(Admin::Enabled), NOW);
+        members.told(serial(&members), false, NOW);
+        assert!(members.untold().is_empty() && members.orders().is_empty());
+        assert_eq!(standing(&members), Standing::Usable);
+    }
+
+    #[test]
+    fn what_was_set_is_there_after_a_restart_of_the_balancer() {
+        let mut before = Members::new(rules(), &[fixed("r1", 10)], NOW);
+        for change in [Change::Weight(70), Change::Standby(true), Change::Duty(Admin::Disabled)] {
+            before.set(&r1(), change, NOW);
+        }
+        let mut after = Members::with_orders(rules(), &[fixed("r1", 10)], before.orders().clone(), NOW);
+        check_all(&mut after, Verdict::Alive(Duty::Serving));
+        let member = after.view().members[0].clone();
+        assert_eq!((member.weight, member.standby, member.standing), (70, true, Standing::Disabled));
+        assert_eq!(member.differs.len(), 3);
+        after.set(&r1(), Change::AsInFile, NOW);
+        let member = after.view().members[0].clone();
+        assert_eq!((member.weight, member.standby, member.standing), (10, false, Standing::Usable));
+        assert!(member.differs.is_empty());
+    }
+
+    #[test]
+    fn a_drained_server_that_is_no_node_keeps_its_sessions_and_a_disabled_one_does_not() {
+        let mut members = Members::new(rules(), &[fixed("r1", 10)], NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        members.set(&r1(), Change::Duty(Admin::Drained), NOW);
+        let serves_its_own = |members: &Members| members.view().members[0].serves_its_own();
+        assert!(serves_its_own(&members) && !members.view().members[0].may_serve());
+        assert!(members.view().keeps(serial(&members)), "its connections too");
+        assert!(members.untold().is_empty(), "it takes no orders");
+        members.set(&r1(), Change::Duty(Admin::Disabled), NOW);
+        assert!(!serves_its_own(&members) && !members.view().members[0].has_failed());
+    }
+
+    #[test]
+    fn orders_of_members_that_are_away_make_room_for_others() {
+        let away = |n| (format!("a{n}").parse().unwrap(), Set { weight: Some(1), ..Set::default() });
+        let orders: Orders = (0..limits::MEMBERS).map(away).collect();
+        let mut members = Members::with_orders(rules(), &[fixed("r1", 10)], orders, NOW);
+        assert!(members.set(&r1(), Change::Weight(3), NOW));
+        assert_eq!(members.orders().len(), limits::MEMBERS);
+        assert_eq!(members.view().members[0].weight, 3);
     }
 
     #[test]

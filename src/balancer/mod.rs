@@ -16,7 +16,7 @@
 //! What it does not know: sessions. It reads a name and a route, and believes neither; the nodes decide who owns what
 //! and say so with `Tasuki-Retry`.
 //!
-//! Pure: `sticky`, `methods`, `choice`, `retry`, `health`, `members`, `paths`, `throttle`. The view is read by requests
+//! Pure: `sticky`, `methods`, `choice`, `retry`, `health`, `orders`, `members`, `paths`, `throttle`. The view is read by requests
 //! without a lock and replaced by the actor; requests tell the actor only of trouble, and only once for each burst.
 
 mod actor;
@@ -26,15 +26,19 @@ mod client;
 mod control;
 mod departure;
 mod forward;
+mod guard;
 mod headers;
 mod health;
+mod kept;
 mod local;
 mod manager;
 mod members;
 mod methods;
+mod orders;
 mod pages;
 mod paths;
 mod pool;
+mod refusals;
 mod retry;
 mod rules;
 mod serve;
@@ -46,5 +50,6 @@ mod view;
 mod worker;
 
 pub use actor::{Balancer, IsSettled, Observe};
+pub use kept::Kept;
 pub use serve::{Door, Hall, bind, prepare, start};
 pub use view::{MemberReport, Standing};

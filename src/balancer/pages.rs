@@ -17,6 +17,8 @@ pub(crate) enum Refusal {
     MethodNotAllowed,
     /// 408: the client stopped sending.
     ClientTimeout,
+    /// 413: more than `balancer.max_body_bytes`.
+    BodyTooLarge,
     /// 414.
     TargetTooLong,
     /// 431.
@@ -27,6 +29,8 @@ pub(crate) enum Refusal {
     BadGateway,
     /// 503: nobody is there; the request was not executed.
     Unavailable,
+    /// 503: the member has no room, and the queue is full or the wait was too long; the request was not executed.
+    QueueFull,
     /// 504: no answer in time; the request may have been executed.
     GatewayTimeout,
 }
@@ -52,11 +56,12 @@ impl Refusal {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::BadGateway => StatusCode::BAD_GATEWAY,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -68,6 +73,7 @@ impl Refusal {
             Self::NotFound => ("このパスは公開されていません。", "This path is not served here."),
             Self::MethodNotAllowed => ("このメソッドは使えません。", "This method is not allowed."),
             Self::ClientTimeout => ("データの受信が途中で止まりました。", "Your request stopped arriving."),
+            Self::BodyTooLarge => ("送信されたデータが大きすぎます。", "What you sent is too large."),
             Self::TargetTooLong => ("URL が長すぎます。", "The address is too long."),
             Self::HeadersTooLarge => ("ヘッダーが大きすぎます。", "The request headers are too large."),
             Self::NotImplemented => ("このメソッドには対応していません。", "This method is not supported."),
@@ -78,6 +84,10 @@ impl Refusal {
             Self::Unavailable => {
                 ("ただいまメンテナンス中です。", "Down for maintenance. Your request was not carried out.")
             }
+            Self::QueueFull => (
+                "ただいま混み合っています。しばらくしてからもう一度お試しください。",
+                "Too many requests at this moment. Yours was not carried out: please try again.",
+            ),
             Self::GatewayTimeout => (
                 "サーバーが時間内に応答しませんでした。処理は完了しているかもしれません。",
                 "No answer came in time. Your request may have been carried out: check before you repeat it.",
@@ -101,6 +111,9 @@ impl Refusal {
                 let mut response = own(status);
                 if self == Self::MethodNotAllowed {
                     response.insert_header(("allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
+                }
+                if self == Self::QueueFull {
+                    response.insert_header(("retry-after", RETRY_AFTER));
                 }
                 response.body(page)
             }
@@ -165,6 +178,7 @@ mod tests {
             (Refusal::NotFound, 404),
             (Refusal::MethodNotAllowed, 405),
             (Refusal::ClientTimeout, 408),
+            (Refusal::BodyTooLarge, 413),
             (Refusal::TargetTooLong, 414),
             (Refusal::HeadersTooLarge, 431),
             (Refusal::NotImplemented, 501),

@@ -198,8 +198,10 @@ mod tests {
     }
 
     async fn used(connection: &mut Connection, server: &mut TcpStream) {
-        let request =
-            Request::get("/").header("host", "x").body(Upload::new(Payload::None, None, 0).outgoing()).unwrap();
+        let request = Request::get("/")
+            .header("host", "x")
+            .body(Upload::new(Payload::None, None, 0).outgoing(Default::default()))
+            .unwrap();
         let answering = async {
             let mut head = [0; 1_024];
             assert!(server.read(&mut head).await.unwrap() > 0);

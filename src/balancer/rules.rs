@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use super::{choice::Binding, departure::Departure, local::Local, methods::Shares, sticky::Sticky, view::Published};
+use super::{
+    choice::Binding, departure::Departure, local::Local, methods::Shares, refusals::Refusals, sticky::Sticky,
+    view::Published,
+};
 use crate::{
     limits,
     settings::{self, SessionManager},
@@ -20,8 +23,20 @@ pub(crate) struct Rules {
     pub(crate) timeout: Duration,
     /// A request is sent again only within this span of its arrival.
     pub(crate) retry_span: Duration,
+    /// Requests of a hundred that may be sent again although they may have been executed.
+    pub(crate) retry_percent: u32,
     pub(crate) max_attempts: usize,
+    pub(crate) max_body_bytes: u64,
     pub(crate) retry_body_bytes: usize,
+    /// Answers that count as failures of the member.
+    pub(crate) fail_on_status: Vec<u16>,
+    pub(crate) fail_on_timeout: bool,
+    /// Requests that may wait for one member, and how long.
+    pub(crate) queue: usize,
+    pub(crate) queue_timeout: Duration,
+    pub(crate) refusals: Refusals,
+    /// As many in a row take a member out.
+    pub(crate) fall: u32,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) manager: settings::Manager,
     pub(crate) sorry: Bytes,
@@ -49,9 +64,17 @@ impl Rules {
             binding: Binding { sticky: settings.sticky, failover: settings.failover, shares },
             method: settings.method,
             timeout: settings.timeout,
-            retry_span: settings.timeout * limits::RETRY_TIMEOUTS,
+            retry_span: settings.retry_timeout.unwrap_or(settings.timeout * limits::RETRY_TIMEOUTS),
+            retry_percent: settings.retry_percent,
             max_attempts: settings.max_attempts.get(),
+            max_body_bytes: settings.max_body_bytes,
             retry_body_bytes: settings.retry_body_bytes,
+            fail_on_status: settings.fail_on_status.clone(),
+            fail_on_timeout: settings.fail_on_timeout,
+            queue: settings.queue,
+            queue_timeout: settings.queue_timeout,
+            refusals: Refusals::default(),
+            fall: settings.health_fall.get(),
             trusted_proxies: settings.trusted_proxies.clone(),
             manager: settings.manager.clone(),
             sorry,

@@ -30,6 +30,7 @@ use super::{
     departure::Departure,
     forward::forward,
     health,
+    kept::Kept,
     local::Local,
     manager,
     members::Members,
@@ -79,13 +80,14 @@ const SORRY_PATH: &str = "/sorry.html";
 /// # Errors
 /// The address cannot be bound, or the sorry page cannot be read; the text names it.
 pub fn start(settings: &settings::Balancer, session: &settings::Session, shutdown: Duration) -> io::Result<Door> {
-    prepare(settings, session, shutdown, bind(settings.listen)?)?.open()
+    prepare(settings, session, shutdown, bind(settings.listen)?, None)?.open()
 }
 
 /// Starts everything but the accepting of connections, on a socket that listens already.
 ///
 /// `session` says how sessions are named and who holds them; `shutdown` is the longest graceful stop, in whole seconds.
-/// Members come from the settings and from [`Hall::roster`]. Must be called on a thread with an actix runtime.
+/// Members come from the settings and from [`Hall::roster`]. What an administrator sets is kept in `kept` across restarts.
+/// Must be called on a thread with an actix runtime.
 ///
 /// # Errors
 /// The sorry page cannot be read; the text names it.
@@ -94,12 +96,14 @@ pub fn prepare(
     session: &settings::Session,
     shutdown: Duration,
     socket: TcpListener,
+    kept: Option<Kept>,
 ) -> io::Result<Hall> {
     let sorry = sorry(settings)?;
     let address = socket.local_addr()?;
     let rules = Arc::new(Rules::new(settings, session, sorry, Local::new(&settings.local)?, address));
-    let members = Members::new(health::Rules::from(settings), &settings.members, Moment::now());
-    let balancer = Balancer::start_with(members, rules.clone(), settings.timeout);
+    let orders = kept.as_ref().map(Kept::load).unwrap_or_default();
+    let members = Members::with_orders(health::Rules::from(settings), &settings.members, orders, Moment::now());
+    let balancer = Balancer::start_with(members, rules.clone(), kept, settings.timeout);
     let (roster, workers) = (balancer.clone().recipient(), settings.workers.get());
     Ok(Hall { address, roster, balancer, rules, socket, workers, shutdown })
 }
@@ -253,6 +257,7 @@ async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {
         return HttpResponse::InternalServerError().finish();
     };
     let mut response = sort(worker, &request, payload).await.unwrap_or_else(|refusal| {
+        worker.rules.refusals.count(refusal);
         if !matches!(refusal, Refusal::NotFound | Refusal::Forbidden) {
             worker.warn("-", &refusal, &refusal.status());
         }
@@ -269,7 +274,7 @@ async fn sort(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload)
         return Err(Refusal::NotFound);
     }
     if paths::is_below(path, &worker.rules.manager.path) {
-        return manager::answer(worker, request).await;
+        return manager::answer(worker, request, payload).await;
     }
     if path == SORRY_PATH && matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(pages::sorry_page(StatusCode::OK, &worker.rules.sorry));

@@ -25,7 +25,12 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{client::Running, pool, upload::Outgoing, view::Busy};
+use super::{
+    client::Running,
+    pool,
+    upload::Outgoing,
+    view::{Busy, Counters},
+};
 use crate::limits;
 
 /// Takes the one request of a connection of its own.
@@ -40,7 +45,7 @@ pub(crate) struct Tunnel {
     /// Passes on what the client sends.
     upload: JoinHandle<()>,
     /// The member is busy as long as the tunnel stands.
-    _busy: Busy,
+    busy: Busy,
     _running: Running,
 }
 
@@ -79,24 +84,26 @@ impl Tunnel {
     /// Joins the client, whose bytes come as `raw`, and the member that has answered 101.
     pub(crate) fn new(answer: Response<Incoming>, raw: Payload, busy: Busy, running: Running) -> Self {
         let (open, coming) = oneshot::channel();
+        let counters = busy.member().counters.clone();
         let upload = rt::spawn(async move {
             match hyper::upgrade::on(answer).await {
                 Ok(upgraded) => {
                     let (read, write) = split(TokioIo::new(upgraded));
                     if open.send(read).is_ok() {
-                        pass_on(raw, write).await;
+                        pass_on(raw, write, &counters).await;
                     }
                 }
                 Err(error) => tracing::debug!(%error, "a member took its 101 back"),
             }
         });
-        Self { reading: Reading::Coming(coming), buffer: BytesMut::new(), upload, _busy: busy, _running: running }
+        Self { reading: Reading::Coming(coming), buffer: BytesMut::new(), upload, busy, _running: running }
     }
 }
 
 /// Client to member, until either has had enough; then the member is told that nothing more comes.
-async fn pass_on(mut raw: Payload, mut write: WriteHalf<Io>) {
+async fn pass_on(mut raw: Payload, mut write: WriteHalf<Io>, counters: &Counters) {
     while let Some(Ok(piece)) = raw.next().await {
+        counters.sent(piece.len());
         if write.write_all(&piece).await.is_err() || write.flush().await.is_err() {
             return;
         }
@@ -130,6 +137,7 @@ impl MessageBody for Tunnel {
         let mut target = ReadBuf::new(&mut this.buffer);
         std::task::ready!(Pin::new(read).poll_read(cx, &mut target))?;
         let filled = target.filled().len();
+        this.busy.member().counters.received(filled);
         Poll::Ready((filled > 0).then(|| Ok(this.buffer.split_to(filled).freeze())))
     }
 }

@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -14,7 +15,7 @@ use futures_util::Stream;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::timeout;
 
-use super::pages::Refusal;
+use super::{pages::Refusal, view::Counters};
 use crate::{limits, time::Moment};
 
 /// The body of one request, over all its attempts.
@@ -28,6 +29,8 @@ pub(crate) struct Outgoing {
     taken: usize,
     /// Which attempt this is. A later one ends an earlier one.
     turn: u32,
+    /// Of the member it goes to.
+    counters: Arc<Counters>,
 }
 
 /// Why a body goes no further.
@@ -52,6 +55,8 @@ pub(crate) enum Progress {
     ClientTurn(Moment),
     /// The client broke off.
     Broken,
+    /// It is larger than a body may be.
+    TooLarge,
 }
 
 struct State {
@@ -64,6 +69,9 @@ struct State {
     outgrown: bool,
     progress: Progress,
     turn: u32,
+    /// Bytes that the client has sent, and may send.
+    received: u64,
+    most: u64,
 }
 
 impl Upload {
@@ -80,7 +88,24 @@ impl Upload {
             outgrown: false,
             progress: Progress::ClientTurn(Moment::now()),
             turn: 0,
+            received: 0,
+            most: u64::MAX,
         }))))
+    }
+
+    /// At most `most` bytes are taken from the client.
+    ///
+    /// # Errors
+    /// 413 when it announces more.
+    pub(crate) fn limited(self, most: u64) -> Result<Self, Refusal> {
+        if let Some(state) = &self.0 {
+            let mut state = state.borrow_mut();
+            if state.length.is_some_and(|length| length > most) {
+                return Err(Refusal::BodyTooLarge);
+            }
+            state.most = most;
+        }
+        Ok(self)
     }
 
     /// Reads a small body of known length whole, so that a slow client occupies no member.
@@ -107,14 +132,14 @@ impl Upload {
         timeout(limits::SMALL_BODY_TIMEOUT, whole).await.unwrap_or(Err(Refusal::ClientTimeout))
     }
 
-    /// The body for the next attempt, from its beginning.
-    pub(crate) fn outgoing(&self) -> Outgoing {
+    /// The body for the next attempt, from its beginning, to the member with these counters.
+    pub(crate) fn outgoing(&self, counters: Arc<Counters>) -> Outgoing {
         let turn = self.0.as_ref().map_or(0, |state| {
             let mut state = state.borrow_mut();
             state.turn += 1;
             state.turn
         });
-        Outgoing { upload: self.clone(), taken: 0, turn }
+        Outgoing { upload: self.clone(), taken: 0, turn, counters }
     }
 
     /// All that was read is still here.
@@ -142,6 +167,11 @@ impl State {
                 }
             }
             Poll::Ready(Some(Ok(chunk))) => {
+                self.received += chunk.len() as u64;
+                if self.received > self.most {
+                    self.progress = Progress::TooLarge;
+                    return Poll::Ready(Some(Err(PayloadError::Overflow)));
+                }
                 self.progress = Progress::MemberTurn(Moment::now());
                 self.keep(chunk);
             }
@@ -174,10 +204,14 @@ impl Body for Outgoing {
         if self.taken < state.kept.len() {
             let rest = Bytes::copy_from_slice(&state.kept[self.taken..]);
             self.taken = state.kept.len();
+            self.counters.sent(rest.len());
             return Poll::Ready(Some(Ok(Frame::data(rest))));
         }
         state.read(cx).map(|piece| {
             self.taken = state.kept.len();
+            if let Some(Ok(piece)) = &piece {
+                self.counters.sent(piece.len());
+            }
             piece.map(|piece| piece.map(Frame::data).map_err(UploadError::Client))
         })
     }
@@ -221,7 +255,7 @@ mod tests {
     async fn a_small_body_can_be_sent_again_and_again() {
         let upload = Upload::new(payload(pieces(&[3, 4])), None, 10);
         for _ in 0..3 {
-            assert_eq!(length(upload.outgoing()).await.unwrap(), 7);
+            assert_eq!(length(upload.outgoing(Arc::default())).await.unwrap(), 7);
         }
         assert!(upload.is_replayable());
     }
@@ -229,9 +263,9 @@ mod tests {
     #[actix_web::test]
     async fn a_body_taken_in_part_goes_on_where_the_client_is() {
         let upload = Upload::new(payload(pieces(&[3, 4])), None, 10);
-        let mut first = upload.outgoing();
+        let mut first = upload.outgoing(Arc::default());
         assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap().len(), 3);
-        assert_eq!(length(upload.outgoing()).await.unwrap(), 7);
+        assert_eq!(length(upload.outgoing(Arc::default())).await.unwrap(), 7);
         assert!(
             matches!(first.frame().await, Some(Err(UploadError::Superseded))),
             "the old attempt takes nothing more"
@@ -242,8 +276,8 @@ mod tests {
     async fn a_large_body_streams_and_is_not_kept() {
         let upload = Upload::new(payload(pieces(&[6, 6, 1])), Some(13), 10);
         upload.prefetch().await.unwrap();
-        assert_eq!(upload.outgoing().size_hint().exact(), Some(13));
-        assert_eq!(length(upload.outgoing()).await.unwrap(), 13);
+        assert_eq!(upload.outgoing(Arc::default()).size_hint().exact(), Some(13));
+        assert_eq!(length(upload.outgoing(Arc::default())).await.unwrap(), 13);
         assert!(!upload.is_replayable());
     }
 
@@ -252,7 +286,7 @@ mod tests {
         let upload = Upload::new(payload(pieces(&[2, 2])), Some(4), 10);
         upload.prefetch().await.unwrap();
         assert!(matches!(upload.progress(), Progress::Done(_)));
-        let mut body = upload.outgoing();
+        let mut body = upload.outgoing(Arc::default());
         assert!(!body.is_end_stream());
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 4);
         assert!(body.is_end_stream());
@@ -267,10 +301,22 @@ mod tests {
     }
 
     #[actix_web::test]
+    async fn a_body_that_is_too_large_is_not_taken_whole() {
+        let announced = Upload::new(payload(pieces(&[6])), Some(6), 10);
+        assert!(announced.clone().limited(6).is_ok());
+        assert_eq!(announced.limited(5).err(), Some(Refusal::BodyTooLarge));
+        let chunked = Upload::new(payload(pieces(&[3, 3, 3])), None, 10).limited(6).unwrap();
+        let sent = Arc::<Counters>::default();
+        let body = chunked.outgoing(sent.clone());
+        assert!(matches!(length(body).await, Err(UploadError::Client(PayloadError::Overflow))));
+        assert_eq!(chunked.progress(), Progress::TooLarge);
+    }
+
+    #[actix_web::test]
     async fn who_is_slow_is_known() {
         let slow = stream::iter(pieces(&[20])).chain(stream::pending());
         let upload = Upload::new(Payload::Stream { payload: Box::pin(slow) }, None, 10);
-        let mut body = upload.outgoing();
+        let mut body = upload.outgoing(Arc::default());
         body.frame().await.unwrap().unwrap();
         assert!(matches!(upload.progress(), Progress::MemberTurn(_)));
         assert!(body.frame().now_or_never().is_none());
@@ -281,7 +327,7 @@ mod tests {
     async fn no_body_is_at_its_end() {
         let upload = Upload::new(Payload::None, None, 10);
         upload.prefetch().await.unwrap();
-        assert!(upload.outgoing().is_end_stream() && upload.is_replayable());
-        assert_eq!(length(upload.outgoing()).await.unwrap(), 0);
+        assert!(upload.outgoing(Arc::default()).is_end_stream() && upload.is_replayable());
+        assert_eq!(length(upload.outgoing(Arc::default())).await.unwrap(), 0);
     }
 }

@@ -16,9 +16,10 @@ use super::{
     members::Trouble,
     methods::Picker,
     pool::Pool,
+    retry::{self, Allowance, Budget, Nature, Next, Outcome},
     rules::Rules,
     throttle::{Line, Throttle},
-    view::{Member, View},
+    view::{Busy, Member, MemberReport, Place, View},
 };
 use crate::{limits, time::Moment};
 
@@ -28,9 +29,20 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     pub(crate) balancer: Addr<Balancer>,
     picker: RefCell<Picker>,
+    allowance: RefCell<Allowance>,
     warnings: RefCell<Throttle>,
     /// Requests that wait until a member can serve.
     waiting: Cell<usize>,
+}
+
+/// Whether a member takes a request.
+pub(crate) enum Admission {
+    /// It does, and counts it until this is dropped.
+    Granted(Busy),
+    /// It answers as many as it may, and as many wait as may, or the wait was too long.
+    Full,
+    /// It may not serve any more.
+    Gone,
 }
 
 /// Counts a waiting request until it is dropped, also when the client goes away.
@@ -43,6 +55,7 @@ impl Worker {
             pool: Pool::default(),
             balancer,
             picker: RefCell::new(Picker::new(rules.method, seed)),
+            allowance: RefCell::new(Allowance::new(rules.retry_percent)),
             warnings: RefCell::new(Throttle::new(limits::WARNINGS_PER_SECOND)),
             waiting: Cell::new(0),
             rules,
@@ -59,16 +72,70 @@ impl Worker {
         }
     }
 
-    /// Notes an attempt that brought no answer; the actor is told once for each burst.
+    /// Counts a request.
+    pub(crate) fn begin(&self, now: Moment) {
+        self.allowance.borrow_mut().request(now);
+    }
+
+    /// What the law allows next, within the budget of the request and the allowance of all.
+    pub(crate) fn next(&self, outcome: Outcome, nature: Nature, budget: &mut Budget, now: Moment) -> Next {
+        let mut allowance = self.allowance.borrow_mut();
+        budget.allowed = allowance.is_left(now);
+        let next = retry::next(outcome, nature, *budget);
+        budget.spend(outcome, next);
+        if retry::repeats(outcome, next) {
+            allowance.repeat(now);
+        }
+        if !budget.allowed && retry::next(outcome, nature, Budget { allowed: true, ..*budget }) != next {
+            self.rules.refusals.not_repeated();
+        }
+        next
+    }
+
+    /// Waits until the member answers fewer requests than it may, for a bounded time and in a bounded queue.
+    pub(crate) async fn admit(&self, member: &Arc<Member>) -> Admission {
+        if let Some(busy) = Busy::at_once(member) {
+            return Admission::Granted(busy);
+        }
+        let Some(place) = Place::take(member, self.rules.queue) else { return Admission::Full };
+        let mut late = pin!(sleep(self.rules.queue_timeout));
+        loop {
+            let mut freed = pin!(place.freed());
+            freed.as_mut().enable();
+            loop {
+                let mut changed = pin!(self.rules.published.changed());
+                changed.as_mut().enable();
+                if let Some(busy) = Busy::begin(member) {
+                    return Admission::Granted(busy);
+                }
+                if !self.rules.published.view().uses(member.serial) {
+                    return Admission::Gone;
+                }
+                tokio::select! {
+                    () = &mut freed => break,
+                    () = changed => {}
+                    () = &mut late => return Admission::Full,
+                }
+            }
+        }
+    }
+
+    /// Notes an attempt that brought no answer, or an error; the actor is told once for each burst.
     pub(crate) fn met(&self, member: &Member, trouble: Trouble) {
         let tell = match trouble {
             Trouble::Refused => member.counters.fail(true),
             Trouble::NoAnswer => member.counters.fail(false),
             Trouble::SentAway => member.counters.sent_away(),
+            Trouble::Errors => member.counters.erred(self.rules.fall),
         };
         if tell {
             self.balancer.do_send(Met { serial: member.serial, trouble });
         }
+    }
+
+    /// How the members are now.
+    pub(crate) fn report(&self) -> Vec<MemberReport> {
+        self.rules.published.view().report(Moment::now())
     }
 
     /// Writes a warning, so many a second.

@@ -35,7 +35,19 @@ pub(super) struct Client {
 pub(super) enum Action {
     Drain,
     Resume,
+    Disable,
+    Reset,
+    /// 1 to 100.
+    Weight(u8),
+    Standby(bool),
     Restart,
+}
+
+/// What the balancer says to an order that it takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Accepted {
+    /// It is not all well.
+    pub(super) warning: Option<String>,
 }
 
 /// Which life of a node's process answered: 16 hexadecimal digits, another at each start.
@@ -96,11 +108,21 @@ impl Client {
         self.understood(&self.ask(Method::GET, &path).await?)
     }
 
-    pub(super) async fn order(&self, route: &Route, action: Action) -> Result<Bytes, AskError> {
+    /// Gives an order that is not a restart.
+    pub(super) async fn set(&self, route: &Route, action: Action) -> Result<Accepted, AskError> {
+        let answer = self.order(route, action).await?;
+        self.understood(&answer)
+    }
+
+    async fn order(&self, route: &Route, action: Action) -> Result<Bytes, AskError> {
         let word = match action {
-            Action::Drain => "drain",
-            Action::Resume => "resume",
-            Action::Restart => "restart",
+            Action::Drain => "drain".to_owned(),
+            Action::Resume => "resume".to_owned(),
+            Action::Disable => "disable".to_owned(),
+            Action::Reset => "reset".to_owned(),
+            Action::Weight(weight) => format!("weight/{weight}"),
+            Action::Standby(on) => format!("standby/{}", if on { "on" } else { "off" }),
+            Action::Restart => "restart".to_owned(),
         };
         self.ask(Method::POST, &format!("{}/members/{route}/{word}", self.path)).await
     }

@@ -32,7 +32,8 @@ Examples:
   tasuki                              the balancer on 127.0.0.1:12121 and two nodes, until Ctrl-C
   tasuki --nodes 3                    the same with three nodes
   tasuki status                       who is there, who is in sync
-  tasuki drain r1                     r1 gets no new sessions; those it has move on
+  tasuki drain r1 --wait              r1 gets no new sessions; waits until those it has are elsewhere
+  tasuki weight r1 10                 r1 gets a smaller share of new sessions
   tasuki restart --rolling            every node, one after the other, then the balancer; no session is lost
   tasuki restart balancer             a new process on the same socket; no connection is refused
   tasuki check --config my.toml       is this file good?
@@ -64,10 +65,18 @@ enum Command {
     Balancer(serve::Balancer),
     /// Show the balancer's nodes, their sessions, and who is in sync with whom
     Status(status::Status),
-    /// Give a node no new sessions; those it has move to another node with their next request
-    Drain(duty::OneNode),
-    /// Let a drained node serve again
-    Resume(duty::OneNode),
+    /// Give a member no new sessions; those of a node move to other nodes, at their next request or before
+    Drain(duty::Drain),
+    /// Let a drained or disabled member serve again
+    Resume(duty::OneMember),
+    /// Send a member no request at all; other nodes take its sessions over
+    Disable(duty::OneMember),
+    /// Set a member's share of new sessions
+    Weight(duty::Weight),
+    /// Use a member only when no other one may serve (on), or as all others (off)
+    Standby(duty::Standby),
+    /// Take back what was set of a member: everything is as the settings file says
+    Reset(duty::OneMember),
     /// Restart a node, the balancer, or all of them one after the other, and wait until it is back and in sync
     Restart(restart::Restart),
     /// Say whether the settings are good
@@ -97,6 +106,8 @@ enum Failure {
     Ask(#[from] client::AskError),
     #[error(transparent)]
     Restart(#[from] restart::NotRestarted),
+    #[error(transparent)]
+    Drain(#[from] duty::NotDrained),
     #[error("{file}: {problem}", file = file.display())]
     Secret { file: PathBuf, problem: String },
     #[error("{0}")]
@@ -115,8 +126,12 @@ pub fn run() -> ExitCode {
         Command::Node(node) => node.run(),
         Command::Balancer(balancer) => balancer.run(),
         Command::Status(status) => status.run(),
-        Command::Drain(node) => node.drain(),
-        Command::Resume(node) => node.resume(),
+        Command::Drain(drain) => drain.run(),
+        Command::Resume(member) => member.resume(),
+        Command::Disable(member) => member.disable(),
+        Command::Weight(weight) => weight.run(),
+        Command::Standby(standby) => standby.run(),
+        Command::Reset(member) => member.reset(),
         Command::Restart(restart) => restart.run(),
         Command::Check(check) => check.run(),
         Command::Secret(secret) => secret.run(),
@@ -185,6 +200,11 @@ mod tests {
             &["tasuki", "--nodes", "10"],
             &["tasuki", "drain"],
             &["tasuki", "drain", "r.1"],
+            &["tasuki", "weight", "r1"],
+            &["tasuki", "weight", "r1", "0"],
+            &["tasuki", "weight", "r1", "101"],
+            &["tasuki", "standby", "r1", "yes"],
+            &["tasuki", "resume", "r1", "--wait"],
             &["tasuki", "restart"],
             &["tasuki", "restart", "r1", "--rolling"],
         ] {

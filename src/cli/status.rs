@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Config, Failure, block_on, client::Client, say};
 use crate::{
     membership::Duty,
-    observe::{NodeReport, NodeState, PeerReport, StatusReport},
+    observe::{Admin, NodeReport, NodeState, PeerReport, StatusReport},
 };
 
 const COLUMNS: [&str; 8] = ["ROUTE", "STATE", "DUTY", "HTTP", "PID", "OWNED", "HELD", "PEERS"];
@@ -48,7 +48,26 @@ fn table(report: &StatusReport) -> String {
     let widths: [usize; 8] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     lines.extend(rows.iter().map(|row| aligned(row, &widths)));
+    lines.extend(differing(report));
     lines.join("\n")
+}
+
+/// A line a node that an administrator has set otherwise than the file, with the file's values beside; none for none.
+fn differing(report: &StatusReport) -> Vec<String> {
+    let differing = report.nodes.iter().filter(|node| !node.terms.differs.is_empty());
+    let line = |node: &NodeReport| {
+        let settings: Vec<String> = node.terms.differs.iter().map(ToString::to_string).collect();
+        format!(
+            "{route} differs from the file: {}; \"tasuki reset {route}\" takes it back",
+            settings.join(", "),
+            route = node.route
+        )
+    };
+    let mut lines: Vec<String> = differing.map(line).collect();
+    if !lines.is_empty() {
+        lines.insert(0, String::new());
+    }
+    lines
 }
 
 fn row(node: &NodeReport) -> [String; 8] {
@@ -56,7 +75,7 @@ fn row(node: &NodeReport) -> [String; 8] {
     [
         node.route.to_string(),
         state_word(node.state).to_owned(),
-        duty_word(node.duty).to_owned(),
+        if node.terms.admin == Admin::Disabled { Admin::Disabled.word() } else { duty_word(node.duty) }.to_owned(),
         node.http.to_string(),
         node.pid.map_or("-".to_owned(), |pid| pid.to_string()),
         node.sessions.owned.to_string(),
@@ -102,7 +121,7 @@ fn duty_word(duty: Duty) -> &'static str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::observe::{BalancerReport, SessionCounts};
+    use crate::observe::{BalancerReport, Differs, RefusalCounts, SessionCounts, Terms};
 
     /// A report of nodes, each with the routes of the peers that it calls in sync.
     pub(in crate::cli) fn report(nodes: &[(&str, NodeState, &[&str])]) -> StatusReport {
@@ -127,9 +146,15 @@ pub(super) mod tests {
                 })
                 .collect(),
             writes_refused: 0,
+            staying: 0,
+            terms: Terms::default(),
         };
         StatusReport {
-            balancer: BalancerReport { listen: "127.0.0.1:12121".parse().unwrap(), pid: 4710 },
+            balancer: BalancerReport {
+                listen: "127.0.0.1:12121".parse().unwrap(),
+                pid: 4710,
+                refusals: RefusalCounts::default(),
+            },
             nodes: nodes.iter().map(node).collect(),
         }
     }
@@ -148,6 +173,23 @@ ROUTE   STATE   DUTY     HTTP             PID   OWNED  HELD  PEERS
 r1      ready   serving  127.0.0.1:18080  4711  12     3     node-2 in sync
 node-2  failed  serving  127.0.0.1:18080  -     12     3     r1 not in sync, 1200 ms behind, 7 queued"
         );
+    }
+
+    #[test]
+    fn what_differs_from_the_file_is_said_with_the_files_value() {
+        let mut report = report(&[("r1", NodeState::Ready, &["r2"]), ("r2", NodeState::Ready, &["r1"])]);
+        let differs = |setting: &str, now: &str, file: &str| Differs {
+            setting: setting.into(),
+            now: now.into(),
+            file: file.into(),
+        };
+        report.nodes[0].terms.admin = Admin::Disabled;
+        report.nodes[0].terms.differs = vec![differs("duty", "disabled", "enabled"), differs("weight", "7", "50")];
+        let text = table(&report);
+        assert!(text.contains("\nr1     ready  disabled"), "{text}");
+        let line = "\n\nr1 differs from the file: duty disabled (file: enabled), weight 7 (file: 50); \
+                    \"tasuki reset r1\" takes it back";
+        assert!(text.ends_with(line), "{text}");
     }
 
     #[test]

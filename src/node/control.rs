@@ -21,7 +21,7 @@ use crate::{
     limits,
     membership::{Duty, Role, Roster},
     names::host_is_local,
-    observe::{NodeReport, NodeState, PeerReport},
+    observe::{NodeReport, NodeState, PeerReport, Terms},
     replication::{LinkReport, Observe},
 };
 
@@ -145,6 +145,8 @@ impl House {
             sessions: self.table.counts(),
             peers: peers(&self.links().await),
             writes_refused: self.shortage.count(),
+            staying: if duty == Duty::Draining { self.handover.staying() } else { 0 },
+            terms: Terms::default(),
         }
     }
 

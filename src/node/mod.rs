@@ -14,6 +14,7 @@ mod commit;
 pub mod control;
 mod cookie;
 mod gate;
+mod handover;
 mod notice;
 mod refusal;
 mod serve;
@@ -35,6 +36,7 @@ use tokio::sync::mpsc;
 
 pub use self::{
     control::Order,
+    handover::{Handover, Taker, hand_over},
     notice::{NewDuty, Notice},
     serve::routes,
     shortage::Shortage,
@@ -83,6 +85,8 @@ pub struct House {
     pub traffic: Traffic,
     /// Writes for which there were too few copies.
     pub shortage: Shortage,
+    /// How far a drain is.
+    pub handover: Handover,
 }
 
 /// What one HTTP worker works with.

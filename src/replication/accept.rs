@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
 
-use actix::Recipient;
+use actix::{Message, Recipient};
 use actix_web::rt;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
@@ -16,8 +16,10 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    frame::{self, Reply, Request},
+    batch::Batch,
+    frame::{self, BadFrame, Reply, Request},
     greeting::{self, Hello, NoGreeting},
+    intake::{Intake, Taken},
     ledger::{Objection, Sequence},
     link,
     seal::{LinkSeal, Opener, Sealer},
@@ -26,7 +28,7 @@ use super::{
 use crate::{
     limits,
     membership::{Duty, Roster, SharedDuty},
-    names::NodeId,
+    names::{ContextPath, NodeId, SessionId},
     session::{
         Slots, Swept, Table,
         delta::{Answer, ClaimRequest, Update, Whole},
@@ -52,6 +54,20 @@ pub struct Doorway {
     pub claim_timeout: Duration,
     /// Who tells the other nodes what has come of a merge.
     pub merged: Recipient<Swept>,
+    /// Who claims what a draining node offers.
+    pub offered: Recipient<Offered>,
+}
+
+/// Sessions of one webapp that a draining node would have this node claim. Who drops it harms nobody.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Offered {
+    /// Their owner.
+    pub from: NodeId,
+    /// The webapp.
+    pub context: ContextPath,
+    /// At most [`limits::OFFER_SESSIONS`].
+    pub ids: Vec<SessionId>,
 }
 
 /// Accepts links for as long as the process runs.
@@ -60,6 +76,7 @@ pub async fn accept(listener: TcpListener, doorway: Doorway) {
     let greetings = Arc::new(Semaphore::new(limits::PENDING_GREETINGS));
     // One at a time, whoever asks: looks at the whole table must not take all processors.
     let surveys = Arc::new(Semaphore::new(1));
+    let intake = Intake::new(doorway.table.clone());
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -74,12 +91,13 @@ pub async fn accept(listener: TcpListener, doorway: Doorway) {
             continue;
         };
         let (doorway, surveys, strangers) = (doorway.clone(), surveys.clone(), strangers.clone());
+        let intake = intake.clone();
         rt::spawn(async move {
             let greeted = doorway.greet(stream, &strangers).await;
             drop(permit);
             if let Some(greeted) = greeted {
                 let peer = greeted.hello.route().clone();
-                let error = Incoming::new(doorway, surveys, &greeted.hello).serve(greeted).await;
+                let error = Incoming::new(doorway, surveys, intake, &greeted.hello).serve(greeted).await;
                 debug!(%peer, "incoming link ended: {error}");
             }
         });
@@ -109,9 +127,15 @@ struct Incoming {
     surveys: Arc<Semaphore>,
     /// The right to be asked to compare: the peer asks again only when it has an answer.
     comparison: Arc<Semaphore>,
+    intake: Intake,
+    /// Of the batches that are being taken in.
+    batches: Arc<Semaphore>,
     /// Of those who may wait for the turn of a session to merge a copy.
     merges: Arc<Semaphore>,
 }
+
+/// What is found out beside, and is then to be written, or ends the link.
+type Answers = mpsc::Sender<Result<Reply, BadFrame>>;
 
 impl Doorway {
     async fn greet(&self, mut stream: TcpStream, strangers: &Strangers) -> Option<Greeted> {
@@ -186,9 +210,10 @@ impl Strangers {
 }
 
 impl Incoming {
-    fn new(doorway: Rc<Doorway>, surveys: Arc<Semaphore>, hello: &Hello) -> Self {
+    fn new(doorway: Rc<Doorway>, surveys: Arc<Semaphore>, intake: Intake, hello: &Hello) -> Self {
         let (comparison, merges) = (Semaphore::new(1).into(), Semaphore::new(limits::MERGES_WAITING).into());
-        Self { doorway, from: hello.from(), received: 0, surveys, comparison, merges }
+        let batches = Semaphore::new(limits::REPAIR_BATCHES).into();
+        Self { doorway, from: hello.from(), received: 0, surveys, comparison, intake, batches, merges }
     }
 
     async fn serve(mut self, greeted: Greeted) -> String {
@@ -207,10 +232,11 @@ impl Incoming {
                     Err(error) => Err(error.to_string()),
                 },
                 Heard::Bytes(Err(error)) => return error.to_string(),
-                Heard::Answer(reply) => {
+                Heard::Answer(Ok(reply)) => {
                     frame::put_reply(&mut output, &reply);
                     Ok(())
                 }
+                Heard::Answer(Err(error)) => Err(error.to_string()),
             };
             if let Err(error) = result {
                 warn!(peer = %self.from, "the link is closed: {error}");
@@ -230,12 +256,7 @@ impl Incoming {
     }
 
     /// Handles every complete frame, and acknowledges all of them at once.
-    fn take(
-        &mut self,
-        input: &mut BytesMut,
-        output: &mut BytesMut,
-        answers: &mpsc::Sender<Reply>,
-    ) -> Result<(), frame::BadFrame> {
+    fn take(&mut self, input: &mut BytesMut, output: &mut BytesMut, answers: &Answers) -> Result<(), BadFrame> {
         let before = self.received;
         while let Some(request) = frame::take_request(input, self.from)? {
             match request {
@@ -253,10 +274,14 @@ impl Incoming {
                     rt::spawn(async move {
                         let answer = doorway.claim(claim).await;
                         // Nobody listens when the link has gone meanwhile.
-                        let _ = answers.send(Reply::Answer(ticket, answer)).await;
+                        let _ = answers.send(Ok(Reply::Answer(ticket, answer))).await;
                     });
                 }
                 Request::Compare(question) => self.compare(question, answers.clone()),
+                Request::Copies(batch) => self.copies(batch, answers.clone())?,
+                Request::Offer { context, ids } => {
+                    self.doorway.offered.do_send(Offered { from: self.from, context, ids });
+                }
             }
         }
         if self.received > before {
@@ -266,7 +291,7 @@ impl Incoming {
     }
 
     /// Answers later, from another thread: this one acknowledges commits.
-    fn compare(&self, question: Question, answers: mpsc::Sender<Reply>) {
+    fn compare(&self, question: Question, answers: Answers) {
         // Who asks again too early gets one answer.
         let Ok(asked) = self.comparison.clone().try_acquire_owned() else { return };
         let (table, from, surveys) = (self.doorway.table.clone(), self.from, self.surveys.clone());
@@ -276,9 +301,31 @@ impl Incoming {
             drop((survey, asked));
             if let Ok(finding) = finding {
                 // Nobody listens when the link has gone meanwhile.
-                let _ = answers.send(Reply::Compared(finding)).await;
+                let _ = answers.send(Ok(Reply::Compared(finding))).await;
             }
         });
+    }
+
+    /// Takes them in on another thread, and acknowledges them then.
+    fn copies(&self, batch: Batch, answers: Answers) -> Result<(), BadFrame> {
+        let Ok(permit) = self.batches.clone().try_acquire_owned() else { return Err(BadFrame::TooManyBatches) };
+        let (number, taken) = (batch.number, self.intake.take(self.from, batch));
+        let (doorway, merges) = (self.doorway.clone(), self.merges.clone());
+        rt::spawn(async move {
+            // A thread that has ended in the middle answers nothing: the peer begins anew.
+            let Ok(taken) = taken.await else { return };
+            let reply = taken.map(|Taken { ended, merged, later }| {
+                later.into_iter().for_each(|copy| merge_later(&doorway, &merges, copy));
+                if !merged.is_empty() {
+                    doorway.merged.do_send(Swept(merged));
+                }
+                Reply::Took { batch: number, ended }
+            });
+            // Before the peer hears of it, and sends another.
+            drop(permit);
+            let _ = answers.send(reply).await;
+        });
+        Ok(())
     }
 
     fn update(&mut self, update: Update, output: &mut BytesMut) {
@@ -286,29 +333,29 @@ impl Incoming {
         let objection = match self.doorway.table.with(update.id(), |slot| replica::apply(slot, update, Moment::now())) {
             Applied::Applied | Applied::Duplicate => return,
             Applied::Merged(update) => return self.doorway.merged.do_send(Swept(vec![*update])),
-            Applied::Later(copy) => return self.merge_later(*copy),
+            Applied::Later(copy) => return merge_later(&self.doorway, &self.merges, *copy),
             Applied::Gap => Objection::Gap,
             Applied::Fenced(epoch) => Objection::Fenced(epoch),
             Applied::Ended(ending) => Objection::Ended(ending),
         };
         frame::put_reply(output, &Reply::Objection(self.received, objection));
     }
+}
 
-    /// With too many of them waiting already it is left to the next repair.
-    fn merge_later(&self, copy: Whole) {
-        let doorway = self.doorway.clone();
-        if let Ok(permit) = self.merges.clone().try_acquire_owned() {
-            rt::spawn(async move {
-                doorway.merge(copy).await;
-                drop(permit);
-            });
-        }
+/// With too many of them waiting already it is left to the next repair.
+fn merge_later(doorway: &Rc<Doorway>, merges: &Arc<Semaphore>, copy: Whole) {
+    let doorway = doorway.clone();
+    if let Ok(permit) = merges.clone().try_acquire_owned() {
+        rt::spawn(async move {
+            doorway.merge(copy).await;
+            drop(permit);
+        });
     }
 }
 
 enum Heard {
     Bytes(io::Result<usize>),
-    Answer(Reply),
+    Answer(Result<Reply, BadFrame>),
 }
 
 #[cfg(test)]
@@ -316,14 +363,11 @@ mod tests {
     use actix::{Actor, Context, Handler};
 
     use super::*;
-    use crate::{
-        names::{ContextPath, SessionId},
-        session::{
-            delta::Attribute,
-            lease::Term,
-            replica::{Birth, Reach},
-            value::Value,
-        },
+    use crate::session::{
+        delta::Attribute,
+        lease::Term,
+        replica::{Birth, Reach},
+        value::Value,
     };
 
     const ME: NodeId = NodeId(1);
@@ -344,6 +388,12 @@ mod tests {
         }
     }
 
+    impl Handler<Offered> for Ear {
+        type Result = ();
+
+        fn handle(&mut self, _: Offered, _: &mut Self::Context) {}
+    }
+
     /// A node that owns a session, and another node's copy with something of its own in it.
     fn node(claim_timeout: Duration) -> (Doorway, mpsc::UnboundedReceiver<Vec<Update>>, Whole) {
         let (told, heard) = mpsc::unbounded_channel();
@@ -355,6 +405,7 @@ mod tests {
         copy.stamp.epoch.node = NodeId(2);
         let value = Value::encode(&5).ok();
         copy.attributes = vec![Attribute { name: "theirs".into(), value, stamp: copy.stamp }];
+        let ear = Ear(told).start();
         let doorway = Doorway {
             table,
             cluster: "tasuki".into(),
@@ -362,7 +413,8 @@ mod tests {
             duty: SharedDuty::starting(),
             roster: Arc::default(),
             claim_timeout,
-            merged: Ear(told).start().recipient(),
+            merged: ear.clone().recipient(),
+            offered: ear.recipient(),
         };
         (doorway, heard, copy)
     }

@@ -7,10 +7,12 @@ use std::{
 };
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseFuture};
+use bytes::BytesMut;
 use tokio::{sync::oneshot, task::spawn_blocking};
 use tracing::{debug, info, warn};
 
 use super::{
+    batch::Batch,
     core::{ClaimEnded, ClaimId, Core, CoreConfig, Lagging, Port, Queued, Serves, Wish},
     frame::{self, Request},
     greeting::Hello,
@@ -23,7 +25,7 @@ use super::{
 use crate::{
     limits,
     membership::{Duty, LinkBroken, NodeMember, Roster, RosterChanged},
-    names::{NodeId, Route, SessionId},
+    names::{ContextPath, NodeId, Route, SessionId},
     session::{
         Slots, Swept, Table,
         delta::Update,
@@ -97,6 +99,18 @@ pub enum Claimed {
     Nothing,
     /// Others claim it at the same time; the request may be tried again.
     Contended,
+}
+
+/// Offers sessions to a node, which then claims them; answers whether it was sent.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "bool")]
+pub struct Offer {
+    /// The node.
+    pub to: NodeId,
+    /// The webapp of the sessions.
+    pub context: ContextPath,
+    /// At most [`limits::OFFER_SESSIONS`].
+    pub ids: Vec<SessionId>,
 }
 
 /// Asks how the links are.
@@ -195,6 +209,12 @@ impl Outside {
         Placement::new(self.config.spread, others.chain([me]))
     }
 
+    /// Queues what a repair tells.
+    fn queue_told(&self, peer: NodeId, put: impl FnOnce(&mut BytesMut)) -> Queued {
+        let has_room = |link: &&Link| link.queued_bytes() < limits::REPAIR_QUEUE_BYTES;
+        self.links.get(&peer).filter(has_room).map_or(Queued::Full, |link| link.queue(put))
+    }
+
     fn open(&mut self, node: NodeMember, ctx: &Context<Replicator>) {
         let config = &self.config;
         self.links.entry(node.id).or_insert_with(|| {
@@ -215,9 +235,11 @@ impl Port for Outside {
     }
 
     fn send_copy(&mut self, peer: NodeId, update: &Update) -> Queued {
-        let has_room = |link: &&Link| link.queued_bytes() < limits::REPAIR_QUEUE_BYTES;
-        let link = self.links.get(&peer).filter(has_room);
-        link.map_or(Queued::Full, |link| link.queue(|out| frame::put_update(out, update)))
+        self.queue_told(peer, |out| frame::put_update(out, update))
+    }
+
+    fn send_batch(&mut self, peer: NodeId, batch: &Batch) -> Queued {
+        self.queue_told(peer, |out| frame::put_request(out, &Request::Copies(batch.clone())))
     }
 
     fn settled(&mut self, wait: WaitId, verdict: Verdict) {
@@ -378,6 +400,14 @@ impl Handler<Claim> for Replicator {
         let (answer, claimed) = oneshot::channel();
         self.outside.claims.insert(claim, answer);
         Box::pin(async { claimed.await.unwrap_or(Claimed::Contended) })
+    }
+}
+
+impl Handler<Offer> for Replicator {
+    type Result = bool;
+
+    fn handle(&mut self, Offer { to, context, ids }: Offer, _: &mut Self::Context) -> bool {
+        self.outside.send(to, &Request::Offer { context, ids }) == Queued::Yes
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 
 use self::claims::{Asking, Errand, ask_unasked};
 use super::{
+    batch::Batch,
     frame::{Reply, Request, Ticket},
     ledger::{Ledger, Objection, Remedy, Sequence, Settled, Verdict, WaitId},
     repair::{Repair, Repaired},
@@ -90,6 +91,10 @@ pub trait Port {
     /// over the same link and must not stand behind it.
     fn send_copy(&mut self, peer: NodeId, update: &Update) -> Queued {
         self.send_update(peer, update)
+    }
+    /// Queues a batch under the same condition.
+    fn send_batch(&mut self, peer: NodeId, batch: &Batch) -> Queued {
+        self.send(peer, &Request::Copies(batch.clone()))
     }
     /// A wait is over.
     fn settled(&mut self, wait: WaitId, verdict: Verdict);
@@ -350,6 +355,7 @@ impl<S: Slots> Core<S> {
                     }
                 }
                 Reply::Compared(finding) => self.compared(peer, finding, now),
+                Reply::Took { batch, ended } => self.took(peer, batch, ended, now, port),
             }
         }
         if !was_in_sync && self.ledger.is_in_sync(peer) {

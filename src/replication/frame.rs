@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, Bytes};
 
 use super::{
+    batch::{Batch, BatchNumber},
     buckets::Buckets,
     ledger::{Objection, Sequence},
     survey::{Finding, Listed, Question, RoundNumber},
@@ -49,6 +50,15 @@ pub enum Request {
     },
     /// Compares what both ends have.
     Compare(Question),
+    /// Told in a repair, merged and never refused. Acknowledged as one.
+    Copies(Batch),
+    /// The sender drains: the peer should claim these sessions of one webapp. Nothing depends on it.
+    Offer {
+        /// The webapp.
+        context: ContextPath,
+        /// At most [`limits::OFFER_SESSIONS`].
+        ids: Vec<SessionId>,
+    },
 }
 
 /// From the node that accepted.
@@ -67,6 +77,13 @@ pub enum Reply {
     },
     /// What a comparison has shown.
     Compared(Finding),
+    /// The sessions of a batch are held.
+    Took {
+        /// The batch.
+        batch: BatchNumber,
+        /// Those of them that have ended.
+        ended: Vec<(SessionId, Ending)>,
+    },
 }
 
 /// Numbers the claims of one link.
@@ -84,6 +101,12 @@ pub enum BadFrame {
     /// Not the body of its kind.
     #[error("a frame of kind {0} with a bad body: {1}")]
     BadBody(u8, String),
+    /// No session where there should be one.
+    #[error("a batch with a bad copy: {0}")]
+    BadCopy(String),
+    /// More batches than [`limits::REPAIR_BATCHES`] before the first one is acknowledged.
+    #[error("more batches than are waited for")]
+    TooManyBatches,
 }
 
 const PREFIX: usize = 3;
@@ -99,6 +122,8 @@ mod kind {
     pub(super) const COPY: u8 = 7;
     pub(super) const DIGEST: u8 = 8;
     pub(super) const LIST: u8 = 9;
+    pub(super) const COPIES: u8 = 10;
+    pub(super) const OFFER: u8 = 11;
     pub(super) const ACK: u8 = 16;
     pub(super) const GAP: u8 = 17;
     pub(super) const FENCED: u8 = 18;
@@ -111,6 +136,7 @@ mod kind {
     pub(super) const RENEWED: u8 = 25;
     pub(super) const DIFFERS: u8 = 26;
     pub(super) const WANTS: u8 = 27;
+    pub(super) const TOOK: u8 = 28;
 }
 
 // An epoch or a stamp as written: counter, node; version.
@@ -168,6 +194,14 @@ pub fn put_request(out: &mut BytesMut, request: &Request) {
         Request::Compare(Question::List { round, sessions }) => {
             put(out, kind::LIST, &(round, Bytes::new(&wire_list(sessions))));
         }
+        Request::Copies(Batch { number, bytes }) => put(out, kind::COPIES, &(number, Bytes::new(bytes))),
+        Request::Offer { context, ids } => {
+            put(
+                out,
+                kind::OFFER,
+                &(context.as_str(), Bytes::new(&ids.iter().flat_map(|id| id.0).collect::<Vec<u8>>())),
+            );
+        }
     }
 }
 
@@ -203,6 +237,10 @@ pub fn put_reply(out: &mut BytesMut, reply: &Reply) {
             put(out, kind::DIFFERS, &(round, Bytes::new(differing.as_bytes()), Bytes::new(empty.as_bytes())));
         }
         Reply::Compared(Finding::Wants { round, wanted }) => put(out, kind::WANTS, &(round, Bytes::new(wanted))),
+        Reply::Took { batch, ended } => {
+            let ended: Vec<_> = ended.iter().map(|(id, ending)| (wire_id(*id), wire_ending(*ending))).collect();
+            put(out, kind::TOOK, &(batch, ended));
+        }
     }
 }
 
@@ -245,6 +283,16 @@ fn read_request(kind: u8, body: &[u8], from: NodeId) -> Result<Request, BadFrame
             let (round, sessions): (RoundNumber, &Bytes) = decode(kind, body)?;
             let sessions = list_of(sessions).ok_or_else(|| BadFrame::BadBody(kind, "no list".into()))?;
             Request::Compare(Question::List { round, sessions })
+        }
+        kind::COPIES => {
+            let (number, bytes): (BatchNumber, &Bytes) = decode(kind, body)?;
+            Request::Copies(Batch { number, bytes: bytes.to_vec().into() })
+        }
+        kind::OFFER => {
+            let (context, ids): (&str, &Bytes) = decode(kind, body)?;
+            let context = context_of(kind, context)?;
+            let ids = ids_of(ids).ok_or_else(|| BadFrame::BadBody(kind, "no offer".into()))?;
+            Request::Offer { context, ids }
         }
         _ => return Err(BadFrame::UnknownKind(kind)),
     })
@@ -291,6 +339,11 @@ fn read_reply(kind: u8, body: &[u8]) -> Result<Reply, BadFrame> {
         kind::WANTS => {
             let (round, wanted): (RoundNumber, &Bytes) = decode(kind, body)?;
             Reply::Compared(Finding::Wants { round, wanted: wanted.to_vec() })
+        }
+        kind::TOOK => {
+            let (batch, ended): (BatchNumber, Vec<(ByteArray<16>, WireEnding)>) = decode(kind, body)?;
+            let ended = ended.into_iter().map(|(id, ending)| (id_of(id), ending_of(ending)));
+            Reply::Took { batch, ended: ended.collect() }
         }
         _ => return Err(BadFrame::UnknownKind(kind)),
     })
@@ -401,6 +454,11 @@ fn sums_of(bytes: &[u8]) -> Option<Box<[u64]>> {
     let mut sums = vec![0; BUCKETS];
     used.iter().zip(values).for_each(|(bucket, value)| sums[bucket] = u64::from_be_bytes(*value));
     Some(sums.into())
+}
+
+fn ids_of(bytes: &[u8]) -> Option<Vec<SessionId>> {
+    let (ids, rest) = bytes.as_chunks::<16>();
+    (ids.len() <= limits::OFFER_SESSIONS && rest.is_empty()).then(|| ids.iter().copied().map(SessionId).collect())
 }
 
 /// For each session its id and its fingerprint.
@@ -515,6 +573,8 @@ mod tests {
             Request::Compare(digest(&[0, 77, BUCKETS - 1])),
             Request::Compare(digest(&[])),
             Request::Compare(Question::List { round: 3, sessions: vec![Listed { id: ID, fingerprint: 0x0102 }] }),
+            Request::Copies(Batch { number: 7, bytes: vec![1, 2, 3].into() }),
+            Request::Offer { context: "/shop".parse().unwrap(), ids: vec![ID, SessionId([1; 16])] },
         ]
     }
 
@@ -539,7 +599,8 @@ mod tests {
         let objections = objections.into_iter().map(|objection| Reply::Objection(300, objection));
         let (differing, empty) = ([1, 9].into_iter().collect(), [9].into_iter().collect());
         let findings = [Finding::Differs { round: 3, differing, empty }, Finding::Wants { round: 3, wanted: vec![5] }];
-        let others = [Reply::Ack(1), Reply::Renewed { at: Moment(7_000) }];
+        let took = [vec![], vec![(ID, ending(1, Finality::Refutable))]].map(|ended| Reply::Took { batch: 7, ended });
+        let others = [Reply::Ack(1), Reply::Renewed { at: Moment(7_000) }].into_iter().chain(took);
         answers.chain(objections).chain(others).chain(findings.map(Reply::Compared)).collect()
     }
 
@@ -557,6 +618,21 @@ mod tests {
         put_reply(&mut ack, &Reply::Ack(7));
         assert_eq!(ack[..], [0, 0, 2, 16, 7]);
         assert!(out.len() + ack.len() <= 64, "a write costs little on the wire");
+    }
+
+    #[test]
+    fn the_bytes_of_an_offer_are_pinned_and_a_long_one_is_refused() {
+        let mut out = BytesMut::new();
+        put_request(&mut out, &Request::Offer { context: ContextPath::root(), ids: vec![ID] });
+        let mut expected = vec![0, 0, 21, 11, 0x92, 0xA0, 0xC4, 16];
+        expected.extend([0xAA; 16]);
+        assert_eq!(out[..], expected);
+        let offer = |count| Request::Offer { context: ContextPath::root(), ids: vec![ID; count] };
+        for (count, good) in [(limits::OFFER_SESSIONS, true), (limits::OFFER_SESSIONS + 1, false)] {
+            let mut out = BytesMut::new();
+            put_request(&mut out, &offer(count));
+            assert_eq!(take_request(&mut out, SENDER).is_ok(), good, "{count}");
+        }
     }
 
     #[test]
@@ -625,6 +701,19 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_batch_and_its_answer_are_pinned() {
+        let mut out = BytesMut::new();
+        put_request(&mut out, &Request::Copies(Batch { number: 300, bytes: vec![9, 8].into() }));
+        assert_eq!(out[..], [0, 0, 9, 10, 0x92, 0xCD, 1, 44, 0xC4, 2, 9, 8]);
+        let mut reply = BytesMut::new();
+        put_reply(&mut reply, &Reply::Took { batch: 7, ended: vec![(ID, ending(2, Finality::Final))] });
+        let mut expected = vec![0, 0, 37, 28, 0x92, 7, 0x91, 0x92, 0xC4, 16];
+        expected.extend([0xAA; 16]);
+        expected.extend([0x92, 0x93, 1, 0xCF, 1, 2, 3, 4, 5, 6, 7, 8, 2, 0xC3]);
+        assert_eq!(reply[..], expected);
+    }
+
+    #[test]
     fn everything_comes_back_as_it_was_sent_however_it_is_cut() {
         let mut stream = BytesMut::new();
         requests().iter().for_each(|request| put_request(&mut stream, request));
@@ -651,7 +740,7 @@ mod tests {
         };
         for _ in 0..20_000 {
             let length = random() % 60;
-            let kind = [1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 25, 26, 27][usize::from(random()) % 13];
+            let kind = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 20, 25, 26, 27, 28][usize::from(random()) % 16];
             let mut input = BytesMut::from(&[0, 0, length, kind][..]);
             input.extend((0..length).map(|_| random()));
             let _ = take_request(&mut input.clone(), SENDER);

@@ -12,10 +12,12 @@
 
 pub mod accept;
 mod actor;
+pub mod batch;
 mod buckets;
 pub mod core;
 pub mod frame;
 mod greeting;
+mod intake;
 pub mod ledger;
 mod link;
 pub mod repair;
@@ -23,7 +25,7 @@ mod seal;
 pub mod survey;
 
 pub use actor::{
-    Claim, Claimed, LinkReport, Observe, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch, WouldHold,
+    Claim, Claimed, LinkReport, Observe, Offer, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch, WouldHold,
 };
 pub use link::Carried;
 pub use seal::LinkSeal;

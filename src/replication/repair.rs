@@ -8,9 +8,9 @@
 //!   those                                 ──►   merges them
 //! ```
 //!
-//! Pure: one of these for each peer, a round at a time. A round is done when the last session of it is acknowledged. It
-//! works on a window of buckets, so a million sessions take no more memory than [`limits::REPAIR_IDS`] of them, and the
-//! peer's answers and acknowledgements are the credit.
+//! Sessions are told in batches of some hundred. Pure: one of these for each peer, a round at a time. A round is done when
+//! the last session of it is acknowledged. It works on a window of buckets, so a million sessions take no more memory than
+//! [`limits::REPAIR_IDS`] of them, and the peer's answers and acknowledgements are the credit.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,6 +18,7 @@ use std::{
 };
 
 use super::{
+    batch::{Batch, BatchNumber, Packed},
     buckets::{self, Buckets},
     survey::{Finding, Listed, Question, RoundNumber, Wanted, Window},
 };
@@ -30,6 +31,8 @@ pub(super) struct Repair {
     /// When to look even without a reason.
     look_at: Option<Moment>,
     number: RoundNumber,
+    /// The last one of this link.
+    batch: BatchNumber,
     round: Option<Round>,
     looks: u32,
     /// What the peer wanted in the round before.
@@ -68,6 +71,13 @@ struct Round {
     tell_in: Buckets,
     list_in: Buckets,
     tell: VecDeque<SessionId>,
+    /// What a survey has packed already, and how many sessions that is.
+    packed: VecDeque<Packed>,
+    ahead: usize,
+    /// To be sent as soon as there is room.
+    batch: Option<Batch>,
+    /// Batches that are on their way or not yet answered.
+    under_way: Vec<BatchNumber>,
     /// Sessions with a commit that may still be refused, and since when: to be told at the next tick.
     open: Vec<SessionId>,
     open_since: BTreeMap<SessionId, Moment>,
@@ -77,6 +87,17 @@ struct Round {
     wanted: usize,
     is_unproved: bool,
     report: Repaired,
+}
+
+/// Why a round should begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// It should not.
+    Nothing,
+    /// The peer may lack something.
+    Reason,
+    /// It is only time to look whether it does.
+    Look,
 }
 
 /// What a round cannot go on without.
@@ -94,11 +115,15 @@ impl Repair {
         self.reason_at = Some(now);
     }
 
-    /// Whether a round should begin: none is going on, and there is a reason that is as old as `quiet_since`, or it is
+    /// What a round should begin for: none is going on, and there is a reason that is as old as `quiet_since`, or it is
     /// time for a look.
-    pub(super) fn is_due(&self, quiet_since: Moment, now: Moment) -> bool {
+    pub(super) fn due(&self, quiet_since: Moment, now: Moment) -> Due {
         let has_reason = self.reason_at.is_some_and(|at| at <= quiet_since);
-        self.round.is_none() && (has_reason || self.look_at.is_some_and(|at| at <= now))
+        match self.round {
+            None if has_reason => Due::Reason,
+            None if self.look_at.is_some_and(|at| at <= now) => Due::Look,
+            _ => Due::Nothing,
+        }
     }
 
     /// Begins a round; the digest is to be made.
@@ -141,6 +166,8 @@ impl Repair {
         round.waits = Waits::Nothing;
         round.report.left += window.left;
         round.is_unproved |= window.unproved > 0;
+        round.ahead += window.packed.iter().map(|packed| packed.sessions).sum::<usize>();
+        round.packed.extend(window.packed);
         round.tell.extend(window.tell);
         round.list.extend(window.list);
     }
@@ -178,10 +205,58 @@ impl Repair {
         self.round.as_ref()?.tell.front().copied()
     }
 
-    /// The next session is on its way, or there is nothing to tell of it any more.
+    /// Whether the peer has acknowledged so much that it may be told more.
+    pub(super) fn has_credit(&self) -> bool {
+        self.round.as_ref().is_some_and(|round| round.under_way.len() < limits::REPAIR_BATCHES)
+    }
+
+    /// The next of what a survey has packed.
+    pub(super) fn next_packed(&mut self) -> Option<Packed> {
+        let round = self.round.as_mut()?;
+        let packed = round.packed.pop_front()?;
+        round.ahead -= packed.sessions;
+        Some(packed)
+    }
+
+    /// These sessions are to be sent as the next batch.
+    pub(super) fn tell(&mut self, Packed { bytes, sessions }: Packed) {
+        if let Some(round) = &mut self.round {
+            self.batch = self.batch.wrapping_add(1);
+            round.batch = Some(Batch { number: self.batch, bytes });
+            round.report.told += sessions;
+        }
+    }
+
+    /// The batch to be sent now, again and again until [`Repair::sent`].
+    pub(super) fn batch(&self) -> Option<&Batch> {
+        self.round.as_ref()?.batch.as_ref()
+    }
+
+    /// The batch is on its way.
+    pub(super) fn sent(&mut self) {
+        if let Some(round) = &mut self.round {
+            round.under_way.extend(round.batch.take().map(|batch| batch.number));
+        }
+    }
+
+    /// The peer holds what a batch has told. Of a batch that nobody waits for this means nothing.
+    pub(super) fn took(&mut self, batch: BatchNumber) {
+        if let Some(round) = &mut self.round {
+            round.under_way.retain(|number| *number != batch);
+        }
+    }
+
+    /// The next session is on its way by itself.
     pub(super) fn told(&mut self) {
         if let Some(round) = &mut self.round {
             round.report.told += usize::from(round.tell.pop_front().is_some());
+        }
+    }
+
+    /// The next session has its place in a batch, or there is nothing to tell of it any more.
+    pub(super) fn passed(&mut self) {
+        if let Some(round) = &mut self.round {
+            round.tell.pop_front();
         }
     }
 
@@ -291,6 +366,10 @@ impl Round {
             tell_in: Buckets::default(),
             list_in: Buckets::default(),
             tell: VecDeque::new(),
+            packed: VecDeque::new(),
+            ahead: 0,
+            batch: None,
+            under_way: Vec::new(),
             open: Vec::new(),
             open_since: BTreeMap::new(),
             list: VecDeque::new(),
@@ -306,10 +385,11 @@ impl Round {
         self.asked.is_empty() && !self.list.is_empty() && self.tell.len() < limits::REPAIR_LIST
     }
 
-    /// While the last of a window is told the next one is looked up.
+    /// While the second half of a window is told the next one is looked up, so that the peer always has something to take.
     fn needs_window(&self) -> bool {
         let has_buckets = !(self.tell_in.is_empty() && self.list_in.is_empty());
-        self.waits == Waits::Nothing && has_buckets && self.tell.len() + self.list.len() < limits::REPAIR_IDS / 4
+        let known = self.ahead + self.tell.len() + self.list.len();
+        self.waits == Waits::Nothing && has_buckets && known < limits::REPAIR_IDS / 2
     }
 
     /// Takes as many buckets as [`limits::REPAIR_IDS`] sessions fill, and at least one.
@@ -323,7 +403,9 @@ impl Round {
     fn is_done(&self) -> bool {
         let nothing_left = self.tell_in.is_empty() && self.list_in.is_empty();
         let nothing_waits = self.waits == Waits::Nothing && self.question.is_none() && self.asked.is_empty();
-        nothing_left && nothing_waits && self.open.is_empty() && self.tell.is_empty() && self.list.is_empty()
+        let all_known = self.open.is_empty() && self.tell.is_empty() && self.list.is_empty();
+        let all_told = self.packed.is_empty() && self.batch.is_none() && self.under_way.is_empty();
+        nothing_left && nothing_waits && all_known && all_told
     }
 }
 
@@ -383,10 +465,11 @@ mod tests {
     #[test]
     fn one_round_serves_reasons_that_come_together() {
         let mut repair = Repair::default();
-        assert!(repair.is_complete() && !repair.is_due(Moment(9), Moment(9)));
+        assert!(repair.is_complete() && repair.due(Moment(9), Moment(9)) == Due::Nothing);
         repair.want(Moment(10));
         repair.want(Moment(12));
-        assert!(!repair.is_due(Moment(11), Moment(50)) && repair.is_due(Moment(12), Moment(50)));
+        let due = [11, 12].map(|quiet_since| repair.due(Moment(quiet_since), Moment(50)));
+        assert_eq!(due, [Due::Nothing, Due::Reason]);
         assert!(!repair.is_complete());
     }
 
@@ -414,7 +497,7 @@ mod tests {
             (vec![9], vec![5])
         );
         assert_eq!(repair.next_window(), None, "one at a time");
-        repair.looked_up(round, Window { tell: vec![empty], list: listed(&[full]), left: 0, unproved: 0 }, T);
+        repair.looked_up(round, Window { tell: vec![empty], list: listed(&[full]), ..Window::default() }, T);
         assert_eq!((repair.next(), repair.next()), (Some(empty), Some(empty)), "it was not sent yet");
         repair.told();
         assert_eq!(repair.question(), Some(&Question::List { round, sessions: listed(&[full]) }));
@@ -429,12 +512,52 @@ mod tests {
     }
 
     #[test]
+    fn a_round_ends_when_its_last_batch_is_acknowledged_and_has_only_so_many_under_way() {
+        let (mut repair, round) = begun(&[id(1, 1)]);
+        repair.found(differs(round, &[1], &[1]), T);
+        repair.next_window();
+        repair.looked_up(round, Window { tell: vec![id(1, 1)], ..Window::default() }, T);
+        repair.passed();
+        assert!(repair.has_credit() && repair.batch().is_none());
+        let packed = || Packed { bytes: vec![1].into(), sessions: 5 };
+        repair.tell(packed());
+        assert_eq!(repair.batch().unwrap().number, 1);
+        assert_eq!(repair.drained(INTERVAL, T), None, "it was not sent yet");
+        repair.sent();
+        assert!(repair.batch().is_none() && repair.drained(INTERVAL, T).is_none(), "it is not acknowledged yet");
+        for number in 2..=limits::REPAIR_BATCHES as u32 {
+            assert!(repair.has_credit());
+            repair.tell(packed());
+            assert_eq!(repair.batch().unwrap().number, number);
+            repair.sent();
+        }
+        assert!(!repair.has_credit());
+        repair.took(99);
+        assert!(!repair.has_credit(), "there was no such batch");
+        (1..=limits::REPAIR_BATCHES as u32).for_each(|number| repair.took(number));
+        assert_eq!(repair.drained(INTERVAL, T).unwrap().told, 5 * limits::REPAIR_BATCHES);
+    }
+
+    #[test]
+    fn what_a_survey_has_packed_is_part_of_its_window_until_it_is_sent() {
+        let (mut repair, round) = begun(&[id(1, 1)]);
+        repair.round.as_mut().unwrap().counts = vec![limits::REPAIR_IDS as u32; BUCKETS].into();
+        repair.found(differs(round, &[1, 2], &[1, 2]), T);
+        repair.next_window().unwrap();
+        let packed = || Packed { bytes: vec![1].into(), sessions: limits::REPAIR_IDS / 2 };
+        repair.looked_up(round, Window { packed: vec![packed()], ..Window::default() }, T);
+        assert!(repair.next_window().is_none() && repair.drained(INTERVAL, T).is_none());
+        assert_eq!(repair.next_packed(), Some(packed()));
+        assert!(repair.next_packed().is_none() && repair.next_window().is_some());
+    }
+
+    #[test]
     fn the_next_list_waits_for_the_answer_to_the_last_one() {
         let ids: Vec<SessionId> = (0..=limits::REPAIR_LIST).map(|n| id(n % BUCKETS, (n / BUCKETS) as u8)).collect();
         let (mut repair, round) = begun(&ids);
         repair.found(differs(round, &(0..BUCKETS).collect::<Vec<_>>(), &[]), T);
         repair.next_window().unwrap();
-        repair.looked_up(round, Window { tell: Vec::new(), list: listed(&ids), left: 0, unproved: 0 }, T);
+        repair.looked_up(round, Window { list: listed(&ids), ..Window::default() }, T);
         let length = |question: Option<&Question>| match question {
             Some(Question::List { sessions, .. }) => Some(sessions.len()),
             _ => None,
@@ -456,7 +579,7 @@ mod tests {
         repair.found(differs(round, &all, &all), T);
         let (_, first) = repair.next_window().unwrap();
         assert_eq!(first.tell.iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
-        let tell = vec![id(0, 0); limits::REPAIR_IDS / 4];
+        let tell = vec![id(0, 0); limits::REPAIR_IDS / 2];
         repair.looked_up(round, Window { tell, ..Window::default() }, T);
         assert_eq!(repair.next_window(), None);
         repair.told();
@@ -492,10 +615,10 @@ mod tests {
     fn a_reason_during_a_round_asks_for_another() {
         let (mut repair, round) = begun(&[id(1, 1)]);
         repair.want(Moment(2_000));
-        assert!(!repair.is_due(Moment(9_000), Moment(9_000)), "the first one is still going on");
+        assert_eq!(repair.due(Moment(9_000), Moment(9_000)), Due::Nothing, "the first one is still going on");
         repair.found(differs(round, &[], &[]), T);
         assert!(repair.drained(INTERVAL, T).is_some() && !repair.is_complete());
-        assert!(repair.is_due(Moment(2_000), Moment(2_000)));
+        assert_eq!(repair.due(Moment(2_000), Moment(2_000)), Due::Reason);
     }
 
     #[test]
@@ -536,7 +659,7 @@ mod tests {
         repair.next_window();
         repair.looked_up(round, Window { left: 1, ..Window::default() }, T);
         assert!(repair.drained(INTERVAL, T).is_some() && repair.is_complete());
-        assert!(repair.is_due(Moment(0), T + limits::REPAIR_AGAIN));
+        assert_eq!(repair.due(Moment(0), T + limits::REPAIR_AGAIN), Due::Look);
     }
 
     #[test]
@@ -547,7 +670,7 @@ mod tests {
         repair.looked_up(round, Window { left: 1, unproved: 1, ..Window::default() }, T);
         assert!(repair.drained(INTERVAL, T).is_some() && !repair.is_complete(), "the others may lack it as well");
         let later = T + limits::REPAIR_LEFT;
-        assert!(!repair.leaves_to_others() && repair.is_due(Moment(0), later));
+        assert_eq!((repair.leaves_to_others(), repair.due(Moment(0), later)), (false, Due::Look));
         let round = repair.begin(later);
         repair.digested(round, &digest(&[id(1, 1)]), later);
         assert!(repair.question().is_some() && !repair.is_complete());
@@ -576,6 +699,6 @@ mod tests {
         assert!(repair.round.is_some());
         let late = T + limits::REPAIR_PATIENCE + Duration::from_secs(1);
         repair.tick(late);
-        assert!(repair.is_due(late, late) && !repair.is_complete());
+        assert!(repair.due(late, late) == Due::Reason && !repair.is_complete());
     }
 }

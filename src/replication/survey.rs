@@ -3,9 +3,12 @@
 //! A look at a million sessions takes a good part of a second, so it is done beside everything else: see
 //! [`Port::survey`](super::core::Port::survey).
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
-use super::buckets::{self, Buckets};
+use super::{
+    batch::{Packed, Packer},
+    buckets::{self, Buckets},
+};
 use crate::{
     limits,
     names::{NodeId, SessionId},
@@ -110,7 +113,9 @@ pub(super) enum Results {
 /// The sessions of some buckets.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Window {
-    /// To be told without asking.
+    /// To be told without asking, as they stand, up to [`limits::REPAIR_AHEAD_BYTES`].
+    pub(super) packed: Vec<Packed>,
+    /// The others that are to be told without asking: too much to be packed, ended, or with a commit that may be refused.
     pub(super) tell: Vec<SessionId>,
     /// To be listed.
     pub(super) list: Vec<Listed>,
@@ -133,7 +138,7 @@ impl Survey {
     pub fn run(self, slots: &impl Slots) -> Found {
         let Self { me, now, work } = self;
         Found(match work {
-            Work::Digests(peers) => Results::Digests(digests(slots, Role::Tells, peers, now)),
+            Work::Digests(peers) => Results::Digests(digests(slots, Role::Tells, peers, |_| true, now)),
             Work::Window { peer, round, wanted } => Results::Window(peer, round, window(slots, me, peer, &wanted, now)),
         })
     }
@@ -143,10 +148,12 @@ impl Survey {
 pub fn compare(slots: &impl Slots, from: NodeId, question: &Question, now: Moment) -> Finding {
     match question {
         Question::Digest { round, sums } => {
-            let mine = digests(slots, Role::IsTold, vec![(from, *round)], now).pop();
+            // Where the peer has nothing it has nothing to tell: only the rest needs a look at what is in it.
+            let theirs = |bucket: &usize| sums.get(*bucket).copied().unwrap_or_default();
+            let asked: Buckets = (0..BUCKETS).filter(|bucket| theirs(bucket) != 0).collect();
+            let mine = digests(slots, Role::IsTold, vec![(from, *round)], |id| asked.contains(bucket(id)), now).pop();
             let mine = mine.map(|(_, _, digest)| digest).unwrap_or_default();
-            let differs = |bucket: &usize| sums.get(*bucket).copied().unwrap_or_default() != mine.sums()[*bucket];
-            let differing: Buckets = (0..BUCKETS).filter(differs).collect();
+            let differing: Buckets = asked.iter().filter(|bucket| theirs(bucket) != mine.sums()[*bucket]).collect();
             let empty = differing.iter().filter(|bucket| mine.counts()[*bucket] == 0).collect();
             Finding::Differs { round: *round, differing, empty }
         }
@@ -167,11 +174,12 @@ fn digests(
     slots: &impl Slots,
     role: Role,
     peers: Vec<(NodeId, RoundNumber)>,
+    is_asked: impl Fn(SessionId) -> bool,
     now: Moment,
 ) -> Vec<(NodeId, RoundNumber, Digest)> {
     let mut digests: Vec<_> = peers.into_iter().map(|(peer, round)| (peer, round, Digest::default())).collect();
     let sharing = Sharing { me: slots.me(), role, placement: slots.placement(), now };
-    slots.visit_all(|id, slot| {
+    slots.visit_some(is_asked, |id, slot| {
         let mut print = None;
         for (_, _, digest) in digests.iter_mut().filter(|(peer, _, _)| sharing.covers(id, slot, *peer)) {
             if let Some(print) = *print.get_or_insert_with(|| fingerprint(id, slot)) {
@@ -183,34 +191,47 @@ fn digests(
 }
 
 fn window(slots: &impl Slots, me: NodeId, peer: NodeId, wanted: &Wanted, now: Moment) -> Window {
-    let mut window = Window::default();
+    let (mut window, mut packer, mut room) = (Window::default(), Packer::default(), limits::REPAIR_AHEAD_BYTES);
+    // More than were counted for it may have come meanwhile: the holders were told of those when they came.
+    let mut known = 0;
+    let is_wanted = |id| wanted.tell.contains(bucket(id)) || wanted.list.contains(bucket(id));
     let sharing = Sharing { me, role: Role::Tells, placement: slots.placement(), now };
-    slots.visit_all(|id, slot| {
-        let at = bucket(id);
-        let (tells, lists) = (wanted.tell.contains(at), wanted.list.contains(at));
-        if !(tells || lists) || !sharing.covers(id, slot, peer) || window.is_full() {
+    slots.visit_some(is_wanted, |id, slot| {
+        if !sharing.covers(id, slot, peer) || known >= 2 * limits::REPAIR_IDS {
             return;
         }
-        match fingerprint(id, slot) {
-            None => {}
-            Some(fingerprint) if lists => window.list.push(Listed { id, fingerprint }),
-            Some(_) => match teller(id, slot, me, peer, &wanted.others) {
-                Teller::Here => window.tell.push(id),
-                Teller::Owner => window.left += 1,
-                Teller::Other => {
-                    window.left += 1;
-                    window.unproved += 1;
-                }
-            },
+        known += 1;
+        if wanted.list.contains(bucket(id)) {
+            window.list.extend(fingerprint(id, slot).map(|fingerprint| Listed { id, fingerprint }));
+            return;
+        }
+        let teller = teller(id, slot, me, peer, &wanted.others);
+        if teller != Teller::Here {
+            window.left += 1;
+            window.unproved += usize::from(teller == Teller::Other);
+            return;
+        }
+        match slot {
+            Slot::Live(record) if room > 0 && !record.is_open() => packer.add(id, record, now),
+            Slot::Live(_) | Slot::Ended(_) => window.tell.push(id),
+        }
+        if packer.is_full() {
+            room = room.saturating_sub(window.pack(&mut packer));
         }
     });
+    window.pack(&mut packer);
     window
 }
 
 impl Window {
-    /// More than were counted for it have come meanwhile: the holders were told of those when they came.
-    fn is_full(&self) -> bool {
-        self.tell.len() + self.list.len() >= 2 * limits::REPAIR_IDS
+    /// Takes what is in the packer, and says how many bytes that is.
+    fn pack(&mut self, packer: &mut Packer) -> usize {
+        let packed = mem::take(packer).pack();
+        let bytes = packed.bytes.len();
+        if bytes > 0 {
+            self.packed.push(packed);
+        }
+        bytes
     }
 }
 

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::{Exit, Failure, cannot_write, local_addr, server_ended};
 use crate::{
-    balancer::{self, Balancer, Door, IsSettled},
+    balancer::{self, Balancer, Door, IsSettled, Kept},
     limits,
     membership::{self, HandOver, Leave, Member, Membership, Role, Subscribe},
     names::NodeId,
@@ -106,8 +106,9 @@ impl Open {
             Some(socket) => inherited(socket, settings.balancer.listen).map_err(text)?,
             None => balancer::bind(settings.balancer.listen).map_err(text)?,
         };
-        let hall = balancer::prepare(&settings.balancer, &settings.session, settings.node.shutdown_timeout, socket)
-            .map_err(text)?;
+        let (patience, kept) = (settings.node.shutdown_timeout, Kept::of(&settings.node.run));
+        let hall =
+            balancer::prepare(&settings.balancer, &settings.session, patience, socket, Some(kept)).map_err(text)?;
         let patience = if is_successor { limits::PORT_HANDED_OVER } else { Duration::ZERO };
         let membership = join(&settings, patience).await?;
         membership.do_send(Subscribe(hall.roster.clone()));

@@ -61,6 +61,11 @@ impl Attributes {
         self.0.iter().map(|entry| (&*entry.name, entry.stamp()))
     }
 
+    /// All names, removed ones included, with their values and the commits that set or removed them.
+    pub(super) fn all(&self) -> impl ExactSizeIterator<Item = (&str, Option<&Value>, Stamp)> {
+        self.0.iter().map(|entry| (&*entry.name, entry.value.as_ref(), entry.stamp()))
+    }
+
     /// All attributes, removed ones included.
     pub(super) fn to_vec(&self) -> Vec<Attribute> {
         let told =

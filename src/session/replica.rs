@@ -22,7 +22,7 @@ pub use self::{
         standing, take_back, touch, touched, undo, visit,
     },
     record::{Record, TOLD_SHARE},
-    told::{Applied, apply, bury, copy, merge_copy, retract},
+    told::{Applied, apply, bury, merge_copy, retract},
 };
 use super::{delta::Ending, stamp::Epoch};
 use crate::{limits, time::Moment};

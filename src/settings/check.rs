@@ -107,14 +107,28 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     set(&mut it.failover, "balancer.failover", raw.failover, switch)?;
     set(&mut it.timeout, "balancer.timeout", raw.timeout, |value| duration(value, MILLI..=MINUTE * 60))?;
     set(&mut it.max_attempts, "balancer.max_attempts", raw.max_attempts, |value| values::count(value, 100))?;
+    set(&mut it.retry_timeout, "balancer.retry_timeout", raw.retry_timeout, retry_timeout)?;
+    set(&mut it.retry_percent, "balancer.retry_percent", raw.retry_percent, percent)?;
     set(&mut it.retry, "balancer.retry", raw.retry, |value| duration(value, MILLI * 10..=MINUTE * 60))?;
     set(&mut it.health_interval, "balancer.health_interval", raw.health_interval, |value| {
         duration(value, MILLI * 10..=MINUTE * 60)
     })?;
     set(&mut it.health_fall, "balancer.health_fall", raw.health_fall, seen)?;
     set(&mut it.health_rise, "balancer.health_rise", raw.health_rise, seen)?;
+    let most = limits::CLIENT_CONNECTIONS;
+    set(&mut it.member_connections, "balancer.member_connections", raw.member_connections, |value| {
+        values::count(value, most)
+    })?;
+    set(&mut it.queue, "balancer.queue", raw.queue, |value| whole(value, 0..=most as u64).map(|most| most as usize))?;
+    set(&mut it.queue_timeout, "balancer.queue_timeout", raw.queue_timeout, |value| duration(value, WAIT))?;
+    set(&mut it.fail_on_status, "balancer.fail_on_status", raw.fail_on_status, statuses)?;
+    set(&mut it.fail_on_timeout, "balancer.fail_on_timeout", raw.fail_on_timeout, switch)?;
+    set(&mut it.max_ejected_percent, "balancer.max_ejected_percent", raw.max_ejected_percent, percent)?;
+    let start = Duration::ZERO..=MINUTE * 60;
+    set(&mut it.slow_start, "balancer.slow_start", raw.slow_start, |value| duration(value, start))?;
     set(&mut it.sorry_page, "balancer.sorry_page", raw.sorry_page, optional_path)?;
     set(&mut it.trusted_proxies, "balancer.trusted_proxies", raw.trusted_proxies, |value| list(value, network))?;
+    set(&mut it.max_body_bytes, "balancer.max_body_bytes", raw.max_body_bytes, |value| whole(value, 0..=1 << 50))?;
     set(&mut it.retry_body_bytes, "balancer.retry_body_bytes", raw.retry_body_bytes, retry_body_bytes)?;
     let finish = Duration::from_millis(100)..=MINUTE * 60 * 24;
     set(&mut it.restart_timeout, "balancer.restart_timeout", raw.restart_timeout, |value| duration(value, finish))?;
@@ -165,12 +179,14 @@ fn members(raw: Vec<raw::Member>) -> Result<Vec<StaticMember>, Wrong> {
 }
 
 fn member(raw: raw::Member, key: impl Fn(&str) -> String) -> Result<StaticMember, Wrong> {
-    let (mut weight, mut standby) = (50, false); // the seeds' loadfactor
+    let (mut weight, mut standby, mut lbset) = (50, false, 0); // the seeds' loadfactor
     let address = required(&key("url"), raw.url, member_url)?;
     let route = required(&key("route"), raw.route, route)?;
     set(&mut weight, &key("weight"), raw.weight, |value| whole(value, 1..=100))?;
     set(&mut standby, &key("standby"), raw.standby, switch)?;
-    Ok(StaticMember { address, route, weight: weight as u8, standby })
+    // httpd's lbset has the same range.
+    set(&mut lbset, &key("set"), raw.set, |value| whole(value, 0..=99))?;
+    Ok(StaticMember { address, route, weight: weight as u8, standby, set: lbset as u8 })
 }
 
 fn set<T>(
@@ -271,13 +287,37 @@ fn session_manager(value: &Scalar) -> Result<SessionManager, Rule> {
 fn method(value: &Scalar) -> Result<Method, Rule> {
     match text(value)? {
         "by_requests" => Ok(Method::ByRequests),
+        "by_traffic" => Ok(Method::ByTraffic),
+        "by_busyness" => Ok(Method::ByBusyness),
         "least_connections" => Ok(Method::LeastConnections),
-        "by_traffic" | "by_busyness" => {
-            Err("not in this release; write \"by_requests\" or \"least_connections\"".to_owned())
-        }
         "byrequests" | "lbmethod=byrequests" => Err("write \"by_requests\"".to_owned()),
-        _ => Err("must be \"by_requests\" or \"least_connections\"".to_owned()),
+        "bytraffic" | "lbmethod=bytraffic" => Err("write \"by_traffic\"".to_owned()),
+        "bybusyness" | "lbmethod=bybusyness" => Err("write \"by_busyness\"".to_owned()),
+        _ => Err("must be \"by_requests\", \"by_traffic\", \"by_busyness\" or \"least_connections\"".to_owned()),
     }
+}
+
+/// Statuses of errors, as numbers or with commas.
+fn statuses(value: &Scalar) -> Result<Vec<u16>, Rule> {
+    let rule = || "must be a list of statuses from 400 to 599, such as [500, 502]".to_owned();
+    let status = |value: &Scalar| whole(value, 400..=599).map(|status| status as u16).map_err(|_| rule());
+    match value {
+        Scalar::List(values) if values.len() <= 200 => values.iter().map(status).collect(),
+        Scalar::Whole(_) => Ok(vec![status(value)?]),
+        _ => list(value, |written| status(&Scalar::Text(written.to_owned()))).map_err(|_| rule()),
+    }
+}
+
+fn retry_timeout(value: &Scalar) -> Result<Option<Duration>, Rule> {
+    if matches!(value, Scalar::Text(text) if text.trim() == "auto") {
+        return Ok(None);
+    }
+    let rule = |rule| format!("{rule}; or \"auto\" for twice balancer.timeout");
+    duration(value, MILLI..=MINUTE * 60).map(Some).map_err(rule)
+}
+
+fn percent(value: &Scalar) -> Result<u32, Rule> {
+    whole(value, 0..=100).map(|percent| percent as u32)
 }
 
 fn route(value: &Scalar) -> Result<Route, Rule> {

@@ -151,6 +151,10 @@ pub struct Balancer {
     pub timeout: Duration,
     /// Members tried for one request, the first one included.
     pub max_attempts: NonZero<usize>,
+    /// A request is sent again only within this time of its arrival; none for twice [`Self::timeout`].
+    pub retry_timeout: Option<Duration>,
+    /// Of a hundred requests those that may be sent again although a member may have executed them; some are always.
+    pub retry_percent: u32,
     /// Time between health checks of a failed member.
     pub retry: Duration,
     /// Health check of a good member.
@@ -159,10 +163,27 @@ pub struct Balancer {
     pub health_fall: NonZero<u32>,
     /// Good checks in a row before a failed member counts as good.
     pub health_rise: NonZero<u32>,
+    /// Requests that one member answers at once.
+    pub member_connections: NonZero<usize>,
+    /// Requests that may wait until a member is less busy than that.
+    pub queue: usize,
+    /// How long they wait.
+    pub queue_timeout: Duration,
+    /// Statuses of answers that count as failures of the member: [`Self::health_fall`] in a row take it out for
+    /// [`Self::retry`], longer each time.
+    pub fail_on_status: Vec<u16>,
+    /// No answer in [`Self::timeout`] counts so too.
+    pub fail_on_timeout: bool,
+    /// Percent of the members that may be out of service before failing requests take out no more; health checks always may.
+    pub max_ejected_percent: u32,
+    /// How long a member that comes back gets a growing share of new sessions; zero for all of it at once.
+    pub slow_start: Duration,
     /// The page for "no member left"; none for the built-in one. Read at start, served from memory.
     pub sorry_page: Option<PathBuf>,
     /// Clients whose `X-Forwarded-*` and `Forwarded` are believed and extended.
     pub trusted_proxies: Vec<IpNet>,
+    /// The largest request body; it is not held whole.
+    pub max_body_bytes: u64,
     /// The largest request body that is kept so that the request can be sent again.
     pub retry_body_bytes: usize,
     /// The longest time for which a balancer that has been replaced finishes what it has.
@@ -191,6 +212,10 @@ pub struct Static {
 pub enum Method {
     /// Weighted round robin over requests.
     ByRequests,
+    /// Bytes in both directions, by weight.
+    ByTraffic,
+    /// Requests being answered, by weight; among equals by requests.
+    ByBusyness,
     /// The less busy one of two drawn members.
     LeastConnections,
 }
@@ -204,8 +229,10 @@ pub struct StaticMember {
     pub route: Route,
     /// Its share of new sessions, 1 to 100.
     pub weight: u8,
-    /// Used only when no other member is left.
+    /// Used only when no other member of its set is left.
     pub standby: bool,
+    /// Used only when no member of a lower set may serve (httpd's lbset).
+    pub set: u8,
 }
 
 /// The manager page.

@@ -11,7 +11,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, Static};
-use crate::names::Route;
+use crate::{limits, names::Route};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -24,6 +24,13 @@ const MAX_ATTEMPTS: NonZero<usize> = NonZero::new(3).unwrap();
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 const HEALTH_FALL: NonZero<u32> = NonZero::new(3).unwrap();
 const HEALTH_RISE: NonZero<u32> = NonZero::new(2).unwrap();
+
+/// Above what one session may have waiting for its turn, so that no user fills a member alone.
+const MEMBER_CONNECTIONS: NonZero<usize> = NonZero::new(2 * limits::TURN_WAITERS).unwrap();
+
+/// Not off, as HAProxy's slowstart is: by busyness a member that comes back idle would get every new session. As long as one
+/// is checked fast after a change, which is when one that is not well falls again.
+const SLOW_START: Duration = limits::FAST_PROBE_SPAN;
 
 impl Default for Settings {
     /// The values of the systems this one replaces, where they have one and it is safe.
@@ -97,12 +104,22 @@ impl Default for Balancer {
             failover: true,
             timeout: Duration::from_secs(2),
             max_attempts: MAX_ATTEMPTS,
+            retry_timeout: None,
+            retry_percent: 20, // as Envoy's and Finagle's retry budget
             retry: Duration::from_secs(2),
             health_interval: HEALTH_INTERVAL,
             health_fall: HEALTH_FALL,
             health_rise: HEALTH_RISE,
+            member_connections: MEMBER_CONNECTIONS,
+            queue: 1_024,
+            queue_timeout: Duration::from_secs(2), // the seeds' timeout of the balancer
+            fail_on_status: Vec::new(),            // as httpd's failonstatus and failontimeout
+            fail_on_timeout: false,
+            max_ejected_percent: 50, // Envoy has 10, and a cluster of two would then never eject
+            slow_start: SLOW_START,
             sorry_page: None,
             trusted_proxies: Vec::new(),
+            max_body_bytes: 1 << 30, // httpd's LimitRequestBody
             retry_body_bytes: 64 * 1024,
             restart_timeout: Duration::from_secs(60),
             workers: available_workers(),

@@ -288,7 +288,7 @@ mod tests {
             ),
             (
                 "[[balancer.member]]\nloadfactor = 1",
-                "t.toml: balancer.member.loadfactor: unknown key; [balancer.member] has route, standby, url, weight",
+                "t.toml: balancer.member.loadfactor: unknown key; [balancer.member] has route, set, standby, url, weight",
             ),
         ];
         for (text, refusal) in cases {
@@ -318,10 +318,7 @@ mod tests {
                 "[session]\nmax_bytes = 5",
                 "t.toml: session.max_bytes: not in this release; remove it (see session.max_sessions)",
             ),
-            (
-                "[balancer]\nmethod = \"by_traffic\"",
-                "t.toml: balancer.method = \"by_traffic\": not in this release; write \"by_requests\" or \"least_connections\"",
-            ),
+            ("[balancer]\nmethod = \"bytraffic\"", "t.toml: balancer.method = \"bytraffic\": write \"by_traffic\""),
         ];
         for (text, refusal) in cases {
             assert_eq!(file(text).refusal(), refusal, "{text}");
@@ -428,9 +425,10 @@ mod tests {
 
     #[test]
     fn members_are_read_and_their_routes_differ() {
-        let text = "[[balancer.member]]\nurl = \"http://127.0.0.1:18080/\"\nroute = \"r7\"\nstandby = true\n";
+        let text = "[[balancer.member]]\nurl = \"http://127.0.0.1:18080/\"\nroute = \"r7\"\nstandby = true\nset = 3\n";
         let members = file(text).load().unwrap().settings.balancer.members;
-        assert_eq!((members[0].address.port(), members[0].weight, members[0].standby), (18080, 50, true));
+        let member = &members[0];
+        assert_eq!((member.address.port(), member.weight, member.standby, member.set), (18080, 50, true, 3));
         assert_eq!(
             file(&text.repeat(2)).refusal(),
             "t.toml: [[balancer.member]] number 2: route = \"r7\": another member has this route; give each its own"
@@ -441,6 +439,18 @@ mod tests {
     fn a_key_that_begins_like_the_members_can_be_set_by_a_variable() {
         let sources = variables(&[("TASUKI__BALANCER__MEMBERSHIP", "4100")]);
         assert_eq!(sources.load().unwrap().settings.balancer.membership, 4100);
+    }
+
+    #[test]
+    fn statuses_that_count_as_failures_are_read_from_file_and_environment() {
+        let read = |loaded: Loaded| loaded.settings.balancer.fail_on_status;
+        assert_eq!(read(file("[balancer]\nfail_on_status = [500, 503]").load().unwrap()), [500, 503]);
+        assert!(read(file("[balancer]\nfail_on_status = []").load().unwrap()).is_empty());
+        assert_eq!(read(variables(&[("TASUKI__BALANCER__FAIL_ON_STATUS", "500,503")]).load().unwrap()), [500, 503]);
+        assert_eq!(
+            file("[balancer]\nfail_on_status = [200]").refusal(),
+            "t.toml: balancer.fail_on_status = [200]: must be a list of statuses from 400 to 599, such as [500, 502]"
+        );
     }
 
     #[test]

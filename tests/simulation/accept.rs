@@ -83,6 +83,22 @@ impl Cluster {
                 Request::Compare(question) => {
                     replies.push(Reply::Compared(survey::compare(slots, incoming.from, &question, now)));
                 }
+                Request::Copies(batch) => {
+                    let mut ended = Vec::new();
+                    for copy in batch.copies() {
+                        let copy = copy.expect("our own bytes are copies");
+                        let session = copy.id;
+                        story::tell(session, id, || format!("from {:?}: {copy:?}", incoming.from));
+                        match take_update(slots, Update::Copy(copy), now, canary) {
+                            Taken::Refused(Objection::Ended(ending)) => ended.push((session, ending)),
+                            Taken::Held | Taken::Refused(_) => {}
+                            Taken::Merge(merge) => merges.push(merge),
+                        }
+                    }
+                    replies.push(Reply::Took { batch: batch.number, ended });
+                }
+                // A drain pushes nothing here: whoever claims what was offered does as a request would.
+                Request::Offer { .. } => {}
                 Request::Claim(ticket, request) => {
                     let delay_us = self.world.between(0, 200);
                     self.world.after(delay_us, Event::Node(id, Input::Asked(Ask { conn, ticket, request })));

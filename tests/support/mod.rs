@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 pub mod browser;
+pub mod chromium;
 pub mod cluster;
 pub mod load;
 pub mod machines;

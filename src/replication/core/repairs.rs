@@ -7,15 +7,16 @@ use crate::{
     limits,
     names::{NodeId, SessionId},
     replication::{
+        batch::{BatchNumber, Packer},
         frame::Request,
-        repair::Repair,
+        repair::{Due, Repair},
         survey::{Finding, Found, Results, Survey},
     },
     session::{
         Slots,
-        delta::Update,
+        delta::{End, Ending, Update},
         placement::Spread,
-        replica::{self, Reach, Slot},
+        replica::{Reach, Slot},
     },
     time::Moment,
 };
@@ -48,6 +49,21 @@ impl<S: Slots> Core<S> {
 
     pub(super) fn compared(&mut self, peer: NodeId, finding: Finding, now: Moment) {
         self.with_repair(peer, |repair| repair.found(finding, now));
+    }
+
+    /// A peer holds what a batch has told, but for sessions that have ended.
+    pub(super) fn took(
+        &mut self,
+        peer: NodeId,
+        batch: BatchNumber,
+        ended: Vec<(SessionId, Ending)>,
+        now: Moment,
+        port: &mut impl Port,
+    ) {
+        for (id, ending) in ended {
+            self.end_everywhere(id, ending, now, port);
+        }
+        self.with_repair(peer, |repair| repair.took(batch));
     }
 
     pub(super) fn tick_repairs(&mut self, now: Moment, port: &mut impl Port) {
@@ -88,7 +104,13 @@ impl<S: Slots> Core<S> {
         let quiet_since = now - limits::REPAIR_QUIET;
         let ledger = &self.ledger;
         let is_ready = |peer: NodeId| ledger.is_in_sync(peer) && ledger.in_flight(peer) == 0;
-        let due = self.repairs.iter_mut().filter(|(peer, repair)| repair.is_due(quiet_since, now) && is_ready(**peer));
+        let slots = &self.slots;
+        let is_due = |peer: NodeId, repair: &Repair| match repair.due(quiet_since, now) {
+            Due::Nothing => false,
+            Due::Reason => is_ready(peer),
+            Due::Look => is_ready(peer) && !slots.is_told_by(peer, now),
+        };
+        let due = self.repairs.iter_mut().filter(|(peer, repair)| is_due(**peer, repair));
         let peers: Vec<_> = due.map(|(peer, repair)| (*peer, repair.begin(now))).collect();
         (!peers.is_empty()).then(|| Survey::digests(self.slots.me(), peers, now))
     }
@@ -117,26 +139,55 @@ impl<S: Slots> Core<S> {
             }
             repair.asked();
         }
-        while self.ledger.in_flight(peer) < limits::REPAIR_WINDOW {
-            let Some(id) = repair.next() else { break };
-            match self.slots.with(id, |slot| Tellable::of(slot, id, now)) {
-                Tellable::Now(update) => {
-                    if port.send_copy(peer, &update) == Queued::Full {
-                        return;
-                    }
-                    self.ledger.sent(peer, &update, None, now);
-                    repair.told();
-                }
-                Tellable::Later => repair.postpone(now),
-                Tellable::Never => repair.told(),
-            }
+        if self.tell(peer, now, port) == Queued::Full {
+            return;
         }
         if self.ledger.in_flight(peer) == 0
-            && let Some(report) = repair.drained(interval, now)
+            && let Some(report) = self.repairs.get_mut(&peer).and_then(|repair| repair.drained(interval, now))
         {
             port.repaired(peer, report);
         }
         self.survey(now, port);
+    }
+
+    /// Tells a peer sessions, batch after batch, until none is left or it owes too many answers.
+    fn tell(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) -> Queued {
+        let Some(repair) = self.repairs.get_mut(&peer) else { return Queued::Yes };
+        loop {
+            if let Some(batch) = repair.batch() {
+                if port.send_batch(peer, batch) == Queued::Full {
+                    return Queued::Full;
+                }
+                repair.sent();
+            }
+            if !repair.has_credit() || self.ledger.in_flight(peer) >= limits::REPAIR_WINDOW {
+                return Queued::Yes;
+            }
+            if let Some(packed) = repair.next_packed() {
+                repair.tell(packed);
+                continue;
+            }
+            let mut packer = Packer::default();
+            while let Some(id) = repair.next().filter(|_| !packer.is_full()) {
+                match self.slots.with(id, |slot| Tellable::of(slot, id, &mut packer, now)) {
+                    Tellable::Packed | Tellable::Never => repair.passed(),
+                    Tellable::Later => repair.postpone(now),
+                    Tellable::Ended(end)
+                        if self.ledger.in_flight(peer) < limits::REPAIR_WINDOW
+                            && port.send_copy(peer, &end) == Queued::Yes =>
+                    {
+                        self.ledger.sent(peer, &end, None, now);
+                        repair.told();
+                    }
+                    Tellable::Ended(_) => break,
+                }
+            }
+            if packer.is_empty() {
+                let is_stopped = repair.next().is_some();
+                return if is_stopped { Queued::Full } else { Queued::Yes };
+            }
+            repair.tell(packer.pack());
+        }
     }
 
     /// Nodes that were started together do not compare everything together.
@@ -148,7 +199,10 @@ impl<S: Slots> Core<S> {
 
 /// Whether a peer can be told of a session.
 enum Tellable {
-    Now(Update),
+    /// It is in the batch.
+    Packed,
+    /// It has ended, and this is told alone: a peer may refuse it.
+    Ended(Update),
     /// A commit of it may still be refused.
     Later,
     /// It is gone.
@@ -156,11 +210,16 @@ enum Tellable {
 }
 
 impl Tellable {
-    fn of(slot: &Option<Slot>, id: SessionId, now: Moment) -> Self {
-        match (replica::copy(slot, id, now), slot) {
-            (Some(update), _) => Self::Now(update),
-            (None, Some(Slot::Live(record))) if record.reach() == Reach::Cluster => Self::Later,
-            (None, _) => Self::Never,
+    fn of(slot: &Option<Slot>, id: SessionId, packer: &mut Packer, now: Moment) -> Self {
+        match slot {
+            Some(Slot::Live(record)) if record.reach() != Reach::Cluster => Self::Never,
+            Some(Slot::Live(record)) if record.is_open() => Self::Later,
+            Some(Slot::Live(record)) => {
+                packer.add(id, record, now);
+                Self::Packed
+            }
+            Some(Slot::Ended(tombstone)) => Self::Ended(Update::End(End { id, ending: tombstone.ending })),
+            None => Self::Never,
         }
     }
 }

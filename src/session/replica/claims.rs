@@ -89,7 +89,6 @@ pub fn promise(
     if !request.insist && is_right && !was_replaced && serves(owner) {
         return Answer::Owned(owner);
     }
-    // It may know of this very claim already, from a fence.
     if request.epoch < record.promised() {
         return Answer::Refused(record.promised());
     }
@@ -97,7 +96,9 @@ pub fn promise(
     // have what the other lacks. A commit that may still be refused is told only if it is newer.
     let is_newer = |have: Stamp| have < record.stamp() || !record.open && !record.stamp().is_seen_by(have);
     let copy = request.have.is_none_or(is_newer).then(|| record.whole(request.id, now));
-    let given = Given { owner: Some(record.promised()), idle: Some(now.since(record.accessed)), copy };
+    // It may know of this very claim already, from a fence: that is no ownership yet.
+    let owner = Some(record.promised()).filter(|owner| *owner < request.epoch);
+    let given = Given { owner, idle: Some(now.since(record.accessed)), copy };
     record.promise(request.epoch);
     record.tenure = Tenure::Held;
     Answer::Promised(given)
@@ -111,15 +112,11 @@ pub fn promise(
 ///
 /// `term` is that of this node's lease when the claim began: a lease that ran out meanwhile voids the claim.
 pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, given: Given, term: Term, now: Moment) -> Adoption {
-    let Given { owner, idle, copy } = given;
+    let Given { idle, copy, .. } = given;
     match slot {
-        Some(Slot::Ended(tombstone)) => {
-            let stands = owner.is_none_or(|owner| tombstone.ending.outlasts(owner));
-            if stands || copy.is_none() {
-                return Adoption::Ended(tombstone.ending);
-            }
-            *slot = None;
-        }
+        // Refutable or not: what was held here when the claim began is not here any more, and others were told only of what
+        // it lacked.
+        Some(Slot::Ended(tombstone)) => return Adoption::Ended(tombstone.ending),
         Some(Slot::Live(record)) if record.promised() > epoch => return Adoption::Superseded(record.promised()),
         _ => {}
     }

@@ -77,6 +77,11 @@ impl Record {
         self.tenure == Tenure::Owned && (self.reach == Reach::Node || term == Some(self.term))
     }
 
+    /// Whether a commit of it may still be refused: it must not be told as something that stands.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
     /// How far it travels.
     pub fn reach(&self) -> Reach {
         self.reach
@@ -95,6 +100,11 @@ impl Record {
     /// The names of its attributes, removed ones included, and the commits that set or removed them.
     pub fn stamps(&self) -> impl Iterator<Item = (&str, Stamp)> {
         self.attributes.stamps()
+    }
+
+    /// All its attributes as they are told: name, value unless it was removed, and the commit that set or removed it.
+    pub fn all_attributes(&self) -> impl ExactSizeIterator<Item = (&str, Option<&Value>, Stamp)> {
+        self.attributes.all()
     }
 
     /// It has been idle for longer than its timeout, times `patience`.
@@ -120,7 +130,8 @@ impl Record {
         }
     }
 
-    pub(super) fn timeout(&self) -> Option<Duration> {
+    /// Idle time after which it ends; none for never.
+    pub fn timeout(&self) -> Option<Duration> {
         (self.timeout != NEVER).then(|| Duration::from_secs(self.timeout.into()))
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Record, Slot, Tenure, yield_record, yield_to};
 use crate::{
-    names::{NodeId, SessionId},
+    names::NodeId,
     session::{
         delta::{Delta, End, Ending, Finality, Update, Whole},
         stamp::{Epoch, Stamp},
@@ -148,17 +148,6 @@ fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
         *slot = Some(Slot::ended(end.ending, now));
     }
     verdict
-}
-
-/// What this node can tell of a session in repair; nothing while a commit of it may still be refused.
-pub fn copy(slot: &Option<Slot>, id: SessionId, now: Moment) -> Option<Update> {
-    match slot {
-        Some(Slot::Live(record)) if record.is_cluster_wide() => {
-            (!record.open).then(|| Update::Copy(record.whole(id, now)))
-        }
-        Some(Slot::Ended(tombstone)) => Some(Update::End(End { id, ending: tombstone.ending })),
-        _ => None,
-    }
 }
 
 /// Learns from the refusal by `peer` of an update with `stamp`, which nobody waited for, that another node has a higher

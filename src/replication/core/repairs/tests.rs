@@ -6,8 +6,10 @@ use super::*;
 use crate::{
     names::{ContextPath, SessionId},
     replication::{
+        batch::Batch,
         core::{ClaimEnded, ClaimId, CoreConfig, Lagging, PeerState, Serves},
         frame::Reply,
+        intake,
         ledger::{Objection, Sequence, Verdict, WaitId},
         repair::Repaired,
         survey::{self, Question},
@@ -74,6 +76,12 @@ impl Port for Desk {
     fn send_update(&mut self, peer: NodeId, update: &Update) -> Queued {
         let queued = self.send(peer, &Request::Update(update.clone()));
         *self.told.entry(peer).or_default() += usize::from(queued == Queued::Yes);
+        queued
+    }
+
+    fn send_batch(&mut self, peer: NodeId, batch: &Batch) -> Queued {
+        let queued = self.send(peer, &Request::Copies(batch.clone()));
+        *self.told.entry(peer).or_default() += if queued == Queued::Yes { batch.copies().count() } else { 0 };
         queued
     }
 
@@ -283,9 +291,20 @@ impl Node {
                 };
                 vec![Reply::Objection(*received, objection), ack]
             }
+            Request::Copies(batch) => {
+                let taken = intake::take(&self.table, &batch, now).unwrap();
+                for copy in taken.later {
+                    let merged = self.table.with(copy.id, |slot| replica::merge_copy(slot, copy, now));
+                    if let Applied::Merged(update) = merged {
+                        self.core.announce(&update, now, &mut self.desk);
+                    }
+                }
+                taken.merged.iter().for_each(|update| self.core.announce(update, now, &mut self.desk));
+                vec![Reply::Took { batch: batch.number, ended: taken.ended }]
+            }
             Request::Compare(question) => vec![Reply::Compared(survey::compare(&self.table, from, &question, now))],
             Request::Renew { at } => vec![Reply::Renewed { at }],
-            Request::Touch { .. } | Request::Claim(..) => Vec::new(),
+            Request::Touch { .. } | Request::Claim(..) | Request::Offer { .. } => Vec::new(),
         }
     }
 }
@@ -372,6 +391,24 @@ fn what_no_reason_told_of_is_found_by_the_regular_look() {
     assert!(!world.all_hold_the_same(0..100));
     world.pass(INTERVAL + INTERVAL / 8);
     assert!(world.all_hold_the_same(0..100));
+}
+
+#[test]
+fn a_node_that_is_being_told_does_not_look_meanwhile_whether_the_teller_lacks_something() {
+    let mut world = World::of(&[A, B]);
+    world.create(0..100, A, &[B]);
+    world.link_all();
+    world.pass(MOMENT);
+    world.forget_reports();
+    let end = world.now + INTERVAL * 2;
+    while world.now < end {
+        world.table(B).hear(A, world.now);
+        world.pass(limits::REPAIR_TOLD / 2);
+    }
+    let digests = [A, B].map(|node| world.nodes[&node].desk.digests);
+    assert!(digests[0] > 0 && digests[1] == 0, "{digests:?}");
+    world.pass(limits::REPAIR_TOLD);
+    assert_eq!(world.nodes[&B].desk.digests, 1, "it was only put off");
 }
 
 #[test]
@@ -482,7 +519,7 @@ fn after_a_link_broke_in_the_middle_only_what_is_left_is_told() {
     let mut world = World::of(&[A, B]);
     world.create(0..10_000, A, &[]);
     world.link_all();
-    world.node(A).desk.room = Some(100);
+    world.node(A).desk.room = Some(3);
     let some = |world: &World| (0..10_000).filter(|n| world.holds(B, *n).is_some()).count();
     while some(&world) == 0 {
         world.now = world.now + limits::REPLICATOR_TICK;

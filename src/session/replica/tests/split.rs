@@ -24,6 +24,12 @@ fn write(slot: &mut Option<Slot>, changes: &[Change]) -> Update {
     update
 }
 
+/// What a node tells of a session in repair; nothing while a commit of it may still be refused.
+fn copy(slot: &Option<Slot>, id: SessionId, now: Moment) -> Option<Update> {
+    let record = Slot::live(slot).filter(|record| !record.is_open())?;
+    Some(Update::Copy(record.whole(id, now)))
+}
+
 /// Tells one node's copy to another, and to whom it came from what has come of it, until nothing does.
 fn tell(from: &mut Option<Slot>, to: &mut Option<Slot>, update: Update) {
     let applied = match apply(to, update, NOW) {

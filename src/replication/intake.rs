@@ -1,0 +1,181 @@
+//! Takes what repairs tell into the table, on a thread beside the one that acknowledges commits and grants leases: these
+//! never wait for a batch.
+//!
+//! There is one thread for all peers that repair this node, so that together they take no more than one processor. It
+//! lasts while there is something to do.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{sync::oneshot, task::spawn_blocking};
+
+use super::{batch::Batch, frame::BadFrame};
+use crate::{
+    names::{NodeId, SessionId},
+    session::{
+        Slots, Table,
+        delta::{Ending, Update, Whole},
+        replica::{self, Applied},
+    },
+    time::Moment,
+};
+
+/// What came of a batch.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Taken {
+    /// Sessions that have ended here.
+    pub(super) ended: Vec<(SessionId, Ending)>,
+    /// What all others must hear of.
+    pub(super) merged: Vec<Update>,
+    /// Copies of sessions that this node owns: to be merged when no request of the session is running.
+    pub(super) later: Vec<Whole>,
+}
+
+/// Where batches are handed in. A handle.
+#[derive(Clone)]
+pub(super) struct Intake {
+    table: Table,
+    line: Arc<Mutex<Line>>,
+}
+
+#[derive(Default)]
+struct Line {
+    /// No more than [`limits::REPAIR_BATCHES`](crate::limits::REPAIR_BATCHES) of each link.
+    waiting: VecDeque<Job>,
+    is_worked_on: bool,
+}
+
+struct Job {
+    from: NodeId,
+    batch: Batch,
+    done: oneshot::Sender<Result<Taken, BadFrame>>,
+}
+
+impl Intake {
+    /// Into this table.
+    pub(super) fn new(table: Table) -> Self {
+        Self { table, line: Arc::default() }
+    }
+
+    /// Takes a batch in, after those that came before.
+    pub(super) fn take(&self, from: NodeId, batch: Batch) -> oneshot::Receiver<Result<Taken, BadFrame>> {
+        let (done, taken) = oneshot::channel();
+        let mut line = self.line();
+        line.waiting.push_back(Job { from, batch, done });
+        if !line.is_worked_on {
+            line.is_worked_on = true;
+            let intake = self.clone();
+            spawn_blocking(move || intake.work());
+        }
+        taken
+    }
+
+    fn work(&self) {
+        while let Some(Job { from, batch, done }) = self.next() {
+            let now = Moment::now();
+            self.table.hear(from, now);
+            // Nobody listens when the link has gone meanwhile; what it told holds all the same.
+            let _ = done.send(take(&self.table, &batch, now));
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut line = self.line();
+        let job = line.waiting.pop_front();
+        line.is_worked_on = job.is_some();
+        job
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        // What is locked is never left half done.
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Merges the copies of a batch, one after the other. What came before a bad one is held.
+pub(super) fn take(slots: &impl Slots, batch: &Batch, now: Moment) -> Result<Taken, BadFrame> {
+    let mut taken = Taken::default();
+    for copy in batch.copies() {
+        let copy = copy?;
+        let id = copy.id;
+        match slots.with(id, |slot| replica::apply(slot, Update::Copy(copy), now)) {
+            Applied::Ended(ending) => taken.ended.push((id, ending)),
+            Applied::Merged(update) => taken.merged.push(*update),
+            Applied::Later(copy) => taken.later.push(*copy),
+            // Copies are never refused.
+            Applied::Applied | Applied::Duplicate | Applied::Gap | Applied::Fenced(_) => {}
+        }
+    }
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        names::ContextPath,
+        replication::batch::Packer,
+        session::{
+            lease::Term,
+            replica::{Birth, Reach, Slot},
+        },
+    };
+
+    const ME: NodeId = NodeId(1);
+    const PEER: NodeId = NodeId(2);
+
+    fn id(n: u8) -> SessionId {
+        SessionId([n; 16])
+    }
+
+    fn create(table: &Table, owner: NodeId, session: SessionId) {
+        let context = ContextPath::root();
+        let birth =
+            Birth { id: session, me: owner, term: Term(0), context: &context, reach: Reach::Cluster, timeout: None };
+        table.with(session, |slot| replica::create(slot, &birth, &[], Moment(1)));
+    }
+
+    /// What a peer tells that owns these sessions.
+    fn batch(number: u32, sessions: impl IntoIterator<Item = u8>) -> Batch {
+        let (table, mut packer) = (Table::new(PEER), Packer::default());
+        for session in sessions.into_iter().map(id) {
+            create(&table, PEER, session);
+            table.peek(session, |slot| packer.add(session, Slot::live(slot).unwrap(), Moment(1)));
+        }
+        Batch { number, bytes: packer.pack().bytes }
+    }
+
+    #[test]
+    fn what_is_new_is_held_and_what_has_ended_or_is_owned_here_is_said() {
+        let table = Table::new(ME);
+        create(&table, ME, id(2));
+        create(&table, ME, id(3));
+        let over = table.with(id(3), |slot| replica::end(slot, id(3), Some(Term(0)), Moment(2))).unwrap();
+        table.with(id(3), |slot| replica::keep(slot, id(3), &over.undo, Moment(2)));
+        let taken = take(&table, &batch(1, 1..=3), Moment(3)).unwrap();
+        let told: Vec<SessionId> = taken.later.iter().map(|copy| copy.id).collect();
+        assert_eq!((told, taken.merged.len()), (vec![id(2)], 0));
+        assert!(matches!(taken.ended[..], [(ended, _)] if ended == id(3)));
+        assert!(table.peek(id(1), |slot| Slot::live(slot).is_some_and(|record| record.promised().node == PEER)));
+    }
+
+    #[actix_web::test]
+    async fn batches_are_taken_in_the_order_they_came_and_a_bad_one_ends_nothing_but_itself() {
+        let intake = Intake::new(Table::new(ME));
+        let bad = Batch { number: 2, bytes: vec![0x97].into() };
+        let batches = [batch(1, 1..=1), bad, batch(3, 1..=9)];
+        let taken = batches.map(|batch| intake.take(PEER, batch));
+        let [first, second, third] = taken;
+        assert_eq!(first.await.unwrap().unwrap(), Taken::default());
+        assert!(second.await.unwrap().is_err());
+        assert_eq!(third.await.unwrap().unwrap(), Taken::default());
+        assert_eq!(intake.table.counts().held, 9);
+        // One that comes when nothing was left is taken too.
+        intake.take(PEER, batch(4, 10..=10)).await.unwrap().unwrap();
+        assert_eq!(intake.table.counts().held, 10);
+        let now = Moment::now();
+        assert!(intake.table.is_told_by(PEER, now) && !intake.table.is_told_by(ME, now));
+    }
+}
