@@ -17,7 +17,7 @@ use super::{
 use crate::{
     balancer, limits, observe,
     observe::{NodeState, StatusReport},
-    settings::{Listening, Settings},
+    settings::{self, Listening, Settings},
     supervisor::{self, ChildPlan, End},
 };
 
@@ -90,7 +90,7 @@ async fn announce(settings: &Settings, nodes: Vec<ChildPlan>) {
             && let Ok(report) = client.status().await
         {
             if ready(&report) >= nodes.len() {
-                return say(&welcome(&report, &settings.balancer.manager.path));
+                return say(&welcome(&report, &settings.balancer));
             }
             seen = Some(report);
         }
@@ -98,7 +98,7 @@ async fn announce(settings: &Settings, nodes: Vec<ChildPlan>) {
     }
     complain(&unready(seen.as_ref(), nodes.len()));
     match &seen {
-        Some(report) => say(&welcome(report, &settings.balancer.manager.path)),
+        Some(report) => say(&welcome(report, &settings.balancer)),
         None => say(&wanted(settings, &nodes)),
     }
 }
@@ -127,14 +127,17 @@ fn wanted(settings: &Settings, nodes: &[ChildPlan]) -> String {
 }
 
 /// Every address, and what to try.
-fn welcome(report: &StatusReport, manager: &str) -> String {
+fn welcome(report: &StatusReport, balancer: &settings::Balancer) -> String {
     let door = format!("http://{}", reachable(report.balancer.listen));
     let mut lines = vec![String::new(), format!("  balancer  {door:<26}  pid {}", report.balancer.pid)];
+    if let Some(tls) = &balancer.tls {
+        lines.push(format!("            https://{}", reachable(tls.listen)));
+    }
     for node in &report.nodes {
         let (url, pid) = (format!("http://{}", node.http), node.pid.map_or("-".to_owned(), |pid| pid.to_string()));
         lines.push(format!("  node {:<4} {url:<26}  pid {pid}", node.route.as_str()));
     }
-    lines.push(format!("  manager   {door}{manager}"));
+    lines.push(format!("  manager   {door}{}", balancer.manager.path));
     lines.extend([String::new(), "Try:".to_owned(), format!("  open {door} and reload: the number grows")]);
     if let Some(pid) = report.nodes.first().and_then(|node| node.pid) {
         lines.push(format!("  kill -9 {pid}, reload: another node goes on with the number"));
@@ -152,8 +155,14 @@ mod tests {
 
     #[test]
     fn the_welcome_names_every_address_and_what_to_try() {
-        let text = welcome(&report(&[("r1", NodeState::Ready, &[])]), "/balancer-manager");
+        let mut settings = Settings::default();
+        let report = report(&[("r1", NodeState::Ready, &[])]);
+        assert!(!welcome(&report, &settings.balancer).contains("https"));
+        let (listen, file) = (([0, 0, 0, 0], 443).into(), std::path::PathBuf::new());
+        settings.balancer.tls = Some(settings::Tls { listen, certificate: file.clone(), key: file, http2: true });
+        let text = welcome(&report, &settings.balancer);
         for part in [
+            "            https://127.0.0.1:443\n",
             "  balancer  http://127.0.0.1:12121      pid 4710\n",
             "  node r1   http://127.0.0.1:18080      pid 4711\n",
             "  manager   http://127.0.0.1:12121/balancer-manager\n",
