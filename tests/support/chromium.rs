@@ -83,13 +83,16 @@ impl Chromium {
 
     /// The first element that a CSS selector finds, once there is one, is clicked as by a mouse.
     pub async fn click(&self, selector: &str) {
-        let find = || async {
+        let click = || async {
             let found = self.tell("/element", json!({ "using": "css selector", "value": selector })).await;
-            found[ELEMENT].as_str().map(str::to_owned)
+            let element = found[ELEMENT].as_str()?;
+            let answer = self.tell(&format!("/element/{element}/click"), json!({})).await;
+            // The page was loaded anew between the two: nothing was clicked.
+            let is_stale = answer["error"] == "stale element reference";
+            assert!(answer.is_null() || is_stale, "{selector} cannot be clicked: {answer}");
+            answer.is_null().then_some(())
         };
-        let element = wait_for(selector, find).await;
-        let answer = self.tell(&format!("/element/{element}/click"), json!({})).await;
-        assert!(answer.is_null(), "{selector} cannot be clicked: {answer}");
+        wait_for(selector, click).await;
     }
 
     /// Presses one key where the focus is.
