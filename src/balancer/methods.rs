@@ -135,16 +135,18 @@ impl RoundRobin {
         let mut best: Option<(usize, usize, i64)> = None;
         for (index, member) in members.iter().enumerate() {
             let slot = self.slot(member.serial);
-            let credit = (self.credit[slot].1 + i64::from(member.share)).clamp(-total, total);
+            let credit = self.credit[slot].1 + i64::from(member.share);
             self.credit[slot].1 = credit;
             if may(index) && best.is_none_or(|(_, _, highest)| credit > highest) {
                 best = Some((index, slot, credit));
             }
         }
-        best.map(|(index, slot, _)| {
+        if let Some((_, slot, _)) = best {
             self.credit[slot].1 -= total;
-            index
-        })
+        }
+        // Not before: who has its turn may have more than a whole round, and would lose what is above it.
+        self.credit.iter_mut().for_each(|(_, credit)| *credit = (*credit).clamp(-total, total));
+        best.map(|(index, _, _)| index)
     }
 
     fn slot(&mut self, serial: u64) -> usize {
