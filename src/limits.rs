@@ -117,6 +117,12 @@ pub const STRAY_COPY: Duration = Duration::from_secs(600);
 
 // --- Replication ---
 
+/// Bytes of one message of a channel: a part of an archive, or a list of what a cluster has deployed.
+pub const CHANNEL_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// Channels of other nodes that wait to be looked at.
+pub const VISITS: usize = 16;
+
 /// Bytes of one frame on a link, its length prefix left out.
 pub const FRAME_BYTES: usize = 2 * 1024 * 1024;
 
@@ -242,6 +248,11 @@ pub const UNHEARD: Duration = Duration::from_secs(10);
 
 /// A claim that is refused by a higher one is tried again this often.
 pub const CLAIM_TRIES: usize = 4;
+
+/// How long a claim that was outranked twice rests before it is tried a third time, and twice as long before the next: two
+/// nodes that outrank each other again and again, each before the other's claim is over, would both never own the session.
+/// Longer than two rounds of questions take on a slow link.
+pub const CLAIM_REST: Duration = Duration::from_millis(60);
 
 /// Sessions that a draining node offers to another one at a time; it offers more when these have moved.
 pub const OFFER_SESSIONS: usize = 256;
