@@ -147,7 +147,9 @@ impl Node {
         let (claim_timeout, merged) = (settings.session.claim_timeout, exporter.clone().recipient());
         let cluster = settings.cluster.name.clone();
         let offered = Taker::new(house.clone(), exporter.clone()).start().recipient();
-        let doorway = Doorway { table, cluster, seal: seal.clone(), duty, roster, claim_timeout, merged, offered };
+        let (visits, _visited) = mpsc::channel(limits::VISITS);
+        let doorway =
+            Doorway { table, cluster, seal: seal.clone(), duty, roster, claim_timeout, merged, offered, visits };
         info!(route = %house.route, %http, replication = %address, life = %me, "node starting");
         let (workers, shutdown_timeout) = (settings.node.workers.get(), settings.node.shutdown_timeout);
         let (deployer, snapshots) = (deployer.start(), Snapshots::new(settings));
