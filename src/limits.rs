@@ -319,6 +319,28 @@ pub const WEBAPP_FILES: usize = 20_000;
 /// Nesting of a webapp's folders.
 pub const WEBAPP_DEPTH: usize = 32;
 
+/// Bytes of an archive, and of what it unpacks to (OWASP ASVS 5.2.5).
+pub const ARCHIVE_BYTES: u64 = 100 * 1024 * 1024;
+
+/// Entries of an archive.
+pub const ARCHIVE_ENTRIES: usize = 10_000;
+
+/// An archive unpacks to at most so many times its size: text rarely shrinks to a tenth, a bomb to a thousandth.
+pub const ARCHIVE_RATIO: u64 = 100;
+
+/// Unpacked bytes from which on [`ARCHIVE_RATIO`] counts: small files of spaces do no harm.
+pub const ARCHIVE_RATIO_FROM: u64 = 1024 * 1024;
+
+/// Bytes of the name of an archive's entry.
+pub const ARCHIVE_PATH_BYTES: usize = 255;
+
+/// An archive that does not open whole and has not changed for this long is broken; until then it is being copied.
+/// Longer than a slow network stalls.
+pub const ARCHIVE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Webapps that were checked for the cluster and wait to be deployed. A deployment checks one and then deploys it.
+pub const WEBAPPS_PREPARED: usize = 4;
+
 /// Bytes of WEB-INF/web.xml.
 pub const DESCRIPTOR_BYTES: u64 = 1024 * 1024;
 
