@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    app::Webapp,
+    app::{Tally, Webapp},
     archive::{self, Fault},
     descriptor::{self, Descriptor},
     listing::{File, list},
@@ -49,7 +49,8 @@ pub(super) fn read_folder(name: &str, label: &str, folder: &Path) -> Result<Read
     };
     let pages = pages(sources(label, &listing.files)?, &application)?;
     let assets = assets(&listing.files);
-    Ok(Readout { app: Webapp { name, version, descriptor, pages, assets, unpacked: None }, remarks })
+    let tally = Tally::default();
+    Ok(Readout { app: Webapp { name, version, descriptor, pages, assets, unpacked: None, tally }, remarks })
 }
 
 /// The same for an archive, which is unpacked to where only this process works.
