@@ -327,6 +327,28 @@ pub const TEMPLATES_BYTES: u64 = 32 * 1024 * 1024;
 /// deployment must not wait for the disk.
 pub const HASHED_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Static files up to this size are kept in memory once they were asked for, and compressed if their kind is worth it.
+/// Larger ones are streamed from the disk.
+pub const ASSET_KEPT_BYTES: u64 = 1024 * 1024;
+
+/// Memory of a node for static files and their compressed forms, of all webapps together. What is asked for least gives
+/// way.
+pub const ASSETS_KEPT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Parts of that memory, each with its own lock and its own share.
+pub const ASSET_SHELVES: u64 = 4;
+
+/// One of so many bytes of each part is for what was asked for only once: it drives out nothing that is asked for often.
+pub const ASSET_NEW_SHARE: u64 = 4;
+
+const _: () = assert!(ASSETS_KEPT_BYTES / ASSET_SHELVES / ASSET_NEW_SHARE >= 2 * ASSET_KEPT_BYTES);
+
+/// What is smaller is not compressed: with its head it fits into one packet as it is. nginx's gzip_min_length is 20 bytes.
+pub const COMPRESSED_FROM_BYTES: u64 = 1024;
+
+/// Bytes of a static file that are given to a connection at once: a slow client holds no more than this in memory.
+pub const ASSET_CHUNK_BYTES: usize = 64 * 1024;
+
 /// Work of one rendering of a page, in minijinja's fuel: about one unit an instruction and one each 64 bytes made.
 /// Bounds the time on the worker (some milliseconds) and the memory (16 MB).
 pub const PAGE_FUEL: u64 = 250_000;
@@ -351,6 +373,9 @@ pub const PAGE_HEADERS: usize = 64;
 
 /// Bytes of a header that a page sets. Tomcat's maxHttpHeaderSize.
 pub const PAGE_HEADER_BYTES: usize = 8 * 1024;
+
+/// How often a node looks how far its peers are, for the pages that show it.
+pub const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Silence in the webapps folder before it is read: whoever copies is done by then.
 pub const DEPLOY_QUIET: Duration = Duration::from_millis(300);

@@ -74,7 +74,10 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     // What seals: one home for each, and the keys are made in one place.
     (&["snow"], &["replication/seal.rs"]),
     (&["chacha20poly1305"], &["membership/seal.rs"]),
-    (&["blake2"], &["settings/secret.rs"]),
+    (&["blake2"], &["settings/secret.rs", "webapp/assets/disk.rs"]),
+    // What packs.
+    (&["flate2"], &["webapp/assets/coding.rs"]),
+    (&["brotli", ":", ":"], &["webapp/assets/coding.rs"]),
     (&["println", "!"], &["cli/"]),
     (&["print", "!"], &["cli/"]),
     (&["eprintln", "!"], &["cli/"]),

@@ -78,7 +78,7 @@ impl Worker {
                 let page = Visit { app: &app, page: &page, path: &path, attempt };
                 self.page(page, request, payload).await.unwrap_or_else(|refused| refused)
             }
-            Resource::Asset(file) => webapp::assets::answer(&file, request),
+            Resource::Asset(asset) => webapp::assets::answer(&asset, request).await,
             Resource::AddSlash(to) => redirect(to, request.query_string()),
             Resource::NotFound => not_found(),
         }

@@ -1,8 +1,8 @@
 //! A deployed webapp: what answers for each path. Made whole by `folder`, never changed afterwards.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
-use super::{descriptor::Descriptor, page::Page, path};
+use super::{assets::Asset, descriptor::Descriptor, page::Page, path};
 use crate::names::ContextPath;
 
 /// One version of one webapp. Requests that started on it end on it, also when a newer one has taken its place.
@@ -15,7 +15,7 @@ pub struct Webapp {
     /// By the path of what they produce: `/index.html`.
     pub(super) pages: HashMap<String, Arc<Page>>,
     /// Static files by their path. What is not listed is not served, whatever lies in the folder.
-    pub(super) assets: HashMap<String, PathBuf>,
+    pub(super) assets: HashMap<String, Arc<Asset>>,
 }
 
 /// What answers for a path of a webapp.
@@ -24,7 +24,7 @@ pub enum Resource {
     /// A server page.
     Page(Arc<Page>),
     /// A static file, for [`assets::answer`](super::assets::answer).
-    Asset(PathBuf),
+    Asset(Arc<Asset>),
     /// A folder asked for without its slash: redirect to this path (percent-encoded, starts with one slash); the
     /// query of the request goes behind it.
     AddSlash(String),

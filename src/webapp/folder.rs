@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     app::Webapp,
+    assets::{self, Asset},
     descriptor::{self, Descriptor},
     page::{Application, Page, Source, Templates},
     path::is_private,
@@ -105,13 +106,14 @@ pub(super) fn read(webapps: &Path, name: &str) -> Result<Readout, Refusal> {
         let produced = name.strip_suffix(".j2").unwrap_or(&name).to_owned();
         (produced, Arc::new(Page::new(templates.clone(), name)))
     };
+    let assets = assets(&webapps.join(name), &listing.files, &descriptor, &mut remarks);
     let app = Webapp {
         name: name.to_owned(),
         context: application.context,
         version: application.version,
         descriptor,
         pages: pages.into_iter().map(page).collect(),
-        assets: assets(&listing.files),
+        assets,
     };
     Ok(Readout { app, remarks })
 }
@@ -256,9 +258,22 @@ fn sources(app: &str, files: &[File]) -> Result<Vec<Source>, Refusal> {
     Ok(sources)
 }
 
-fn assets(files: &[File]) -> HashMap<String, PathBuf> {
+fn assets(
+    folder: &Path,
+    files: &[File],
+    descriptor: &Descriptor,
+    remarks: &mut Vec<String>,
+) -> HashMap<String, Arc<Asset>> {
+    let root = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     let public = files.iter().filter(|file| !file.name.ends_with(".j2") && !file.name.starts_with("WEB-INF/"));
-    public.map(|file| (format!("/{}", file.name), file.at.clone())).collect()
+    let listed = |file: &File| {
+        let inside = file.at.strip_prefix(&root).ok()?.to_owned();
+        Some(assets::Listed { path: format!("/{}", file.name), inside, bytes: file.bytes, content_type: None })
+    };
+    let listed: Vec<_> = public.filter_map(listed).collect();
+    let (assets, notes) = assets::collect(&root, &listed, &descriptor.parameters);
+    remarks.extend(notes.into_iter().map(|note| format!("{DESCRIPTOR}: {note}")));
+    assets
 }
 
 /// A text file of a bounded size, without a byte order mark.
