@@ -33,6 +33,7 @@ use crate::{
     membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
     names::NodeId,
     node::{self, Handover, House, NewDuty, Notice, Order, Shortage, Taker, Traffic, Worker, hand_over},
+    observe::SessionCounts,
     replication::{
         LinkSeal, Replicator, ReplicatorConfig,
         accept::{Doorway, accept},
@@ -124,7 +125,7 @@ impl Node {
         let (orders, taken) = mpsc::channel(limits::ORDERS);
         let house = Arc::new(House {
             me,
-            info: ArcSwap::from_pointee(NodeInfo::new(&route, &[])),
+            info: ArcSwap::from_pointee(NodeInfo::new(&route, &[], SessionCounts::default())),
             route,
             http,
             table: table.clone(),

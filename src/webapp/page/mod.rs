@@ -8,7 +8,7 @@
 //! | `request` | `.method .path .query .query_string .form .headers .cookies .remote_addr .scheme .host .user`, `header(name)`, `field(name, most)` (of the form: trimmed, cut, never undefined), `form_all(name)`, `query_all(name)` |
 //! | `response` | `status(code)`, `header(name, value)`, `cookie(name, value, max_age=, path=, ...)`, `redirect(url)`, which ends the page |
 //! | `application` | `.name .context .version .parameters` |
-//! | `node` | `.route .members` (each `.route .duty .me`) |
+//! | `node` | `.route`, `.members` (each `.route .duty .me`, and of the others `.in_sync .lag_ms`), `.sessions` (`.owned .held`, of this node) |
 //! | functions | `url(path)`, `csrf_field()`, `csrf_token()`; filter `hue` |
 //!
 //! Rendering is synchronous, reads no clock and waits for nothing; fuel, nesting and size are bounded by `limits`.
@@ -33,7 +33,7 @@ use minijinja::{AutoEscape, ErrorKind, Value};
 pub(super) use self::templates::{Application, Source, Templates};
 use self::{exchange::Exchange, templates::produced};
 pub use self::{
-    exchange::{MemberInfo, NodeInfo},
+    exchange::{Follows, MemberInfo, NodeInfo},
     request::{Request, TooManyParameters, parameters},
 };
 use crate::{limits, session::draft::Draft};
