@@ -32,7 +32,7 @@ use crate::{
     limits,
     membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
     names::NodeId,
-    node::{self, Handover, House, NewDuty, Notice, Order, Shortage, Taker, Traffic, Worker, hand_over},
+    node::{self, Handover, House, NewDuty, Notice, Order, Shortage, Taker, Traffic, Uploads, Worker, hand_over},
     observe::SessionCounts,
     replication::{
         LinkSeal, Replicator, ReplicatorConfig,
@@ -140,6 +140,7 @@ impl Node {
             replicators: vec![exporter.clone()].into(),
             traffic: Traffic::default(),
             shortage: Shortage::default(),
+            uploads: Uploads::open(&settings.node),
             handover: Handover::default(),
         });
         let notice = Notice::new(house.clone()).start();

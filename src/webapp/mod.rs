@@ -28,4 +28,7 @@ pub use app::{Resource, Webapp};
 pub use catalog::{Catalog, Catalogue, Found};
 pub use descriptor::{Descriptor, SessionTimeout};
 pub use folder::Refusal;
-pub use page::{Follows, MemberInfo, NodeInfo, Page, PageError, Rendered, Request, TooManyParameters, parameters};
+pub use page::{
+    Body, Content, Follows, MemberInfo, NodeInfo, Page, PageError, Rendered, Request, TooManyParameters, Upload,
+    base_name, json, parameters,
+};
