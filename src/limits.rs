@@ -373,6 +373,15 @@ pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Fields of a query or a form. Tomcat's maxParameterCount.
 pub const PARAMETERS: usize = 1_000;
 
+/// Messages kept for the next page. A page that is never shown must not fill the session.
+pub const FLASHES: usize = 16;
+
+/// Bytes of such a message, and below of its kind; what is longer is cut.
+pub const FLASH_BYTES: usize = 1_024;
+
+/// See [`FLASH_BYTES`].
+pub const FLASH_KIND_BYTES: usize = 32;
+
 /// Headers and cookies that one page may set.
 pub const PAGE_HEADERS: usize = 64;
 

@@ -10,6 +10,7 @@ use actix_web::{
     },
     web,
 };
+use jiff::Timestamp;
 use tracing::error;
 
 use super::{
@@ -193,6 +194,7 @@ impl Client {
             remote_addr: self.address,
             scheme: self.scheme,
             host: self.host,
+            now: Timestamp::now(),
         }
     }
 }
