@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    Body, Catalogue, Deployer, Found, MemberInfo, NodeInfo, Page, Rendered, Request, Resource, SessionTimeout,
+    Body, Catalogue, Deployer, Found, MemberInfo, NodeInfo, Page, Rendered, Request, Resource, SessionTimeout, Sources,
     parameters,
 };
 use crate::{
@@ -29,7 +29,7 @@ type Kept = (SessionId, Vec<(Arc<str>, Value)>);
 impl Browser {
     fn open() -> Self {
         let webapps = Path::new(env!("CARGO_MANIFEST_DIR")).join("webapps");
-        let catalogue = Deployer::open(&webapps).unwrap().catalogue();
+        let catalogue = Deployer::open(Sources::new(&webapps, &webapps.join(".work"))).unwrap().catalogue();
         Self { catalogue, language: "en", route: "r1", id: 0, session: None }
     }
 
@@ -51,7 +51,7 @@ impl Browser {
     fn page(&self, target: &str) -> (Arc<Page>, String, String) {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let catalog = self.catalogue.load();
-        let Found::Webapp { app, path } = catalog.find(path) else { panic!("{target} is in a webapp") };
+        let Found::Webapp { app, path, .. } = catalog.find(path) else { panic!("{target} is in a webapp") };
         let Resource::Page(page) = app.resolve(&path) else { panic!("{target} is a page") };
         (page, path.into_owned(), query.to_owned())
     }
@@ -145,7 +145,7 @@ fn the_descriptors_are_as_in_the_seeds() {
 fn static_files_are_there_and_templates_are_not() {
     let catalog = Browser::open().catalogue.load();
     let resolve = |path: &str| match catalog.find(path) {
-        Found::Webapp { app, path } => app.resolve(&path),
+        Found::Webapp { app, path, .. } => app.resolve(&path),
         _ => Resource::NotFound,
     };
     for asset in ["/favicon.ico", "/favicon.svg", "/style.css", "/request/style.css", "/request/favicon.svg"] {
