@@ -144,6 +144,12 @@ pub const STRAY_COPY: Duration = Duration::from_secs(600);
 
 // --- Replication ---
 
+/// Bytes of one message of a channel: a part of an archive, or a list of what a cluster has deployed.
+pub const CHANNEL_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// Channels of other nodes that wait to be looked at.
+pub const VISITS: usize = 16;
+
 /// Bytes of one frame on a link, its length prefix left out.
 pub const FRAME_BYTES: usize = 2 * 1024 * 1024;
 
@@ -270,6 +276,11 @@ pub const UNHEARD: Duration = Duration::from_secs(10);
 /// A claim that is refused by a higher one is tried again this often.
 pub const CLAIM_TRIES: usize = 4;
 
+/// How long a claim that was outranked twice rests before it is tried a third time, and twice as long before the next: two
+/// nodes that outrank each other again and again, each before the other's claim is over, would both never own the session.
+/// Longer than two rounds of questions take on a slow link.
+pub const CLAIM_REST: Duration = Duration::from_millis(60);
+
 /// Sessions that a draining node offers to another one at a time; it offers more when these have moved.
 pub const OFFER_SESSIONS: usize = 256;
 
@@ -335,6 +346,28 @@ pub const WEBAPP_FILES: usize = 20_000;
 /// Nesting of a webapp's folders.
 pub const WEBAPP_DEPTH: usize = 32;
 
+/// Bytes of an archive, and of what it unpacks to (OWASP ASVS 5.2.5).
+pub const ARCHIVE_BYTES: u64 = 100 * 1024 * 1024;
+
+/// Entries of an archive.
+pub const ARCHIVE_ENTRIES: usize = 10_000;
+
+/// An archive unpacks to at most so many times its size: text rarely shrinks to a tenth, a bomb to a thousandth.
+pub const ARCHIVE_RATIO: u64 = 100;
+
+/// Unpacked bytes from which on [`ARCHIVE_RATIO`] counts: small files of spaces do no harm.
+pub const ARCHIVE_RATIO_FROM: u64 = 1024 * 1024;
+
+/// Bytes of the name of an archive's entry.
+pub const ARCHIVE_PATH_BYTES: usize = 255;
+
+/// An archive that does not open whole and has not changed for this long is broken; until then it is being copied.
+/// Longer than a slow network stalls.
+pub const ARCHIVE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Webapps that were checked for the cluster and wait to be deployed. A deployment checks one and then deploys it.
+pub const WEBAPPS_PREPARED: usize = 4;
+
 /// Bytes of WEB-INF/web.xml.
 pub const DESCRIPTOR_BYTES: u64 = 1024 * 1024;
 
@@ -394,6 +427,15 @@ pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Fields of a query or a form. Tomcat's maxParameterCount.
 pub const PARAMETERS: usize = 1_000;
+
+/// Messages kept for the next page. A page that is never shown must not fill the session.
+pub const FLASHES: usize = 16;
+
+/// Bytes of such a message, and below of its kind; what is longer is cut.
+pub const FLASH_BYTES: usize = 1_024;
+
+/// See [`FLASH_BYTES`].
+pub const FLASH_KIND_BYTES: usize = 32;
 
 /// Headers and cookies that one page may set.
 pub const PAGE_HEADERS: usize = 64;

@@ -42,7 +42,7 @@ use crate::{
     session::{SessionStore, Table, placement::Spread, snapshot::Part},
     settings::{SessionManager, Settings, variable_of},
     time::Moment,
-    webapp::{Deployer, NodeInfo},
+    webapp::{Deployer, NodeInfo, Sources},
 };
 
 /// How a node or a balancer came to its end.
@@ -68,7 +68,6 @@ struct Node {
     notice: Addr<Notice>,
     exporter: Addr<Replicator>,
     store: Addr<SessionStore>,
-    deployer: Addr<Deployer>,
     snapshots: Snapshots,
     /// Where the peers' links wait until this node has loaded its snapshot; none when they are accepted.
     door: Option<(TcpListener, Doorway)>,
@@ -112,9 +111,10 @@ impl Node {
             let variable = variable_of("node.http");
             warn!("balancers of other machines cannot reach this node at {http} (node.http); set {variable}");
         }
-        let deployer = Deployer::open(&settings.node.webapps).map_err(|error| Failure(error.to_string()))?;
-        let catalogue = deployer.catalogue();
         let route = settings.node.route.clone();
+        let sources = Sources::new(&settings.node.webapps, &settings.node.run.join("work").join(route.as_str()));
+        let deployer = Deployer::open(sources).map_err(|error| Failure(error.to_string()))?;
+        let (catalogue, deployer) = (deployer.catalogue(), deployer.start());
         let role = Role::Node { route: route.clone(), http, duty: Duty::Starting };
         let membership =
             Membership::start(&settings.cluster, secret.as_ref(), Member { id: me, address, role }, gossip)
@@ -130,6 +130,7 @@ impl Node {
             http,
             table: table.clone(),
             catalogue,
+            deployer,
             duty: duty.clone(),
             roster: roster.clone(),
             session: settings.session.clone(),
@@ -149,24 +150,15 @@ impl Node {
         let (claim_timeout, merged) = (settings.session.claim_timeout, exporter.clone().recipient());
         let cluster = settings.cluster.name.clone();
         let offered = Taker::new(house.clone(), exporter.clone()).start().recipient();
-        let doorway = Doorway { table, cluster, seal: seal.clone(), duty, roster, claim_timeout, merged, offered };
+        let (visits, _visited) = mpsc::channel(limits::VISITS);
+        let doorway =
+            Doorway { table, cluster, seal: seal.clone(), duty, roster, claim_timeout, merged, offered, visits };
         info!(route = %house.route, %http, replication = %address, life = %me, "node starting");
         let (workers, shutdown_timeout) = (settings.node.workers.get(), settings.node.shutdown_timeout);
-        let (deployer, snapshots) = (deployer.start(), Snapshots::new(settings));
+        let snapshots = Snapshots::new(settings);
         let door = Some((links, doorway));
-        let mut node = Self {
-            house,
-            membership,
-            notice,
-            exporter,
-            store,
-            deployer,
-            snapshots,
-            door,
-            seal,
-            workers,
-            shutdown_timeout,
-        };
+        let mut node =
+            Self { house, membership, notice, exporter, store, snapshots, door, seal, workers, shutdown_timeout };
         if !node.snapshots.is_there() {
             node.open_door()?;
         }
@@ -321,7 +313,7 @@ impl Node {
             ("membership", self.membership.connected()),
             ("notice", self.notice.connected()),
             ("session store", self.store.connected()),
-            ("deployer", self.deployer.connected()),
+            ("deployer", self.house.deployer.connected()),
             ("replicator", self.house.replicators_live()),
         ];
         match alive.iter().find(|(_, alive)| !alive) {

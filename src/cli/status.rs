@@ -147,6 +147,7 @@ pub(super) mod tests {
                 .collect(),
             writes_refused: 0,
             staying: 0,
+            webapps: Vec::new(),
             terms: Terms::default(),
         };
         StatusReport {

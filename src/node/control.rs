@@ -23,6 +23,7 @@ use crate::{
     names::host_is_local,
     observe::{NodeReport, NodeState, PeerReport, Terms},
     replication::{LinkReport, Observe},
+    webapp,
 };
 
 /// Marks a request that a person or a balancer meant.
@@ -146,6 +147,7 @@ impl House {
             peers: peers(&self.links().await),
             writes_refused: self.shortage.count(),
             staying: if duty == Duty::Draining { self.handover.staying() } else { 0 },
+            webapps: self.deployer.send(webapp::Observe).await.unwrap_or_default(),
             terms: Terms::default(),
         }
     }

@@ -51,7 +51,7 @@ use crate::{
     session::Table,
     settings,
     time::Moment,
-    webapp::{Catalogue, NodeInfo},
+    webapp::{Catalogue, Deployer, NodeInfo},
 };
 
 /// What all workers of a node share.
@@ -66,6 +66,8 @@ pub struct House {
     pub table: Table,
     /// The webapps.
     pub catalogue: Catalogue,
+    /// Who keeps them up to date.
+    pub deployer: Addr<Deployer>,
     /// What this node wants to be asked for.
     pub duty: SharedDuty,
     /// The other members.

@@ -10,6 +10,7 @@ use actix_web::{
     },
     web,
 };
+use jiff::Timestamp;
 use tracing::error;
 
 use super::{
@@ -66,7 +67,7 @@ impl Worker {
 
     async fn serve(&self, request: &HttpRequest, payload: web::Payload, attempt: Attempt) -> HttpResponse {
         let (app, path) = match self.house.catalogue.load().find(request.path()) {
-            Found::Webapp { app, path } => (app, path),
+            Found::Webapp { app, path, .. } => (app, path),
             Found::AddSlash(to) => return redirect(to, request.query_string()),
             Found::NotFound => return not_found(),
             Found::Bad => return refusal::page(StatusCode::BAD_REQUEST, "This path cannot be looked up."),
@@ -193,6 +194,7 @@ impl Client {
             remote_addr: self.address,
             scheme: self.scheme,
             host: self.host,
+            now: Timestamp::now(),
         }
     }
 }

@@ -2,20 +2,28 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{assets::Asset, descriptor::Descriptor, page::Page, path};
+use super::{
+    assets::Asset,
+    descriptor::Descriptor,
+    name::{AppName, Tag},
+    page::Page,
+    path,
+    work::Unpacked,
+};
 use crate::names::ContextPath;
 
 /// One version of one webapp. Requests that started on it end on it, also when a newer one has taken its place.
 #[derive(Debug)]
 pub struct Webapp {
-    pub(super) name: String,
-    pub(super) context: ContextPath,
+    pub(super) name: AppName,
     pub(super) version: String,
     pub(super) descriptor: Descriptor,
     /// By the path of what they produce: `/index.html`.
     pub(super) pages: HashMap<String, Arc<Page>>,
     /// Static files by their path. What is not listed is not served, whatever lies in the folder.
     pub(super) assets: HashMap<String, Arc<Asset>>,
+    /// Where its files are if it came as an archive: they go with the last request that uses them.
+    pub(super) unpacked: Option<Unpacked>,
 }
 
 /// What answers for a path of a webapp.
@@ -33,14 +41,19 @@ pub enum Resource {
 }
 
 impl Webapp {
-    /// The name of its folder: `ROOT`, `shop`, `a#b`.
+    /// The name of its folder or archive: `ROOT`, `shop`, `a#b`, `shop##2`.
     pub fn name(&self) -> &str {
-        &self.name
+        self.name.full()
+    }
+
+    /// Which of several versions side by side it is: `2` of `shop##2`. None is older than every other.
+    pub fn tag(&self) -> Option<&str> {
+        self.name.tag().map(Tag::as_str)
     }
 
     /// The path under which it answers.
     pub fn context(&self) -> &ContextPath {
-        &self.context
+        self.name.context()
     }
 
     /// A fingerprint of its content: equal on all nodes that have the same files.
@@ -61,7 +74,7 @@ impl Webapp {
         match self.exact(path) {
             Resource::NotFound => match self.welcome(&format!("{path}/")) {
                 Resource::NotFound => Resource::NotFound,
-                _ => Resource::AddSlash(path::encode(&format!("{}{path}/", self.context.as_str()))),
+                _ => Resource::AddSlash(path::encode(&format!("{}{path}/", self.context().as_str()))),
             },
             found => found,
         }

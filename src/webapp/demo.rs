@@ -6,7 +6,7 @@ use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     Body, Catalogue, Deployer, Follows, Found, MemberInfo, NodeInfo, Page, Rendered, Request, Resource, SessionTimeout,
-    parameters,
+    Sources, parameters,
 };
 use crate::{
     membership::Duty,
@@ -30,7 +30,7 @@ type Kept = (SessionId, Vec<(Arc<str>, Value)>);
 impl Browser {
     fn open() -> Self {
         let webapps = Path::new(env!("CARGO_MANIFEST_DIR")).join("webapps");
-        let catalogue = Deployer::open(&webapps).unwrap().catalogue();
+        let catalogue = Deployer::open(Sources::new(&webapps, &webapps.join(".work"))).unwrap().catalogue();
         Self { catalogue, language: "en", route: "r1", id: 0, session: None }
     }
 
@@ -52,7 +52,7 @@ impl Browser {
     fn page(&self, target: &str) -> (Arc<Page>, String, String) {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let catalog = self.catalogue.load();
-        let Found::Webapp { app, path } = catalog.find(path) else { panic!("{target} is in a webapp") };
+        let Found::Webapp { app, path, .. } = catalog.find(path) else { panic!("{target} is in a webapp") };
         let Resource::Page(page) = app.resolve(&path) else { panic!("{target} is a page") };
         (page, path.into_owned(), query.to_owned())
     }
@@ -77,6 +77,7 @@ impl Browser {
             remote_addr: "127.0.0.1".into(),
             scheme: "http".into(),
             host: "localhost:12121".into(),
+            now: jiff::Timestamp::UNIX_EPOCH,
         };
         let member = |(route, duty): (&str, Duty)| {
             let me = route == self.route;
@@ -148,7 +149,7 @@ fn the_descriptors_are_as_in_the_seeds() {
 fn static_files_are_there_and_templates_are_not() {
     let catalog = Browser::open().catalogue.load();
     let resolve = |path: &str| match catalog.find(path) {
-        Found::Webapp { app, path } => app.resolve(&path),
+        Found::Webapp { app, path, .. } => app.resolve(&path),
         _ => Resource::NotFound,
     };
     for asset in [

@@ -8,6 +8,7 @@ use minijinja::{
 };
 
 use super::{
+    flash::FlashObject,
     request::{Request, RequestObject},
     response::ResponseObject,
     session::SessionObject,
@@ -73,7 +74,7 @@ fn member(member: &MemberInfo) -> Value {
 impl Exchange {
     pub(super) fn new(request: Request, draft: Draft, node: &Arc<NodeInfo>) -> Self {
         let session = Arc::new(SessionObject::new(draft));
-        let response = Arc::new(ResponseObject::new(request.scheme == "https"));
+        let response = Arc::new(ResponseObject::new(&request.scheme, &request.host));
         let request = Arc::new(RequestObject::new(request, session.clone()));
         Self { session, request, response, node: node.clone() }
     }
@@ -89,13 +90,14 @@ impl Object for Exchange {
             "session" => Some(Value::from_dyn_object(self.session.clone())),
             "request" => Some(Value::from_dyn_object(self.request.clone())),
             "response" => Some(Value::from_dyn_object(self.response.clone())),
+            "flash" => Some(Value::from_object(FlashObject::new(self.session.clone()))),
             "node" => Some(self.node.value.clone()),
             _ => None,
         }
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Str(&["session", "request", "response", "node"])
+        Enumerator::Str(&["session", "request", "response", "flash", "node"])
     }
 }
 
