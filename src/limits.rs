@@ -25,6 +25,33 @@ pub const FORM_BYTES: usize = 2 * 1024 * 1024;
 /// Time for a form's body, once its head is there.
 pub const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Files of one form.
+pub const UPLOADS: usize = 64;
+
+/// Bytes of a file that are kept in memory; from there on it is written to the disk, in pieces of this size: fewer trips to
+/// a thread that may wait for the disk.
+pub const UPLOAD_PIECE_BYTES: usize = 128 * 1024;
+
+/// Time for the body of a form with files. A form of 32 MiB over 1 Mbit/s takes 4.5 minutes.
+pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Silence in the middle of such a body.
+pub const UPLOAD_SILENCE: Duration = Duration::from_secs(20);
+
+/// Bytes of all files that a node is being sent or has in its hands. Above it a form with files is answered 503.
+pub const UPLOADS_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Bytes of a file's name, as on most file systems.
+pub const FILE_NAME_BYTES: usize = 255;
+
+/// Values in a JSON body, those in others included: some dozen bytes each. A form of [`FORM_BYTES`] could have a million.
+pub const JSON_VALUES: usize = 100_000;
+
+/// Nesting of a JSON body. All of it can be kept in a session, with a level or two around it.
+pub const JSON_DEPTH: usize = 24;
+
+const _: () = assert!(JSON_DEPTH + 2 < VALUE_DEPTH);
+
 /// A body of the control interface.
 pub const CONTROL_BYTES: usize = 4 * 1024;
 
@@ -116,6 +143,12 @@ pub const SHORTAGE_TOLD: Duration = Duration::from_secs(10);
 pub const STRAY_COPY: Duration = Duration::from_secs(600);
 
 // --- Replication ---
+
+/// Bytes of one message of a channel: a part of an archive, or a list of what a cluster has deployed.
+pub const CHANNEL_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// Channels of other nodes that wait to be looked at.
+pub const VISITS: usize = 16;
 
 /// Bytes of one frame on a link, its length prefix left out.
 pub const FRAME_BYTES: usize = 2 * 1024 * 1024;
@@ -242,6 +275,11 @@ pub const UNHEARD: Duration = Duration::from_secs(10);
 
 /// A claim that is refused by a higher one is tried again this often.
 pub const CLAIM_TRIES: usize = 4;
+
+/// How long a claim that was outranked twice rests before it is tried a third time, and twice as long before the next: two
+/// nodes that outrank each other again and again, each before the other's claim is over, would both never own the session.
+/// Longer than two rounds of questions take on a slow link.
+pub const CLAIM_REST: Duration = Duration::from_millis(60);
 
 /// Sessions that a draining node offers to another one at a time; it offers more when these have moved.
 pub const OFFER_SESSIONS: usize = 256;

@@ -32,7 +32,7 @@ use crate::{
     limits,
     membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
     names::NodeId,
-    node::{self, Handover, House, NewDuty, Notice, Order, Shortage, Taker, Traffic, Worker, hand_over},
+    node::{self, Handover, House, NewDuty, Notice, Order, Shortage, Taker, Traffic, Uploads, Worker, hand_over},
     replication::{
         LinkSeal, Replicator, ReplicatorConfig,
         accept::{Doorway, accept},
@@ -140,6 +140,7 @@ impl Node {
             replicators: vec![exporter.clone()].into(),
             traffic: Traffic::default(),
             shortage: Shortage::default(),
+            uploads: Uploads::open(&settings.node),
             handover: Handover::default(),
         });
         let notice = Notice::new(house.clone()).start();
@@ -148,7 +149,9 @@ impl Node {
         let (claim_timeout, merged) = (settings.session.claim_timeout, exporter.clone().recipient());
         let cluster = settings.cluster.name.clone();
         let offered = Taker::new(house.clone(), exporter.clone()).start().recipient();
-        let doorway = Doorway { table, cluster, seal: seal.clone(), duty, roster, claim_timeout, merged, offered };
+        let (visits, _visited) = mpsc::channel(limits::VISITS);
+        let doorway =
+            Doorway { table, cluster, seal: seal.clone(), duty, roster, claim_timeout, merged, offered, visits };
         info!(route = %house.route, %http, replication = %address, life = %me, "node starting");
         let (workers, shutdown_timeout) = (settings.node.workers.get(), settings.node.shutdown_timeout);
         let snapshots = Snapshots::new(settings);

@@ -1,7 +1,7 @@
 //! The house: takes a request to its webapp, gives it its session, and lets the reply go when the session is safe.
 //!
 //! ```text
-//!   serve ─► gate: turn, claim ─► webapp page ─► commit: table, replicator ─► reply
+//!   serve ─► body ─► gate: turn, claim ─► webapp page ─► commit: table, replicator ─► reply
 //!     │        (or: not done here, ask r2)          (or: not done here, fenced)
 //!     ├─► static file
 //!     └─► control: /health, /ready, /.tasuki
@@ -10,6 +10,7 @@
 //! One [`Worker`] per HTTP worker thread, all over one [`House`]. Balancers are known here only by the headers they
 //! send.
 
+mod body;
 mod commit;
 pub mod control;
 mod cookie;
@@ -19,6 +20,7 @@ mod notice;
 mod refusal;
 mod serve;
 mod shortage;
+mod uploads;
 
 use std::{
     net::SocketAddr,
@@ -40,6 +42,7 @@ pub use self::{
     notice::{NewDuty, Notice},
     serve::routes,
     shortage::Shortage,
+    uploads::Uploads,
 };
 use crate::{
     membership::{Roster, SharedDuty},
@@ -87,6 +90,8 @@ pub struct House {
     pub traffic: Traffic,
     /// Writes for which there were too few copies.
     pub shortage: Shortage,
+    /// Files of forms.
+    pub uploads: Uploads,
     /// How far a drain is.
     pub handover: Handover,
 }

@@ -8,20 +8,18 @@ use actix_web::{
         Method, StatusCode,
         header::{self, HeaderName, HeaderValue},
     },
-    web::{self, Bytes},
+    web,
 };
-use tokio::time::timeout;
 use tracing::error;
 
 use super::{
-    House, Worker,
+    House, Worker, body,
     commit::Done,
     control, cookie,
     gate::{Attempt, NotDone},
     refusal,
 };
 use crate::{
-    limits,
     membership::Duty,
     webapp::{self, Found, Page, PageError, Rendered, Resource, Webapp},
 };
@@ -90,7 +88,8 @@ impl Worker {
         request: &HttpRequest,
         payload: web::Payload,
     ) -> Result<HttpResponse, HttpResponse> {
-        let form = form(request, payload).await?;
+        // The room of its files is given back when this request has ended.
+        let body::Received { body, room: _room } = body::receive(request, payload, &self.house.uploads).await?;
         let not_done = |why| refusal::not_done(&why, request.method());
         let rules = self.house.session_rules(visit.app);
         let name = &self.house.session.cookie;
@@ -101,7 +100,7 @@ impl Worker {
         let mut entry = self.enter(&tokens, &rules, visit.attempt).await.map_err(not_done)?;
         let client = Client::of(request, &self.house);
         let secure = client.scheme == "https";
-        let asked = client.request(&visit, form, request);
+        let asked = client.request(&visit, body, request);
         let draft = std::mem::replace(&mut entry.draft, crate::session::draft::Draft::blank());
         let Rendered { status, headers, content_type, body, draft } =
             self.render(visit.page, asked, draft).map_err(|error| broken(&error))?;
@@ -184,12 +183,12 @@ impl Client {
         Self { address, scheme, host }
     }
 
-    fn request(self, visit: &Visit<'_>, form: Option<Vec<(String, String)>>, request: &HttpRequest) -> webapp::Request {
+    fn request(self, visit: &Visit<'_>, body: webapp::Body, request: &HttpRequest) -> webapp::Request {
         webapp::Request {
             method: request.method().as_str().to_owned(),
             path: visit.path.to_owned(),
             query: request.query_string().to_owned(),
-            form,
+            body,
             headers: request.headers().clone(),
             remote_addr: self.address,
             scheme: self.scheme,
@@ -203,32 +202,6 @@ fn attempt(request: &HttpRequest) -> Attempt {
         Some(b"stay") => Attempt::Stay,
         Some(b"move") => Attempt::Move,
         _ => Attempt::Direct,
-    }
-}
-
-/// Reads the fields of a form. Other bodies are left unread.
-async fn form(request: &HttpRequest, payload: web::Payload) -> Result<Option<Vec<(String, String)>>, HttpResponse> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        return Ok(None);
-    }
-    let body = read(payload).await?;
-    let text =
-        std::str::from_utf8(&body).map_err(|_| refusal::page(StatusCode::BAD_REQUEST, "The form is not in UTF-8."))?;
-    let fields = webapp::parameters(text);
-    fields.map(Some).map_err(|error| refusal::page(StatusCode::BAD_REQUEST, &format!("Too many fields: {error}.")))
-}
-
-async fn read(payload: web::Payload) -> Result<Bytes, HttpResponse> {
-    match timeout(limits::FORM_TIMEOUT, payload.to_bytes_limited(limits::FORM_BYTES)).await {
-        Ok(Ok(Ok(body))) => Ok(body),
-        Ok(Ok(Err(_))) => Err(refusal::page(StatusCode::BAD_REQUEST, "The form ended in the middle.")),
-        Ok(Err(_)) => {
-            let what = format!("A form has at most {} bytes.", limits::FORM_BYTES);
-            Err(refusal::page(StatusCode::PAYLOAD_TOO_LARGE, &what))
-        }
-        Err(_) => Err(refusal::page(StatusCode::REQUEST_TIMEOUT, "The form took too long to arrive.")),
     }
 }
 

@@ -17,8 +17,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     batch::Batch,
+    channel::{Channel, Visit},
     frame::{self, BadFrame, Reply, Request},
-    greeting::{self, Hello, NoGreeting},
+    greeting::{self, Hello, NoGreeting, Purpose},
     intake::{Intake, Taken},
     ledger::{Objection, Sequence},
     link,
@@ -56,6 +57,8 @@ pub struct Doorway {
     pub merged: Recipient<Swept>,
     /// Who claims what a draining node offers.
     pub offered: Recipient<Offered>,
+    /// Who talks about webapps. A visit that finds [`limits::VISITS`] waiting is turned away.
+    pub visits: mpsc::Sender<Visit>,
 }
 
 /// Sessions of one webapp that a draining node would have this node claim. Who drops it harms nobody.
@@ -95,11 +98,13 @@ pub async fn accept(listener: TcpListener, doorway: Doorway) {
         rt::spawn(async move {
             let greeted = doorway.greet(stream, &strangers).await;
             drop(permit);
-            if let Some(greeted) = greeted {
-                let peer = greeted.hello.route().clone();
-                let error = Incoming::new(doorway, surveys, intake, &greeted.hello).serve(greeted).await;
-                debug!(%peer, "incoming link ended: {error}");
+            let Some(greeted) = greeted else { return };
+            if greeted.hello.purpose() == Purpose::Deployment {
+                return doorway.visited(greeted);
             }
+            let peer = greeted.hello.route().clone();
+            let error = Incoming::new(doorway, surveys, intake, &greeted.hello).serve(greeted).await;
+            debug!(%peer, "incoming link ended: {error}");
         });
     }
 }
@@ -155,6 +160,13 @@ impl Doorway {
         };
         link::tune(&stream).ok()?;
         Some(Greeted { stream, hello, sealer, opener })
+    }
+
+    fn visited(&self, Greeted { stream, hello, sealer, opener }: Greeted) {
+        let (route, channel) = (hello.route().clone(), Channel::new(stream, sealer, opener));
+        if self.visits.try_send(Visit { from: hello.from(), route, channel }).is_err() {
+            debug!(peer = %hello.route(), "too many visits at once: one is turned away");
+        }
     }
 
     /// Whether a node is live and answers requests.
@@ -415,6 +427,7 @@ mod tests {
             claim_timeout,
             merged: ear.clone().recipient(),
             offered: ear.recipient(),
+            visits: mpsc::channel(1).0,
         };
         (doorway, heard, copy)
     }

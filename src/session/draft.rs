@@ -62,8 +62,19 @@ pub enum Refused {
     #[error("a session has at most {max} attributes", max = limits::SESSION_ATTRIBUTES)]
     TooMany,
     /// The values together are too large.
-    #[error("the values of a session take at most {max} bytes", max = limits::SESSION_BYTES)]
-    TooLarge,
+    #[error(
+        "session attribute {name:?} of {bytes} bytes is too large: all values of a session take at most {max}, and the others \
+         here take {others}",
+        max = limits::SESSION_BYTES
+    )]
+    TooLarge {
+        /// The attribute.
+        name: String,
+        /// What it takes, encoded.
+        bytes: usize,
+        /// What the session has beside it.
+        others: usize,
+    },
     /// `add` on something that is not a whole number, or past its range.
     #[error("session attribute {0:?} is not a whole number that {1} can be added to")]
     NotANumber(String, i64),
@@ -191,7 +202,7 @@ impl Draft {
             return Err(Refused::TooMany);
         }
         if bytes + value.len() > limits::SESSION_BYTES {
-            return Err(Refused::TooLarge);
+            return Err(Refused::TooLarge { name: name.into(), bytes: value.len(), others: bytes });
         }
         let name = match self.attributes.iter_mut().find(|(known, _)| &**known == name) {
             Some((name, old)) => {
@@ -264,7 +275,9 @@ mod tests {
         let half = vec![7_u8; limits::SESSION_BYTES / 4];
         draft.set("a", &half).unwrap();
         let big = "x".repeat(limits::SESSION_BYTES);
-        assert_eq!(draft.set("b", &big), Err(Refused::TooLarge));
+        let refused = draft.set("b", &big).unwrap_err();
+        assert!(matches!(&refused, Refused::TooLarge { bytes, .. } if *bytes > big.len()), "{refused}");
+        assert!(refused.to_string().contains("\"b\"") && refused.to_string().contains("1048576"), "{refused}");
         assert_eq!(draft.set("", &1), Err(Refused::Name));
         assert_eq!(draft.attributes().count(), 1);
     }

@@ -130,6 +130,10 @@ pub struct Node {
     pub workers: NonZero<usize>,
     /// `Tasuki-Node` and `Tasuki-Copies` on every reply.
     pub response_headers: bool,
+    /// Bytes of one file of a form.
+    pub max_file_bytes: u64,
+    /// Bytes of a whole form with files.
+    pub max_upload_bytes: u64,
     /// The longest graceful stop.
     pub shutdown_timeout: Duration,
 }

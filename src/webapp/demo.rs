@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    Catalogue, Deployer, Found, MemberInfo, NodeInfo, Page, Rendered, Request, Resource, SessionTimeout, Sources,
+    Body, Catalogue, Deployer, Found, MemberInfo, NodeInfo, Page, Rendered, Request, Resource, SessionTimeout, Sources,
     parameters,
 };
 use crate::{
@@ -71,7 +71,7 @@ impl Browser {
             method: method.into(),
             path,
             query,
-            form: form.map(|form| parameters(form).unwrap()),
+            body: Body { form: form.map(|form| parameters(form).unwrap()), ..Body::default() },
             headers,
             remote_addr: "127.0.0.1".into(),
             scheme: "http".into(),
@@ -102,7 +102,7 @@ impl Browser {
 }
 
 fn location(rendered: &Rendered) -> String {
-    assert_eq!(rendered.status, 303, "{}", rendered.body);
+    assert_eq!(rendered.status, 303, "{}", rendered.text());
     let (_, to) = rendered.headers.iter().find(|(name, _)| name == "location").expect("a redirect names its target");
     to.to_str().unwrap().to_owned()
 }
@@ -110,22 +110,22 @@ fn location(rendered: &Rendered) -> String {
 #[test]
 fn the_counter_counts_from_one_node_to_the_next() {
     let mut browser = Browser::open();
-    assert_eq!(browser.get("/?plain").body, "[r1]\n1\n");
+    assert_eq!(browser.get("/?plain").text(), "[r1]\n1\n");
     let page = browser.get("/");
-    assert!(page.body.contains(">2</p>") && page.body.contains("<html lang=\"en\""), "{}", page.body);
+    assert!(page.text().contains(">2</p>") && page.text().contains("<html lang=\"en\""), "{}", page.text());
     browser.route = "r2";
     let plain = browser.get("/?plain");
-    assert_eq!((plain.body.as_str(), plain.content_type.to_str().unwrap()), ("[r2]\n3\n", "text/plain; charset=utf-8"));
-    assert!(browser.get("/").body.contains("<p class=\"route\">r2</p>"));
+    assert_eq!((plain.text(), plain.content_type.to_str().unwrap()), ("[r2]\n3\n", "text/plain; charset=utf-8"));
+    assert!(browser.get("/").text().contains("<p class=\"route\">r2</p>"));
 }
 
 #[test]
 fn the_counter_speaks_the_browsers_language_until_another_is_chosen() {
     let mut browser = Browser { language: "ja,en;q=0.8", ..Browser::open() };
-    assert!(browser.get("/").body.contains("<html lang=\"ja\""));
-    assert!(browser.get("/?lang=en").body.contains("<html lang=\"en\""));
-    assert!(browser.get("/").body.contains("<html lang=\"en\""));
-    assert!(browser.get("/?lang=xx").body.contains("<html lang=\"en\""));
+    assert!(browser.get("/").text().contains("<html lang=\"ja\""));
+    assert!(browser.get("/?lang=en").text().contains("<html lang=\"en\""));
+    assert!(browser.get("/").text().contains("<html lang=\"en\""));
+    assert!(browser.get("/?lang=xx").text().contains("<html lang=\"en\""));
 }
 
 #[test]
@@ -161,21 +161,21 @@ fn static_files_are_there_and_templates_are_not() {
 fn a_request_is_filled_in_step_by_step_while_nodes_change() {
     let mut browser = Browser::open();
     assert_eq!(location(&browser.get("/request/")), "/request/login.html");
-    assert!(browser.get("/request/login.html").body.contains("<code>tasuki</code>"));
+    assert!(browser.get("/request/login.html").text().contains("<code>tasuki</code>"));
     assert_eq!(browser.submit("/request/login.html", "name=&password=x"), "/request/login.html");
-    let again = browser.get("/request/login.html").body;
+    let again = browser.get("/request/login.html").text().to_owned();
     assert!(again.contains("Please fill this in.") && again.contains("The password does not match."), "{again}");
-    assert!(!browser.get("/request/login.html").body.contains("class=\"problem\""), "it is told once");
+    assert!(!browser.get("/request/login.html").text().contains("class=\"problem\""), "it is told once");
     let before = browser.session.as_ref().unwrap().0;
     assert_eq!(browser.submit("/request/login.html", "name=Sat%C5%8D+%3Cb%3E&password=tasuki"), "/request/");
     assert_ne!(browser.session.as_ref().unwrap().0, before, "a login renews the id");
-    assert!(browser.get("/request/").body.contains("Satō &lt;b&gt;"));
+    assert!(browser.get("/request/").text().contains("Satō &lt;b&gt;"));
 
     browser.route = "r2";
-    assert!(browser.get("/request/who.html").body.contains("value=\"Satō &lt;b&gt;\""));
+    assert!(browser.get("/request/who.html").text().contains("value=\"Satō &lt;b&gt;\""));
     assert_eq!(location(&browser.get("/request/details.html")), "/request/who.html");
     assert_eq!(browser.submit("/request/who.html", "name=Sat%C5%8D&kind=boat"), "/request/who.html");
-    let who = browser.get("/request/who.html").body;
+    let who = browser.get("/request/who.html").text().to_owned();
     assert!(who.contains("id=\"department-problem\"") && who.contains("id=\"kind-problem\""), "{who}");
     assert!(who.contains("value=\"Satō\"") && !who.contains("name-problem"), "what was typed is kept");
     assert_eq!(
@@ -188,30 +188,33 @@ fn a_request_is_filled_in_step_by_step_while_nodes_change() {
     assert_eq!(location(&browser.get("/request/review.html")), "/request/details.html", "a step cannot be left out");
     let typed = "from=2028-02-29&to=2028-02-28&reason=%3Cfamily%3E";
     assert_eq!(browser.submit("/request/details.html", &format!("{typed}&go=next")), "/request/details.html");
-    let details = browser.get("/request/details.html").body;
+    let details = browser.get("/request/details.html").text().to_owned();
     assert!(
         details.contains("The last day is before the first day.") && details.contains("&lt;family&gt;"),
         "{details}"
     );
     assert_eq!(browser.submit("/request/details.html", "from=2028-02-29&to=&reason=x&go=back"), "/request/who.html");
-    let who = browser.get("/request/who.html").body;
+    let who = browser.get("/request/who.html").text().to_owned();
     assert!(who.contains("value=\"R&amp;D\"") && who.contains("value=\"leave\" checked"), "{who}");
     assert_eq!(browser.submit("/request/who.html", "name=S&department=R%26D&kind=leave"), "/request/details.html");
-    assert!(browser.get("/request/details.html").body.contains("value=\"2028-02-29\""), "back and forth loses nothing");
+    assert!(
+        browser.get("/request/details.html").text().contains("value=\"2028-02-29\""),
+        "back and forth loses nothing"
+    );
     assert_eq!(
         browser.submit("/request/details.html", "from=2028-02-29&to=2028-03-01&reason=x&go=next"),
         "/request/review.html"
     );
 
     browser.route = "r2";
-    assert!(browser.get("/request/review.html").body.contains("2028-03-01"));
+    assert!(browser.get("/request/review.html").text().contains("2028-03-01"));
     assert_eq!(browser.submit("/request/review.html", ""), "/request/done.html");
-    assert!(browser.get("/request/done.html").body.contains("L-020202-001"));
+    assert!(browser.get("/request/done.html").text().contains("L-020202-001"));
     assert_eq!(browser.submit("/request/review.html", ""), "/request/", "a second click sends nothing");
-    assert_eq!(browser.get("/request/").body.matches("<article").count(), 1);
+    assert_eq!(browser.get("/request/").text().matches("<article").count(), 1);
     assert_eq!(browser.submit("/request/logout.html", ""), "/request/login.html?bye");
     assert!(browser.session.is_none());
-    assert!(browser.get("/request/login.html?bye").body.contains("You are signed out."));
+    assert!(browser.get("/request/login.html?bye").text().contains("You are signed out."));
     assert_eq!(location(&browser.get("/request/done.html")), "/request/login.html");
 }
 
@@ -225,7 +228,7 @@ fn equipment_is_asked_for_in_japanese() {
     for (quantity, date) in [("0", "2027-02-29"), ("100", "2027-13-01"), ("1x", "27-01-01"), ("-1", "2027/01/01")] {
         let typed = format!("item=&quantity={quantity}&needed_by={date}&go=next");
         assert_eq!(browser.submit("/request/details.html", &typed), "/request/details.html");
-        let page = browser.get("/request/details.html").body;
+        let page = browser.get("/request/details.html").text().to_owned();
         for message in ["入力してください。", "1 から 99 までの整数を入力してください。", "日付を入力してください"]
         {
             assert!(page.contains(message), "{typed}: {message} {page}");
@@ -233,12 +236,12 @@ fn equipment_is_asked_for_in_japanese() {
     }
     let typed = "item=%E6%A4%85%E5%AD%90&quantity=12&needed_by=2027-02-28&go=next";
     assert_eq!(browser.submit("/request/details.html", typed), "/request/review.html");
-    assert!(browser.get("/request/review.html").body.contains("椅子"));
+    assert!(browser.get("/request/review.html").text().contains("椅子"));
     browser.submit("/request/who.html", "name=a&department=b&kind=leave");
     let review = location(&browser.get("/request/review.html"));
     assert_eq!(review, "/request/details.html", "another kind has other details");
     assert_eq!(browser.submit("/request/", ""), "/request/", "a draft can be discarded");
-    assert!(browser.get("/request/").body.contains("まだ申請はありません。"));
+    assert!(browser.get("/request/").text().contains("まだ申請はありません。"));
 }
 
 #[test]

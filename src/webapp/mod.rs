@@ -38,5 +38,8 @@ pub use app::{Resource, Webapp};
 pub use catalog::{Catalog, Catalogue, Found, Versions};
 pub use descriptor::{Concurrency, CookieRules, Descriptor, ErrorPages, Secure, SessionTimeout};
 pub use orders::{Check, Checked, SetDeployed};
-pub use page::{MemberInfo, NodeInfo, Page, PageError, Rendered, Request, TooManyParameters, parameters};
+pub use page::{
+    Body, Content, MemberInfo, NodeInfo, Page, PageError, Rendered, Request, TooManyParameters, Upload, base_name,
+    json, parameters,
+};
 pub use refusal::Refusal;

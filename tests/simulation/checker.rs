@@ -422,7 +422,7 @@ impl Shadow {
 fn essence(slot: &Slot) -> Option<(Stamp, BTreeMap<String, Vec<u8>>)> {
     match slot {
         Slot::Live(record) => Some((record.stamp(), values(record))),
-        Slot::Ended(_) => None,
+        Slot::Ended(_) | Slot::Sought(_) => None,
     }
 }
 

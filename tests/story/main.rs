@@ -22,6 +22,7 @@ mod stopping;
 mod support;
 mod takeover;
 mod tls;
+mod uploads;
 
 /// Runs a story on one thread, as a browser's tabs would.
 fn story(story: impl Future<Output = ()>) {

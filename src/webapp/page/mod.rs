@@ -5,7 +5,8 @@
 //! | name | members |
 //! |---|---|
 //! | `session` | `get(name, default)`, `set(name, value)`, `add(name, n)`, `has`, `remove`, `renew()`, `invalidate()`, `.id`, `.is_new`, `.name` |
-//! | `request` | `.method .path .query .query_string .form .headers .cookies .remote_addr .scheme .host .user`, `header(name)`, `field(name, most)` (of the form: trimmed, cut, never undefined), `form_all(name)`, `query_all(name)` |
+//! | `request` | `.method .path .query .query_string .form .json .headers .cookies .remote_addr .scheme .host .user`, `header(name)`, `field(name, most)` (of the form: trimmed, cut, never undefined), `form_all(name)`, `query_all(name)`, `file(name)`, `files(name)` |
+//! | a file | `.field .name .content_type .size`, `bytes(most)`, `text(most, encoding='utf-8')` |
 //! | `response` | `status(code)`, `header(name, value)`, `cookie(name, value, max_age=, path=, ...)`, `redirect(url)`, which ends the page |
 //! | `application` | `.name .context .version .parameters` |
 //! | `node` | `.route .members` (each `.route .duty .me`) |
@@ -13,6 +14,7 @@
 //!
 //! Rendering is synchronous, reads no clock and waits for nothing; fuel, nesting and size are bounded by `limits`.
 
+mod body;
 mod csrf;
 mod exchange;
 mod live;
@@ -21,21 +23,26 @@ mod request;
 mod response;
 mod session;
 mod templates;
+mod upload;
 
 use std::{error::Error as _, fmt, sync::Arc};
 
-use actix_web::http::{
-    StatusCode,
-    header::{self, HeaderName, HeaderValue},
+use actix_web::{
+    http::{
+        StatusCode,
+        header::{self, HeaderName, HeaderValue},
+    },
+    web::Bytes,
 };
 use minijinja::{AutoEscape, ErrorKind, Value};
 
 pub(super) use self::templates::{Application, Source, Templates};
-use self::{exchange::Exchange, templates::produced};
 pub use self::{
+    body::{Body, Content, TooManyParameters, Upload, base_name, json, parameters},
     exchange::{MemberInfo, NodeInfo},
-    request::{Request, TooManyParameters, parameters},
+    request::Request,
 };
+use self::{exchange::Exchange, templates::produced};
 use crate::{limits, session::draft::Draft};
 
 /// A page of one version of a webapp.
@@ -58,7 +65,7 @@ pub struct Rendered {
     /// By the name of what the page produces, or as it chose.
     pub content_type: HeaderValue,
     /// The body; empty after a redirect.
-    pub body: String,
+    pub body: Bytes,
     /// The draft with what the page changed: to be committed before the answer is sent.
     pub draft: Draft,
 }
@@ -124,7 +131,7 @@ impl Page {
             headers.push((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
         }
         let content_type = content_type.unwrap_or_else(|| self.content_type.clone());
-        Ok(Rendered { status, headers, content_type, body, draft })
+        Ok(Rendered { status, headers, content_type, body: body.into(), draft })
     }
 
     /// Names the innermost template of a chain of errors: an include's own line tells little.
@@ -144,6 +151,13 @@ impl Page {
     fn too_large(&self, bytes: usize) -> PageError {
         let what = format!("the page has {bytes} bytes; {} are allowed", limits::PAGE_BYTES);
         PageError { file: self.templates.file(&self.name), line: None, what }
+    }
+}
+
+impl Rendered {
+    /// The body, where it is text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap_or_default()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Pages of a few lines, rendered.
 
+mod bodies;
+
 use std::sync::Arc;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -38,7 +40,7 @@ fn get(query: &str) -> Request {
         method: "GET".into(),
         path: "/index.html".into(),
         query: query.into(),
-        form: None,
+        body: Body::default(),
         headers: headers
             .into_iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
@@ -55,7 +57,11 @@ fn get(query: &str) -> Request {
 }
 
 fn post(form: &str) -> Request {
-    Request { method: "POST".into(), form: Some(parameters(form).unwrap()), ..get("") }
+    Request {
+        method: "POST".into(),
+        body: Body { form: Some(parameters(form).unwrap()), ..Body::default() },
+        ..get("")
+    }
 }
 
 fn node() -> Arc<NodeInfo> {
@@ -69,7 +75,7 @@ fn render(template: &str, request: Request, draft: Draft) -> Rendered {
 }
 
 fn body(template: &str) -> String {
-    render(template, get("x=1&x=<2>"), Draft::blank()).body
+    render(template, get("x=1&x=<2>"), Draft::blank()).text().to_owned()
 }
 
 fn fails(template: &str) -> PageError {
@@ -90,7 +96,7 @@ fn a_session_is_read_and_changed() {
         {{ session.remove('list')|length }} {{ session.has('list') }} {{ session|sort|join(',') }} {{ session.none }}|\
         {{ session.id[:4] }} {{ session.is_new }}";
     let rendered = render(template, get(""), draft);
-    assert_eq!(rendered.body, "x 2 42 1 True 2 False a,n |0707 False");
+    assert_eq!(rendered.text(), "x 2 42 1 True 2 False a,n |0707 False");
     let changed: Vec<&str> = rendered.draft.changes().iter().map(|change| &**change.name()).collect();
     assert_eq!(changed, ["a", "n", "list"]);
     assert!(matches!(rendered.draft.changes()[2], Change::Remove(_)));
@@ -158,7 +164,7 @@ fn macros_and_included_templates_see_the_same_session() {
         ("/part.txt.j2", "{{ '<' }}{{ session.n }}"),
     ]);
     let rendered = page.render(get(""), Draft::blank(), &node()).unwrap();
-    assert_eq!(rendered.body, "1r1,2r1,<2");
+    assert_eq!(rendered.text(), "1r1,2r1,<2");
     assert!(page.uses_session() && rendered.draft.get("_csrf").is_some());
 }
 
@@ -170,7 +176,7 @@ fn an_answer_is_what_the_page_says() {
         get(""),
         Draft::blank(),
     );
-    assert_eq!((rendered.status.as_u16(), rendered.body.as_str()), (404, "a"));
+    assert_eq!((rendered.status.as_u16(), rendered.text()), (404, "a"));
     assert_eq!(rendered.content_type, "text/css");
     assert_eq!(header(&rendered, "x-a"), Some("2"));
     let cookie = header(&rendered, "set-cookie").unwrap();
@@ -205,7 +211,7 @@ fn a_redirect_ends_the_page_and_keeps_what_was_done_before() {
     let template =
         "text{% do session.set('a', 1) %}{% do response.redirect(url('/申?a=1&b=2')) %}{% do session.set('b', 1) %}";
     let rendered = render(template, get(""), Draft::blank());
-    assert_eq!((rendered.status.as_u16(), rendered.body.as_str()), (303, ""));
+    assert_eq!((rendered.status.as_u16(), rendered.text()), (303, ""));
     assert_eq!(header(&rendered, "location"), Some("/shop/%E7%94%B3?a=1&b=2"));
     assert!(rendered.draft.get("a").is_some() && rendered.draft.get("b").is_none());
 }
@@ -218,14 +224,14 @@ fn an_unsafe_request_needs_the_sessions_token() {
     assert_eq!((refused.status.as_u16(), refused.draft.changes().len()), (403, 0));
     let first = render(template, get(""), Draft::blank());
     let token: String = first.draft.get_as("_csrf").unwrap();
-    assert_eq!(first.body, format!("<input type=\"hidden\" name=\"_csrf\" value=\"{token}\">"));
+    assert_eq!(first.text(), format!("<input type=\"hidden\" name=\"_csrf\" value=\"{token}\">"));
     assert_eq!(header(&first, "cache-control"), Some("no-store"));
     for wrong in ["x=1&_csrf=".to_owned(), format!("x=1&_csrf={}0", &token[1..]), format!("x=1&_csrf={token}1")] {
         assert_eq!(render(template, post(&wrong), first.draft.clone()).status, 403);
     }
     let done = render(template, post(&format!("x=1&_csrf={token}")), first.draft.clone());
     assert_eq!((done.status.as_u16(), done.draft.get_as("done")), (200, Some("1".to_owned())));
-    let mut by_header = Request { form: None, ..post("") };
+    let mut by_header = Request { body: Body::default(), ..post("") };
     by_header.headers.insert(HeaderName::from_static("x-csrf-token"), HeaderValue::from_str(&token).unwrap());
     assert_eq!(render(template, by_header, first.draft).status, 200);
     let plain = page("hello");
@@ -238,7 +244,7 @@ fn a_login_renews_the_session_and_its_token() {
     draft.set("_csrf", &"planted").unwrap();
     let rendered =
         render("{% do session.renew() %}{% do session.set('user', 'a') %}{{ csrf_token()|length }}", get(""), draft);
-    assert_eq!((rendered.body.as_str(), rendered.draft.fate()), ("32", Fate::Renewed));
+    assert_eq!((rendered.text(), rendered.draft.fate()), ("32", Fate::Renewed));
     let ended = render("{% do session.invalidate() %}", get(""), rendered.draft);
     assert_eq!((ended.draft.fate(), ended.draft.attributes().count()), (Fate::Ends, 0));
 }
@@ -274,7 +280,7 @@ fn what_a_page_produces_decides_type_and_escaping() {
         ("/a.bin.j2", "application/octet-stream", "&lt;&quot;"),
     ] {
         let rendered = pages(&[(name, "{{ '<\"' }}")]).render(get(""), Draft::blank(), &node()).unwrap();
-        assert_eq!((rendered.content_type.to_str().unwrap(), rendered.body.as_str()), (kind, escaped), "{name}");
+        assert_eq!((rendered.content_type.to_str().unwrap(), rendered.text()), (kind, escaped), "{name}");
     }
 }
 
@@ -347,5 +353,5 @@ fn a_page_sees_a_map_of_the_session_in_the_same_way_however_changes_are_found() 
     let value = crate::session::value::Value::encode(&serde_json::json!({"name": "x", "n": 2})).unwrap();
     let draft = || Draft::of(Some(SessionId([1; 16])), [("cart".into(), value.clone())]);
     let (set, compared) = (render(template, get(""), draft()), render(template, get(""), draft().comparing()));
-    assert_eq!(set.body, compared.body);
+    assert_eq!(set.text(), compared.text());
 }
