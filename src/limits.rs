@@ -374,6 +374,9 @@ pub const DESCRIPTOR_BYTES: u64 = 1024 * 1024;
 /// Nesting of elements in WEB-INF/web.xml.
 pub const DESCRIPTOR_DEPTH: usize = 16;
 
+/// Elements of WEB-INF/web.xml: they are in memory while it is read.
+pub const DESCRIPTOR_ELEMENTS: usize = 20_000;
+
 /// Remarks about one descriptor or folder that are kept; more of the same kind teach nobody anything.
 pub const WEBAPP_REMARKS: usize = 32;
 

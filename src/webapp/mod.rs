@@ -36,7 +36,7 @@ mod work;
 pub use actor::{Deployer, NoFolder, Observe, Sources};
 pub use app::{Resource, Webapp};
 pub use catalog::{Catalog, Catalogue, Found, Versions};
-pub use descriptor::{Descriptor, SessionTimeout};
+pub use descriptor::{Concurrency, CookieRules, Descriptor, ErrorPages, Secure, SessionTimeout};
 pub use orders::{Check, Checked, SetDeployed};
 pub use page::{
     Body, Content, Follows, MemberInfo, NodeInfo, Page, PageError, Rendered, Request, TooManyParameters, Upload,

@@ -94,6 +94,12 @@ impl Page {
         Self { templates, name, content_type, uses_session }
     }
 
+    /// The same page with the content type that the webapp's descriptor has for what it produces.
+    pub(super) fn of_type(self, content_type: &str) -> Self {
+        let mime = content_type.parse::<mime_guess::Mime>();
+        Self { content_type: mime.map_or(self.content_type, |mime| header_of(&mime)), ..self }
+    }
+
     /// Whether this page, or anything it may include, extends or import, names the session. Then it needs the
     /// session's draft and its turn; otherwise [`Draft::blank`] will do for a safe method.
     pub fn uses_session(&self) -> bool {
@@ -170,11 +176,18 @@ impl fmt::Display for PageError {
 
 /// The type of what a page produces, by its name; text is UTF-8.
 fn content_type(produced: &str) -> HeaderValue {
-    let mime = mime_guess::from_path(produced).first_or_octet_stream();
+    header_of(&mime_guess::from_path(produced).first_or_octet_stream())
+}
+
+fn header_of(mime: &mime_guess::Mime) -> HeaderValue {
     let is_text = mime.type_() == "text"
         || matches!(mime.subtype().as_str(), "json" | "javascript" | "xml")
         || mime.suffix().is_some_and(|suffix| suffix == "xml" || suffix == "json");
-    let text = if is_text { format!("{}; charset=utf-8", mime.essence_str()) } else { mime.to_string() };
+    let text = if is_text && mime.get_param("charset").is_none() {
+        format!("{}; charset=utf-8", mime.essence_str())
+    } else {
+        mime.to_string()
+    };
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"))
 }
 
