@@ -34,6 +34,7 @@ use crate::{
     membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
     names::NodeId,
     node::{self, Handover, House, NewDuty, Notice, Order, Shortage, Taker, Traffic, Uploads, Worker, hand_over},
+    observe::SessionCounts,
     replication::{
         Dialling, LinkSeal, Replicator, ReplicatorConfig,
         accept::{Doorway, accept},
@@ -148,7 +149,7 @@ impl Node {
         let (deployments, synced) = deployment::start(host, neighbourhood);
         let house = Arc::new(House {
             me,
-            info: ArcSwap::from_pointee(NodeInfo::new(&route, &[])),
+            info: ArcSwap::from_pointee(NodeInfo::new(&route, &[], SessionCounts::default())),
             route,
             http,
             table: table.clone(),

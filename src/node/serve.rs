@@ -10,6 +10,7 @@ use actix_web::{
     },
     web,
 };
+use jiff::Timestamp;
 use tracing::error;
 
 use super::{
@@ -76,7 +77,7 @@ impl Worker {
                 let page = Visit { app: &app, page: &page, path: &path, attempt };
                 self.page(page, request, payload).await.unwrap_or_else(|refused| refused)
             }
-            Resource::Asset(file) => webapp::assets::answer(&file, request),
+            Resource::Asset(asset) => webapp::assets::answer(&asset, request).await,
             Resource::AddSlash(to) => redirect(to, request.query_string()),
             Resource::NotFound => not_found(),
         }
@@ -194,6 +195,7 @@ impl Client {
             remote_addr: self.address,
             scheme: self.scheme,
             host: self.host,
+            now: Timestamp::now(),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -10,6 +9,7 @@ use std::{
 };
 
 use super::{
+    assets::Asset,
     descriptor::Descriptor,
     name::{AppName, Tag},
     page::Page,
@@ -27,7 +27,7 @@ pub struct Webapp {
     /// By the path of what they produce: `/index.html`.
     pub(super) pages: HashMap<String, Arc<Page>>,
     /// Static files by their path. What is not listed is not served, whatever lies in the folder.
-    pub(super) assets: HashMap<String, PathBuf>,
+    pub(super) assets: HashMap<String, Arc<Asset>>,
     /// Where its files are if it came as an archive: they go with the last request that uses them.
     pub(super) unpacked: Option<Unpacked>,
     pub(super) tally: Tally,
@@ -46,7 +46,7 @@ pub enum Resource {
     /// A server page.
     Page(Arc<Page>),
     /// A static file, for [`assets::answer`](super::assets::answer).
-    Asset(PathBuf),
+    Asset(Arc<Asset>),
     /// A folder asked for without its slash: redirect to this path (percent-encoded, starts with one slash); the
     /// query of the request goes behind it.
     AddSlash(String),

@@ -37,11 +37,11 @@ mod work;
 pub use actor::{Deployer, NoFolder, Observe, Sources};
 pub use app::{Resource, Tally, Webapp};
 pub use catalog::{Catalog, Catalogue, Found, Versions};
-pub use descriptor::{Descriptor, SessionTimeout};
+pub use descriptor::{Concurrency, CookieRules, Descriptor, ErrorPages, Secure, SessionTimeout};
 pub use orders::{Check, Checked, SetDeployed};
 pub use pack::pack;
 pub use page::{
-    Body, Content, MemberInfo, NodeInfo, Page, PageError, Rendered, Request, TooManyParameters, Upload, base_name,
-    json, parameters,
+    Body, Content, Follows, MemberInfo, NodeInfo, Page, PageError, Rendered, Request, TooManyParameters, Upload,
+    base_name, json, parameters,
 };
 pub use refusal::Refusal;
