@@ -31,6 +31,7 @@ mod page;
 mod path;
 mod reader;
 mod refusal;
+mod rehearsal;
 mod rollout;
 mod work;
 
@@ -45,3 +46,4 @@ pub use page::{
     base_name, json, parameters,
 };
 pub use refusal::Refusal;
+pub use rehearsal::Rehearsal;

@@ -4,6 +4,7 @@ mod aborts;
 mod concurrency;
 mod counter;
 mod crash;
+mod deploy;
 mod duty;
 mod failover;
 mod joining;
