@@ -14,6 +14,7 @@ mod body;
 mod commit;
 pub mod control;
 mod cookie;
+mod dress;
 mod gate;
 mod handover;
 mod notice;
@@ -21,6 +22,7 @@ mod refusal;
 mod serve;
 mod shortage;
 mod uploads;
+mod version;
 
 use std::{
     net::SocketAddr,
@@ -82,6 +84,8 @@ pub struct House {
     pub response_headers: bool,
     /// Fronts of other makes on other machines whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// `node.version_timeout`
+    pub version_timeout: Duration,
     /// Where orders from outside go.
     pub orders: mpsc::Sender<Order>,
     /// The exporter and every worker's replicator, for reports.

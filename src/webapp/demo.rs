@@ -76,6 +76,7 @@ impl Browser {
             remote_addr: "127.0.0.1".into(),
             scheme: "http".into(),
             host: "localhost:12121".into(),
+            error: None,
         };
         let member =
             |(route, duty): (&str, Duty)| MemberInfo { route: route.parse().unwrap(), duty, me: route == self.route };

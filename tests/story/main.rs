@@ -4,6 +4,7 @@ mod aborts;
 mod concurrency;
 mod counter;
 mod crash;
+mod descriptors;
 mod duty;
 mod failover;
 mod joining;
@@ -12,6 +13,7 @@ mod managers;
 mod pages;
 mod partition;
 mod pause;
+mod redeploy;
 mod repair;
 mod restart;
 mod secret;
@@ -23,6 +25,7 @@ mod support;
 mod takeover;
 mod tls;
 mod uploads;
+mod versions;
 
 /// Runs a story on one thread, as a browser's tabs would.
 fn story(story: impl Future<Output = ()>) {

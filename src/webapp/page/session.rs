@@ -14,6 +14,7 @@ use crate::{
         draft::{Draft, Refused},
         value,
     },
+    webapp::VERSION_ATTRIBUTE,
 };
 
 /// Attributes are read as `session.name` or `session.get('name', default)`; `id` and `is_new` are the session's own.
@@ -134,7 +135,10 @@ impl Object for SessionObject {
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         let draft = self.draft();
-        let names = draft.attributes().map(|(name, _)| name).filter(|name| *name != csrf::ATTRIBUTE);
+        let names = draft
+            .attributes()
+            .map(|(name, _)| name)
+            .filter(|name| *name != csrf::ATTRIBUTE && *name != VERSION_ATTRIBUTE);
         Enumerator::Values(names.map(Value::from).collect())
     }
 
