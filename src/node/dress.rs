@@ -80,16 +80,9 @@ pub(super) fn add_headers(response: &mut HttpResponse, app: &Webapp) {
     }
 }
 
-/// A static file as the webapp's descriptor wants it: its content type, and an error of its own to be explained.
-pub(super) fn asset(mut response: HttpResponse, app: &Webapp, path: &str) -> HttpResponse {
-    let status = response.status();
-    if status.is_success()
-        && let Some(declared) = app.descriptor().content_type(path)
-        && let Ok(value) = HeaderValue::try_from(declared)
-    {
-        response.headers_mut().insert(header::CONTENT_TYPE, value);
-    }
-    let what = match status {
+/// A static file's reply: an error of its own is to be explained.
+pub(super) fn asset(mut response: HttpResponse) -> HttpResponse {
+    let what = match response.status() {
         StatusCode::NOT_FOUND => "There is no page at this address.",
         StatusCode::METHOD_NOT_ALLOWED => "This method is not allowed.",
         StatusCode::INTERNAL_SERVER_ERROR => "This file cannot be read.",

@@ -14,6 +14,7 @@ mod body;
 mod commit;
 pub mod control;
 mod cookie;
+mod deploy;
 mod dress;
 mod gate;
 mod handover;
@@ -47,6 +48,7 @@ pub use self::{
     uploads::Uploads,
 };
 use crate::{
+    deployment::Deployments,
     membership::{Roster, SharedDuty},
     names::{ContextPath, NodeId, Route},
     replication::Replicator,
@@ -86,6 +88,10 @@ pub struct House {
     pub trusted_proxies: Vec<IpNet>,
     /// `node.version_timeout`
     pub version_timeout: Duration,
+    /// Shows that a program of this machine may deploy.
+    pub key: String,
+    /// Where deployments are ordered.
+    pub deployments: Deployments,
     /// Where orders from outside go.
     pub orders: mpsc::Sender<Order>,
     /// The exporter and every worker's replicator, for reports.

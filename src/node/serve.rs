@@ -10,6 +10,7 @@ use actix_web::{
     },
     web,
 };
+use jiff::Timestamp;
 use tracing::error;
 
 use super::{
@@ -84,7 +85,7 @@ impl Worker {
             Resource::Page(page) => {
                 self.page(&mut visit, page, request, payload).await.unwrap_or_else(|refused| refused)
             }
-            other => pageless(other, &visit, request),
+            other => pageless(other, request).await,
         };
         self.dressed(&visit, request, response)
     }
@@ -110,7 +111,7 @@ impl Worker {
             visit.app = other;
             page = match visit.app.resolve(visit.path) {
                 Resource::Page(page) => page,
-                other => return Ok(pageless(other, visit, request)),
+                other => return Ok(pageless(other, request).await),
             };
         }
         let rules = self.house.session_rules(&visit.app);
@@ -118,8 +119,9 @@ impl Worker {
         let secure = client.scheme == "https";
         let asked = client.request(visit, body, request);
         let draft = std::mem::replace(&mut entry.draft, Draft::blank());
-        let Rendered { status, headers, content_type, body, mut draft } =
-            self.render(&page, asked, draft).map_err(|error| broken(&error))?;
+        let rendered = self.render(&page, asked, draft);
+        visit.app.tally().note(rendered.as_ref().map_or(true, |rendered| rendered.status.is_server_error()));
+        let Rendered { status, headers, content_type, body, mut draft } = rendered.map_err(|error| broken(&error))?;
         note_version(&mut draft, &visit.app);
         let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(not_done)?;
         let mut response = HttpResponse::build(status);
@@ -209,6 +211,7 @@ impl Client {
             scheme: self.scheme,
             host: self.host,
             error: None,
+            now: Timestamp::now(),
         }
     }
 }
@@ -222,9 +225,9 @@ fn attempt(request: &HttpRequest) -> Attempt {
 }
 
 /// What answers without a session.
-fn pageless(resource: Resource, visit: &Visit<'_>, request: &HttpRequest) -> HttpResponse {
+async fn pageless(resource: Resource, request: &HttpRequest) -> HttpResponse {
     match resource {
-        Resource::Asset(file) => dress::asset(webapp::assets::answer(&file, request), &visit.app, visit.path),
+        Resource::Asset(asset) => dress::asset(webapp::assets::answer(&asset, request).await),
         Resource::AddSlash(to) => redirect(to, request.query_string()),
         Resource::Page(_) | Resource::NotFound => not_found(),
     }

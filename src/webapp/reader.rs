@@ -5,15 +5,16 @@ use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     io::Read,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
 use actix_web::http::header::HeaderValue;
 
 use super::{
-    app::{ErrorPage, Webapp},
+    app::{ErrorPage, Tally, Webapp},
     archive::{self, Fault},
+    assets::{Asset, Listed, collect},
     descriptor::{self, Descriptor},
     listing::{File, list},
     name::AppName,
@@ -50,9 +51,10 @@ pub(super) fn read_folder(name: &str, label: &str, folder: &Path) -> Result<Read
         parameters: descriptor.parameters.clone(),
     };
     let pages = pages(sources(label, &listing.files)?, &application, &descriptor)?;
-    let assets = assets(&listing.files);
-    let error_pages = error_pages(label, &descriptor, &pages, &assets)?;
-    let app = Webapp { name, version, descriptor, pages, assets, error_pages, unpacked: None };
+    let assets = assets(label, folder, &listing.files, &descriptor, &mut remarks);
+    let error_pages = error_pages(label, &descriptor, &pages, &listing.files)?;
+    let tally = Tally::default();
+    let app = Webapp { name, version, descriptor, pages, assets, error_pages, unpacked: None, tally };
     Ok(Readout { app, remarks })
 }
 
@@ -77,17 +79,19 @@ fn error_pages(
     label: &str,
     descriptor: &Descriptor,
     pages: &HashMap<String, Arc<Page>>,
-    assets: &HashMap<String, PathBuf>,
+    files: &[File],
 ) -> Result<HashMap<String, ErrorPage>, Refusal> {
     let mut found = HashMap::new();
     for wanted in descriptor.error_pages.all() {
         let location = &wanted.location;
         let place = Some((wanted.line, Some(wanted.column)));
         let refused = |what: String| Refusal { file: format!("{label}/{DESCRIPTOR}"), place, what };
-        let page = match (pages.get(location), assets.get(location)) {
+        let is_hidden = location.starts_with("/WEB-INF/") || location.ends_with(".j2");
+        let public = |file: &&File| !is_hidden && location[1..] == file.name;
+        let page = match (pages.get(location), files.iter().find(public)) {
             (Some(page), _) => ErrorPage::Page(page.clone()),
             (None, Some(file)) => {
-                let body = content(file, limits::ERROR_PAGE_BYTES)
+                let body = content(&file.at, limits::ERROR_PAGE_BYTES)
                     .map_err(|what| refused(format!("the error page {location:?} {what}")))?;
                 ErrorPage::Static { content_type: content_type(descriptor, location), body: body.into() }
             }
@@ -168,9 +172,25 @@ fn sources(app: &str, files: &[File]) -> Result<Vec<Source>, Refusal> {
     Ok(sources)
 }
 
-fn assets(files: &[File]) -> HashMap<String, PathBuf> {
+fn assets(
+    app: &str,
+    folder: &Path,
+    files: &[File],
+    descriptor: &Descriptor,
+    remarks: &mut Vec<String>,
+) -> HashMap<String, Arc<Asset>> {
+    let root = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     let public = files.iter().filter(|file| !file.name.ends_with(".j2") && !file.name.starts_with("WEB-INF/"));
-    public.map(|file| (format!("/{}", file.name), file.at.clone())).collect()
+    let listed = |file: &File| {
+        let inside = file.at.strip_prefix(&root).ok()?.to_owned();
+        let path = format!("/{}", file.name);
+        let content_type = descriptor.content_type(&path).map(str::to_owned);
+        Some(Listed { path, inside, bytes: file.bytes, content_type })
+    };
+    let listed: Vec<_> = public.filter_map(listed).collect();
+    let (assets, notes) = collect(&root, &listed, &descriptor.parameters);
+    remarks.extend(notes.into_iter().map(|note| format!("{app}/{DESCRIPTOR}: {note}")));
+    assets
 }
 
 /// A file of a bounded size, or what is wrong with it.

@@ -14,6 +14,7 @@ fn readout(name: &str, version: &str) -> Readout {
         assets: HashMap::new(),
         error_pages: HashMap::new(),
         unpacked: None,
+        tally: crate::webapp::Tally::default(),
     };
     Readout { app, remarks: Vec::new() }
 }

@@ -7,16 +7,21 @@
 //! | `session` | `get(name, default)`, `set(name, value)`, `add(name, n)`, `has`, `remove`, `renew()`, `invalidate()`, `.id`, `.is_new`, `.name` |
 //! | `request` | `.method .path .query .query_string .form .json .headers .cookies .remote_addr .scheme .host .user .error`, `header(name)`, `field(name, most)` (of the form: trimmed, cut, never undefined), `form_all(name)`, `query_all(name)`, `file(name)`, `files(name)` |
 //! | a file | `.field .name .content_type .size`, `bytes(most)`, `text(most, encoding='utf-8')` |
-//! | `response` | `status(code)`, `header(name, value)`, `cookie(name, value, max_age=, path=, ...)`, `redirect(url)`, which ends the page |
+//! | `response` | `status(code)`, `header(name, value)`, `cookie(name, value, max_age=, path=, ...)`, and what ends the page: `redirect(url, code, external=)`, `send(bytes, content_type, file_name=, inline=)` |
 //! | `application` | `.name .context .version .parameters` |
-//! | `node` | `.route .members` (each `.route .duty .me`) |
-//! | functions | `url(path)`, `csrf_field()`, `csrf_token()`; filter `hue` |
+//! | `node` | `.route`, `.members` (each `.route .duty .me`, and of the others `.in_sync .lag_ms`), `.sessions` (`.owned .held`, of this node) |
+//! | `flash` | `flash(message, kind)` keeps a message for the next page that asks `flash.take()`: each has `.message .kind` |
+//! | functions | `url(path, name=value, ...)`, `now()` (seconds since 1970), `csrf_field()`, `csrf_token()` |
+//! | filters | `date`, `time`, `datetime` (`style, lang=, zone=`), `number(decimals, lang=)`, `hue`; beside MiniJinja's own |
 //!
 //! Rendering is synchronous, reads no clock and waits for nothing; fuel, nesting and size are bounded by `limits`.
 
 mod body;
 mod csrf;
 mod exchange;
+mod flash;
+mod format;
+mod link;
 mod live;
 mod reach;
 mod request;
@@ -39,7 +44,7 @@ use minijinja::{AutoEscape, ErrorKind, Value};
 pub(super) use self::templates::{Application, Source, Templates};
 pub use self::{
     body::{Body, Content, TooManyParameters, Upload, base_name, json, parameters},
-    exchange::{MemberInfo, NodeInfo},
+    exchange::{Follows, MemberInfo, NodeInfo},
     request::{Request, RequestError},
 };
 use self::{exchange::Exchange, templates::produced};
@@ -64,7 +69,7 @@ pub struct Rendered {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// By the name of what the page produces, or as it chose.
     pub content_type: HeaderValue,
-    /// The body; empty after a redirect.
+    /// The body; empty after a redirect, what was sent after `response.send`.
     pub body: Bytes,
     /// The draft with what the page changed: to be committed before the answer is sent.
     pub draft: Draft,
@@ -120,10 +125,9 @@ impl Page {
         let exchange = Arc::new(Exchange::new(request, draft, node));
         let template = self.templates.environment.get_template(&self.name).map_err(|error| self.error(&error))?;
         let body = match template.render(Value::from_dyn_object(exchange.clone())) {
-            Ok(body) if body.len() <= limits::PAGE_BYTES => body,
+            Ok(body) if body.len() <= limits::PAGE_BYTES => Bytes::from(body),
             Ok(body) => return Err(self.too_large(body.len())),
-            Err(_) if exchange.response.is_redirect() => String::new(),
-            Err(error) => return Err(self.error(&error)),
+            Err(error) => exchange.response.end().ok_or_else(|| self.error(&error))?,
         };
         let draft = exchange.session.take().map_err(|error| self.error(&error))?;
         let (status, mut headers, content_type) = exchange.response.take();
@@ -131,7 +135,7 @@ impl Page {
             headers.push((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
         }
         let content_type = content_type.unwrap_or_else(|| self.content_type.clone());
-        Ok(Rendered { status, headers, content_type, body: body.into(), draft })
+        Ok(Rendered { status, headers, content_type, body, draft })
     }
 
     /// Names the innermost template of a chain of errors: an include's own line tells little.

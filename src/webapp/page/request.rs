@@ -6,6 +6,7 @@ use actix_web::{
     cookie::Cookie,
     http::header::{self, HeaderMap},
 };
+use jiff::Timestamp;
 use minijinja::{
     Error, State, Value,
     value::{Enumerator, Object, from_args},
@@ -37,6 +38,8 @@ pub struct Request {
     pub scheme: String,
     /// Host and port as the client sees them.
     pub host: String,
+    /// When it came.
+    pub now: Timestamp,
     /// What the page is to explain, if it is rendered as an error page.
     pub error: Option<RequestError>,
 }
@@ -86,6 +89,11 @@ impl RequestObject {
         let files = std::mem::take(&mut request.body.files).into_iter().map(Arc::new).collect();
         let [query, cookies, headers] = [const { OnceLock::new() }; 3];
         Self { request, session, query, form, files, cookies, headers }
+    }
+
+    /// When the request came, in seconds since 1970.
+    pub(super) fn now(&self) -> i64 {
+        self.request.now.as_second()
     }
 
     /// A query of too many fields is an empty one: the page goes on with its defaults.

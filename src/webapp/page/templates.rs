@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use minijinja::{Environment, Error, ErrorKind, State, Value};
+use minijinja::{Environment, Error, ErrorKind, State, Value, value::Kwargs};
 
-use super::{csrf, escaping, exchange, reach, session::SessionObject};
-use crate::{limits, names::ContextPath, webapp::path};
+use super::{csrf, escaping, exchange, format::Formats, link, reach, request::RequestObject, session::SessionObject};
+use crate::{limits, names::ContextPath};
 
 /// What pages see as `application`.
 #[derive(Clone, Debug)]
@@ -49,7 +49,10 @@ impl Templates {
     pub(in crate::webapp) fn compile(sources: Vec<Source>, application: &Application) -> Result<Self, Broken> {
         let session_users = reach::session_users(&sources);
         let missing = reach::missing(&sources);
+        let formats =
+            Formats::of(application).map_err(|what| Broken { file: descriptor(application), line: None, what })?;
         let mut environment = environment(application);
+        formats.add_to(&mut environment);
         let mut files = BTreeMap::new();
         for Source { name, file, text } in sources {
             environment.add_template_owned(name.clone(), text).map_err(|error| broken(&file, &error))?;
@@ -87,7 +90,8 @@ fn environment(application: &Application) -> Environment<'static> {
     environment.set_debug(false);
     environment.add_global("application", described(application));
     let context = application.context.clone();
-    environment.add_function("url", move |path: &str| url(&context, path));
+    environment.add_function("url", move |path: &str, query: Kwargs| link::url(&context, path, &query));
+    environment.add_function("now", now);
     environment.add_function("csrf_token", |state: &State<'_, '_>| token(state).map(Value::from));
     environment.add_function("csrf_field", |state: &State<'_, '_>| token(state).map(|token| csrf::field(&token)));
     environment.add_filter("hue", exchange::hue);
@@ -104,20 +108,26 @@ fn described(application: &Application) -> Value {
     ])
 }
 
-/// A path within the webapp as a link. Marked safe when it has nothing to escape, so that slashes stay readable.
-fn url(context: &ContextPath, to: &str) -> Value {
-    let slash = if to.starts_with('/') { "" } else { "/" };
-    let link = format!("{}{slash}{to}", path::encode(context.as_str()));
-    let harmless = |b: u8| b.is_ascii_alphanumeric() || b"-._~/?=%:@+,#".contains(&b);
-    if link.bytes().all(harmless) { Value::from_safe_string(link) } else { Value::from(link) }
+/// When the request came: a rendering takes no time.
+fn now(state: &State<'_, '_>) -> Result<i64, Error> {
+    let request = state.lookup("request").and_then(|request| request.downcast_object::<RequestObject>());
+    let request: Arc<RequestObject> = request.ok_or_else(|| renamed("request"))?;
+    Ok(request.now())
 }
 
 /// The CSRF token of the session, made when there is none: a write.
 fn token(state: &State<'_, '_>) -> Result<String, Error> {
     let session = state.lookup("session").and_then(|session| session.downcast_object::<SessionObject>());
-    let session: Arc<SessionObject> =
-        session.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "`session` was given another meaning here"))?;
+    let session: Arc<SessionObject> = session.ok_or_else(|| renamed("session"))?;
     session.csrf_token()
+}
+
+fn renamed(name: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("`{name}` was given another meaning here"))
+}
+
+fn descriptor(application: &Application) -> String {
+    format!("{}/WEB-INF/web.xml", application.name)
 }
 
 fn broken(file: &str, error: &Error) -> Broken {

@@ -1,6 +1,8 @@
 //! Pages of a few lines, rendered.
 
+mod answers;
 mod bodies;
+mod formats;
 
 use std::sync::Arc;
 
@@ -19,6 +21,10 @@ fn page(template: &str) -> Page {
 
 /// The page of the first template.
 fn pages(templates: &[(&str, &str)]) -> Page {
+    pages_with(&[("colour", "<red>")], templates).unwrap()
+}
+
+fn pages_with(parameters: &[(&str, &str)], templates: &[(&str, &str)]) -> Result<Page, templates::Broken> {
     let source = |(name, text): &(&str, &str)| Source {
         name: (*name).into(),
         file: format!("shop/{}", name.trim_start_matches('/')),
@@ -28,10 +34,10 @@ fn pages(templates: &[(&str, &str)]) -> Page {
         name: "Shop".into(),
         context: "/shop".parse().unwrap(),
         version: "1".into(),
-        parameters: vec![("colour".into(), "<red>".into())],
+        parameters: parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
     };
-    let templates_of = Templates::compile(templates.iter().map(source).collect(), &application).unwrap();
-    Page::new(Arc::new(templates_of), templates[0].0.into())
+    let compiled = Templates::compile(templates.iter().map(source).collect(), &application)?;
+    Ok(Page::new(Arc::new(compiled), templates[0].0.into()))
 }
 
 fn get(query: &str) -> Request {
@@ -54,6 +60,7 @@ fn get(query: &str) -> Request {
         scheme: "http".into(),
         host: "localhost:12121".into(),
         error: None,
+        now: jiff::Timestamp::UNIX_EPOCH,
     }
 }
 
@@ -66,9 +73,9 @@ fn post(form: &str) -> Request {
 }
 
 fn node() -> Arc<NodeInfo> {
-    let member = |route: &str, duty, me| MemberInfo { route: route.parse().unwrap(), duty, me };
+    let member = |route: &str, duty, me| MemberInfo { route: route.parse().unwrap(), duty, me, follows: None };
     let members = [member("r1", Duty::Serving, true), member("r2", Duty::Draining, false)];
-    Arc::new(NodeInfo::new(&"r1".parse().unwrap(), &members))
+    Arc::new(NodeInfo::new(&"r1".parse().unwrap(), &members, Default::default()))
 }
 
 fn render(template: &str, request: Request, draft: Draft) -> Rendered {
@@ -143,7 +150,7 @@ fn a_request_is_seen_and_escaped() {
 fn the_application_and_the_node_are_seen() {
     let template = "{{ application.name }} {{ application.parameters.colour }} {{ url('/a?b=c') }} {{ url('x\"') }} \
         {{ node.route }}{% for m in node.members %} {{ m.route }} {{ m.duty }} {{ m.me }}{% endfor %}";
-    let expected = "Shop &lt;red&gt; /shop/a?b=c &#x2f;shop&#x2f;x&quot; r1 r1 serving True r2 draining False";
+    let expected = "Shop &lt;red&gt; /shop/a?b=c /shop/x%22 r1 r1 serving True r2 draining False";
     assert_eq!(body(template), expected);
 }
 
