@@ -5,6 +5,7 @@ mod concurrency;
 mod counter;
 mod crash;
 mod deploy;
+mod descriptors;
 mod duty;
 mod failover;
 mod joining;
@@ -13,6 +14,7 @@ mod managers;
 mod pages;
 mod partition;
 mod pause;
+mod redeploy;
 mod repair;
 mod restart;
 mod secret;
@@ -24,6 +26,7 @@ mod support;
 mod takeover;
 mod tls;
 mod uploads;
+mod versions;
 
 /// Runs a story on one thread, as a browser's tabs would.
 fn story(story: impl Future<Output = ()>) {
