@@ -4,7 +4,7 @@ use actix_web::rt;
 use tracing::warn;
 
 use super::{
-    SessionRules, Worker,
+    Concurrency, SessionRules, Worker,
     cookie::CookieChange,
     gate::{Elsewhere, Entry, NotDone},
 };
@@ -12,7 +12,7 @@ use crate::{
     names::SessionId,
     replication::{Replicate, WouldHold, ledger::Verdict},
     session::{
-        Slots, Swept,
+        Slots, Swept, Turn,
         delta::Update,
         draft::{Change, Draft, Fate},
         replica::{self, Birth, Committed, NotOwner, Reach, Slot, Undo},
@@ -42,12 +42,29 @@ impl Worker {
         }
         let (worker, rules) = (self.clone(), rules.clone());
         let commit = rt::spawn(async move {
+            let (turn, draft) = worker.join_turns(turn, draft, &rules).await?;
             let done = worker.settle_write(&draft, &rules, cookie_is_stale).await;
             drop(turn);
             done
         });
         // It is never cancelled, and our own code does not panic; a reply that cannot be proved safe is not given.
         commit.await.unwrap_or(Err(NotDone::Doubtful(None)))
+    }
+
+    /// Commits of one session come one after the other, also where its requests do not: each is made to what the one before it
+    /// has left, and taken back, if it must be, before the next. So the core is promised the same as ever.
+    async fn join_turns(
+        &self,
+        turn: Option<Turn>,
+        draft: Draft,
+        rules: &SessionRules,
+    ) -> Result<(Option<Turn>, Draft), NotDone> {
+        let Some(id) = draft.id().filter(|_| rules.concurrency == Concurrency::Parallel) else {
+            return Ok((turn, draft));
+        };
+        let turn = self.house.table.turn(id, self.house.session.turn_timeout).await.map_err(NotDone::NoTurn)?;
+        let draft = draft.rebased(self.attributes(id)).map_err(NotDone::Conflict)?;
+        Ok((Some(turn), draft))
     }
 
     async fn settle_write(&self, draft: &Draft, rules: &SessionRules, cookie_is_stale: bool) -> Result<Done, NotDone> {

@@ -1,16 +1,19 @@
 //! Which session a request works on: its turn, and the ownership if the session is elsewhere.
 
+use std::sync::Arc;
+
 use actix_web::rt;
 use smallvec::SmallVec;
 
-use super::{SessionRules, Worker};
+use super::{Concurrency, SessionRules, Worker};
 use crate::{
     names::{Route, SessionId, SessionToken},
     replication::{Claim, Claimed, Touch, core::Wish},
     session::{
         NoTurn, Slots, Swept, Turn,
-        draft::Draft,
+        draft::{Draft, Refused},
         replica::{self, Reach, Slot, Standing, Visited},
+        value::Value,
     },
     time::Moment,
 };
@@ -18,7 +21,7 @@ use crate::{
 /// A request's way in: its session or a blank draft.
 pub(super) struct Entry {
     pub(super) draft: Draft,
-    /// Held until the reply is decided; none for a blank draft.
+    /// Held until the reply is decided; none for a blank draft, and where requests of one session run side by side.
     pub(super) turn: Option<Turn>,
     /// The cookie names another node, or a session that is no more.
     pub(super) cookie_is_stale: bool,
@@ -61,8 +64,18 @@ pub(super) enum NotDone {
     TakenBack(Elsewhere),
     /// It waited too long for its turn, or too many wait.
     NoTurn(NoTurn),
+    /// Another request has changed the session meanwhile, and both changes together cannot be.
+    Conflict(Refused),
     /// The node is full.
     Full,
+}
+
+/// A session that this node owns now.
+enum Admitted {
+    /// It is this request's turn.
+    InTurn(Turn),
+    /// Requests run side by side, and take turns when they commit.
+    Beside,
 }
 
 impl Worker {
@@ -75,19 +88,33 @@ impl Worker {
         attempt: Attempt,
     ) -> Result<Entry, NotDone> {
         for token in tokens {
-            if let Some(turn) = self.admit(token.id, rules, attempt).await? {
+            if let Some(admitted) = self.admit(token.id, rules, attempt).await? {
                 let cookie_is_stale = token.route.as_ref() != Some(&self.house.route);
-                return Ok(Entry { draft: self.draft(token.id), turn: Some(turn), cookie_is_stale });
+                let draft = self.compared(Draft::of(Some(token.id), self.attributes(token.id)));
+                let turn = match admitted {
+                    Admitted::InTurn(turn) => Some(turn),
+                    Admitted::Beside => None,
+                };
+                return Ok(Entry { draft, turn, cookie_is_stale });
             }
         }
         Ok(Entry { draft: self.compared(Draft::blank()), turn: None, cookie_is_stale: !tokens.is_empty() })
     }
 
-    /// The turn of a session that this node owns now; none when there is no such session.
-    async fn admit(&self, id: SessionId, rules: &SessionRules, attempt: Attempt) -> Result<Option<Turn>, NotDone> {
+    /// Lets a request to a session that this node owns now; none when there is no such session.
+    async fn admit(&self, id: SessionId, rules: &SessionRules, attempt: Attempt) -> Result<Option<Admitted>, NotDone> {
+        let is_beside = rules.concurrency == Concurrency::Parallel;
+        if is_beside && self.standing(id, rules) == Standing::Owned {
+            return Ok(self.still_runs(id).then_some(Admitted::Beside));
+        }
+        // A session that has to be claimed is claimed once, so all take turns for that.
+        let turn = self.take_turn(id, rules, attempt).await?;
+        Ok(turn.map(|turn| if is_beside { Admitted::Beside } else { Admitted::InTurn(turn) }))
+    }
+
+    async fn take_turn(&self, id: SessionId, rules: &SessionRules, attempt: Attempt) -> Result<Option<Turn>, NotDone> {
         let turn = self.house.table.turn(id, self.house.session.turn_timeout).await.map_err(NotDone::NoTurn)?;
-        let term = self.house.table.lease().term(Moment::now());
-        let turn = match self.house.table.peek(id, |slot| replica::standing(slot, &rules.context, term)) {
+        let turn = match self.standing(id, rules) {
             Standing::Owned => Some(turn),
             Standing::Ended | Standing::OtherWebapp => None,
             Standing::Unknown if rules.reach == Reach::Node => None,
@@ -97,6 +124,11 @@ impl Worker {
             }
         };
         Ok(turn.filter(|_| self.still_runs(id)))
+    }
+
+    fn standing(&self, id: SessionId, rules: &SessionRules) -> Standing {
+        let term = self.house.table.lease().term(Moment::now());
+        self.house.table.peek(id, |slot| replica::standing(slot, &rules.context, term))
     }
 
     /// Asks for the session while holding its turn, to the end even when the client goes away meanwhile: the next
@@ -112,12 +144,10 @@ impl Worker {
         }
     }
 
-    fn draft(&self, id: SessionId) -> Draft {
-        let attributes: SmallVec<[_; 4]> = self
-            .house
-            .table
-            .peek(id, |slot| Slot::live(slot).map(|record| record.attributes().collect()).unwrap_or_default());
-        self.compared(Draft::of(Some(id), attributes))
+    /// What is in a session now.
+    pub(super) fn attributes(&self, id: SessionId) -> SmallVec<[(Arc<str>, Value); 4]> {
+        let all = |slot: &Option<Slot>| Slot::live(slot).map(|record| record.attributes().collect());
+        self.house.table.peek(id, |slot| all(slot).unwrap_or_default())
     }
 
     fn compared(&self, draft: Draft) -> Draft {

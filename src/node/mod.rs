@@ -14,6 +14,7 @@ mod body;
 mod commit;
 pub mod control;
 mod cookie;
+mod fault;
 mod gate;
 mod handover;
 mod notice;
@@ -78,6 +79,8 @@ pub struct House {
     pub session: settings::Session,
     /// `cluster.min_copies`
     pub min_copies: usize,
+    /// `node.development`
+    pub development: bool,
     /// `Tasuki-Node` and `Tasuki-Copies` on every reply.
     pub response_headers: bool,
     /// Fronts of other makes on other machines whose `X-Forwarded-*` are believed.
@@ -128,6 +131,7 @@ impl House {
         SessionRules {
             context: app.context().clone(),
             reach: if descriptor.distributable { Reach::Cluster } else { Reach::Node },
+            concurrency: Concurrency::of(descriptor),
             timeout: match descriptor.session_timeout {
                 SessionTimeout::Unspecified => Some(self.session.timeout),
                 SessionTimeout::After(timeout) => Some(timeout),
@@ -170,6 +174,23 @@ struct SessionRules {
     context: ContextPath,
     reach: crate::session::replica::Reach,
     timeout: Option<Duration>,
+    concurrency: Concurrency,
+}
+
+/// Whether requests of one session wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Concurrency {
+    /// From the first look at the session to the end of the commit.
+    Serial,
+    /// Only while one of them commits.
+    Parallel,
+}
+
+impl Concurrency {
+    fn of(descriptor: &crate::webapp::Descriptor) -> Self {
+        let is_it = |(name, value): &(String, String)| name == "session.concurrency" && value == "parallel";
+        if descriptor.parameters.iter().any(is_it) { Self::Parallel } else { Self::Serial }
+    }
 }
 
 impl Traffic {

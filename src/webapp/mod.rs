@@ -39,7 +39,7 @@ pub use catalog::{Catalog, Catalogue, Found, Versions};
 pub use descriptor::{Descriptor, SessionTimeout};
 pub use orders::{Check, Checked, SetDeployed};
 pub use page::{
-    Body, Content, MemberInfo, NodeInfo, Page, PageError, Rendered, Request, TooManyParameters, Upload, base_name,
-    json, parameters,
+    Body, Content, MemberInfo, NodeInfo, Page, PageError, Place, Rendered, Request, TooManyParameters, Upload,
+    base_name, json, parameters,
 };
 pub use refusal::Refusal;
