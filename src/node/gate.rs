@@ -13,18 +13,31 @@ use crate::{
         NoTurn, Slots, Swept, Turn,
         draft::{Draft, Refused},
         replica::{self, Reach, Slot, Standing, Visited},
+        stamp::Epoch,
         value::Value,
     },
     time::Moment,
 };
 
+/// The attributes of a session.
+pub(super) type Contents = SmallVec<[(Arc<str>, Value); 4]>;
+
 /// A request's way in: its session or a blank draft.
 pub(super) struct Entry {
     pub(super) draft: Draft,
-    /// Held until the reply is decided; none for a blank draft, and where requests of one session run side by side.
-    pub(super) turn: Option<Turn>,
+    pub(super) admitted: Admitted,
     /// The cookie names another node, or a session that is no more.
     pub(super) cookie_is_stale: bool,
+}
+
+/// How a request was let to its session.
+pub(super) enum Admitted {
+    /// It has none yet.
+    Blank,
+    /// In its turn, which is held until the reply is decided.
+    InTurn(Turn),
+    /// Beside others, when this node owned the session under this epoch. Their turns come when they are done.
+    Beside(Epoch),
 }
 
 /// Who decides where a request goes if it cannot be done here.
@@ -70,14 +83,6 @@ pub(super) enum NotDone {
     Full,
 }
 
-/// A session that this node owns now.
-enum Admitted {
-    /// It is this request's turn.
-    InTurn(Turn),
-    /// Requests run side by side, and take turns when they commit.
-    Beside,
-}
-
 impl Worker {
     /// Finds the first of the request's sessions that exists in this webapp, takes its turn, and makes this node its
     /// owner if need be.
@@ -88,28 +93,33 @@ impl Worker {
         attempt: Attempt,
     ) -> Result<Entry, NotDone> {
         for token in tokens {
-            if let Some(admitted) = self.admit(token.id, rules, attempt).await? {
+            if let Some(turn) = self.admit(token.id, rules, attempt).await? {
                 let cookie_is_stale = token.route.as_ref() != Some(&self.house.route);
-                let draft = self.compared(Draft::of(Some(token.id), self.attributes(token.id)));
-                let turn = match admitted {
-                    Admitted::InTurn(turn) => Some(turn),
-                    Admitted::Beside => None,
-                };
-                return Ok(Entry { draft, turn, cookie_is_stale });
+                let Some((epoch, attributes)) = self.contents(token.id) else { continue };
+                let draft = self.compared(Draft::of(Some(token.id), attributes));
+                let admitted = turn.map_or(Admitted::Beside(epoch), Admitted::InTurn);
+                return Ok(Entry { draft, admitted, cookie_is_stale });
             }
         }
-        Ok(Entry { draft: self.compared(Draft::blank()), turn: None, cookie_is_stale: !tokens.is_empty() })
+        let draft = self.compared(Draft::blank());
+        Ok(Entry { draft, admitted: Admitted::Blank, cookie_is_stale: !tokens.is_empty() })
     }
 
-    /// Lets a request to a session that this node owns now; none when there is no such session.
-    async fn admit(&self, id: SessionId, rules: &SessionRules, attempt: Attempt) -> Result<Option<Admitted>, NotDone> {
+    /// Lets a request to a session that this node owns now: in its turn, or without one where requests run side by side. None
+    /// when there is no such session.
+    async fn admit(
+        &self,
+        id: SessionId,
+        rules: &SessionRules,
+        attempt: Attempt,
+    ) -> Result<Option<Option<Turn>>, NotDone> {
         let is_beside = rules.concurrency == Concurrency::Parallel;
         if is_beside && self.standing(id, rules) == Standing::Owned {
-            return Ok(self.still_runs(id).then_some(Admitted::Beside));
+            return Ok(self.still_runs(id).then_some(None));
         }
         // A session that has to be claimed is claimed once, so all take turns for that.
         let turn = self.take_turn(id, rules, attempt).await?;
-        Ok(turn.map(|turn| if is_beside { Admitted::Beside } else { Admitted::InTurn(turn) }))
+        Ok(turn.map(|turn| Some(turn).filter(|_| !is_beside)))
     }
 
     async fn take_turn(&self, id: SessionId, rules: &SessionRules, attempt: Attempt) -> Result<Option<Turn>, NotDone> {
@@ -126,7 +136,7 @@ impl Worker {
         Ok(turn.filter(|_| self.still_runs(id)))
     }
 
-    fn standing(&self, id: SessionId, rules: &SessionRules) -> Standing {
+    pub(super) fn standing(&self, id: SessionId, rules: &SessionRules) -> Standing {
         let term = self.house.table.lease().term(Moment::now());
         self.house.table.peek(id, |slot| replica::standing(slot, &rules.context, term))
     }
@@ -144,10 +154,11 @@ impl Worker {
         }
     }
 
-    /// What is in a session now.
-    pub(super) fn attributes(&self, id: SessionId) -> SmallVec<[(Arc<str>, Value); 4]> {
-        let all = |slot: &Option<Slot>| Slot::live(slot).map(|record| record.attributes().collect());
-        self.house.table.peek(id, |slot| all(slot).unwrap_or_default())
+    /// What is in a live session now, and the highest epoch that was promised here.
+    pub(super) fn contents(&self, id: SessionId) -> Option<(Epoch, Contents)> {
+        let all =
+            |slot: &Option<Slot>| Slot::live(slot).map(|record| (record.promised(), record.attributes().collect()));
+        self.house.table.peek(id, all)
     }
 
     fn compared(&self, draft: Draft) -> Draft {
