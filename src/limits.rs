@@ -368,11 +368,51 @@ pub const ARCHIVE_PATIENCE: Duration = Duration::from_secs(30);
 /// Webapps that were checked for the cluster and wait to be deployed. A deployment checks one and then deploys it.
 pub const WEBAPPS_PREPARED: usize = 4;
 
+/// Names that the cluster has ever deployed; each is remembered, also when it was undeployed.
+pub const DEPLOYED_NAMES: usize = 256;
+
+/// Archives of one name that are kept to go back to. kubernetes: 10 revisions; an archive is larger.
+pub const DEPLOYED_EARLIER: usize = 3;
+
+/// Bytes of an archive in one message between nodes.
+pub const ARCHIVE_PART_BYTES: usize = 256 * 1024;
+
+const _: () = assert!(ARCHIVE_PART_BYTES < CHANNEL_MESSAGE_BYTES);
+
+/// Deployments that wait to be looked at by the node that was asked.
+pub const DEPLOY_ORDERS: usize = 8;
+
+/// News of one deployment that wait to be read.
+pub const DEPLOY_EVENTS: usize = 64;
+
+/// The longest wait for one step at one node: it may have to unpack and compile a large archive.
+pub const DEPLOY_STEP: Duration = Duration::from_secs(60);
+
+/// A node that hears nothing of a deployment for this long, though the connection stands, takes it back.
+pub const DEPLOY_TRIAL: Duration = Duration::from_secs(600);
+
+/// The longest time a canary is watched.
+pub const DEPLOY_WATCH: Duration = Duration::from_secs(300);
+
+const _: () = assert!(DEPLOY_WATCH.as_secs() + DEPLOY_STEP.as_secs() < DEPLOY_TRIAL.as_secs());
+
+/// The longest wait for the page that a webapp is asked for when it has begun to answer.
+pub const DEPLOY_PROBE: Duration = Duration::from_secs(10);
+
+/// How often a node asks each other one what is deployed; one that it has not asked yet is asked at once.
+pub const DEPLOY_SYNC: Duration = Duration::from_secs(10);
+
+/// How often a node looks whom to ask.
+pub const DEPLOY_SYNC_TICK: Duration = Duration::from_millis(200);
+
 /// Bytes of WEB-INF/web.xml.
 pub const DESCRIPTOR_BYTES: u64 = 1024 * 1024;
 
 /// Nesting of elements in WEB-INF/web.xml.
 pub const DESCRIPTOR_DEPTH: usize = 16;
+
+/// Elements of WEB-INF/web.xml: they are in memory while it is read.
+pub const DESCRIPTOR_ELEMENTS: usize = 20_000;
 
 /// Remarks about one descriptor or folder that are kept; more of the same kind teach nobody anything.
 pub const WEBAPP_REMARKS: usize = 32;
@@ -386,6 +426,28 @@ pub const TEMPLATES_BYTES: u64 = 32 * 1024 * 1024;
 /// Files above this many bytes count with their name and size in a webapp's version, not with their content: a
 /// deployment must not wait for the disk.
 pub const HASHED_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Static files up to this size are kept in memory once they were asked for, and compressed if their kind is worth it.
+/// Larger ones are streamed from the disk.
+pub const ASSET_KEPT_BYTES: u64 = 1024 * 1024;
+
+/// Memory of a node for static files and their compressed forms, of all webapps together. What is asked for least gives
+/// way.
+pub const ASSETS_KEPT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Parts of that memory, each with its own lock and its own share.
+pub const ASSET_SHELVES: u64 = 4;
+
+/// One of so many bytes of each part is for what was asked for only once: it drives out nothing that is asked for often.
+pub const ASSET_NEW_SHARE: u64 = 4;
+
+const _: () = assert!(ASSETS_KEPT_BYTES / ASSET_SHELVES / ASSET_NEW_SHARE >= 2 * ASSET_KEPT_BYTES);
+
+/// What is smaller is not compressed: with its head it fits into one packet as it is. nginx's gzip_min_length is 20 bytes.
+pub const COMPRESSED_FROM_BYTES: u64 = 1024;
+
+/// Bytes of a static file that are given to a connection at once: a slow client holds no more than this in memory.
+pub const ASSET_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Work of one rendering of a page, in minijinja's fuel: about one unit an instruction and one each 64 bytes made.
 /// Bounds the time on the worker (some milliseconds) and the memory (16 MB).
@@ -429,6 +491,9 @@ pub const PAGE_HEADERS: usize = 64;
 
 /// Bytes of a header that a page sets. Tomcat's maxHttpHeaderSize.
 pub const PAGE_HEADER_BYTES: usize = 8 * 1024;
+
+/// How often a node looks how far its peers are, for the pages that show it.
+pub const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Silence in the webapps folder before it is read: whoever copies is done by then.
 pub const DEPLOY_QUIET: Duration = Duration::from_millis(300);

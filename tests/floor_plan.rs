@@ -20,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["cli"],
     &["supervisor", "server"],
     &["node"],
+    &["deployment"],
     &["webapp", "replication", "balancer"],
     &["session", "membership"],
     &["settings", "observe"],
@@ -49,6 +50,7 @@ const SHELLS: &[&str] = &[
     "balancer/upload.rs",
     "balancer/worker.rs",
     "cli/",
+    "deployment/sync.rs",
     "membership/actor.rs",
     "node/",
     "replication/accept.rs",
@@ -74,7 +76,10 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     // What seals: one home for each, and the keys are made in one place.
     (&["snow"], &["replication/seal.rs"]),
     (&["chacha20poly1305"], &["membership/seal.rs"]),
-    (&["blake2"], &["settings/secret.rs"]),
+    (&["blake2"], &["settings/secret.rs", "webapp/assets/disk.rs"]),
+    // What packs.
+    (&["flate2"], &["webapp/assets/coding.rs"]),
+    (&["brotli", ":", ":"], &["webapp/assets/coding.rs"]),
     (&["println", "!"], &["cli/"]),
     (&["print", "!"], &["cli/"]),
     (&["eprintln", "!"], &["cli/"]),

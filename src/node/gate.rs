@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::rt;
 use smallvec::SmallVec;
 
-use super::{Concurrency, SessionRules, Worker};
+use super::{SessionRules, Worker};
 use crate::{
     names::{Route, SessionId, SessionToken},
     replication::{Claim, Claimed, Touch, core::Wish},
@@ -17,6 +17,7 @@ use crate::{
         value::Value,
     },
     time::Moment,
+    webapp::Concurrency,
 };
 
 /// The attributes of a session.

@@ -14,6 +14,7 @@ mod body;
 mod commit;
 pub mod control;
 mod cookie;
+mod deploy;
 mod fault;
 mod gate;
 mod handover;
@@ -46,6 +47,7 @@ pub use self::{
     uploads::Uploads,
 };
 use crate::{
+    deployment::Deployments,
     membership::{Roster, SharedDuty},
     names::{ContextPath, NodeId, Route},
     replication::Replicator,
@@ -85,6 +87,10 @@ pub struct House {
     pub response_headers: bool,
     /// Fronts of other makes on other machines whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Shows that a program of this machine may deploy.
+    pub key: String,
+    /// Where deployments are ordered.
+    pub deployments: Deployments,
     /// Where orders from outside go.
     pub orders: mpsc::Sender<Order>,
     /// The exporter and every worker's replicator, for reports.
@@ -131,7 +137,7 @@ impl House {
         SessionRules {
             context: app.context().clone(),
             reach: if descriptor.distributable { Reach::Cluster } else { Reach::Node },
-            concurrency: Concurrency::of(descriptor),
+            concurrency: descriptor.concurrency,
             timeout: match descriptor.session_timeout {
                 SessionTimeout::Unspecified => Some(self.session.timeout),
                 SessionTimeout::After(timeout) => Some(timeout),
@@ -174,23 +180,7 @@ struct SessionRules {
     context: ContextPath,
     reach: crate::session::replica::Reach,
     timeout: Option<Duration>,
-    concurrency: Concurrency,
-}
-
-/// Whether requests of one session wait for each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Concurrency {
-    /// From the first look at the session to the end of the commit.
-    Serial,
-    /// Only while one of them commits.
-    Parallel,
-}
-
-impl Concurrency {
-    fn of(descriptor: &crate::webapp::Descriptor) -> Self {
-        let is_it = |(name, value): &(String, String)| name == "session.concurrency" && value == "parallel";
-        if descriptor.parameters.iter().any(is_it) { Self::Parallel } else { Self::Serial }
-    }
+    concurrency: crate::webapp::Concurrency,
 }
 
 impl Traffic {

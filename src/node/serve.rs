@@ -77,7 +77,7 @@ impl Worker {
                 let page = Visit { app: &app, page: &page, path: &path, attempt };
                 self.page(page, request, payload).await.unwrap_or_else(|refused| refused)
             }
-            Resource::Asset(file) => webapp::assets::answer(&file, request),
+            Resource::Asset(asset) => webapp::assets::answer(&asset, request).await,
             Resource::AddSlash(to) => redirect(to, request.query_string()),
             Resource::NotFound => not_found(),
         }
@@ -103,8 +103,10 @@ impl Worker {
         let secure = client.scheme == "https";
         let asked = client.request(&visit, body, request);
         let draft = std::mem::replace(&mut entry.draft, crate::session::draft::Draft::blank());
+        let rendered = self.render(visit.page, asked, draft);
+        visit.app.tally().note(rendered.as_ref().map_or(true, |rendered| rendered.status.is_server_error()));
         let Rendered { status, headers, content_type, body, draft } =
-            self.render(visit.page, asked, draft).map_err(|error| self.broken(&visit, &error))?;
+            rendered.map_err(|error| self.broken(&visit, &error))?;
         let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(not_done)?;
         let mut response = HttpResponse::build(status);
         response.insert_header((header::CONTENT_TYPE, content_type));

@@ -1,8 +1,15 @@
 //! A deployed webapp: what answers for each path. Made whole by `folder`, never changed afterwards.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use super::{
+    assets::Asset,
     descriptor::Descriptor,
     name::{AppName, Tag},
     page::Page,
@@ -20,9 +27,17 @@ pub struct Webapp {
     /// By the path of what they produce: `/index.html`.
     pub(super) pages: HashMap<String, Arc<Page>>,
     /// Static files by their path. What is not listed is not served, whatever lies in the folder.
-    pub(super) assets: HashMap<String, PathBuf>,
+    pub(super) assets: HashMap<String, Arc<Asset>>,
     /// Where its files are if it came as an archive: they go with the last request that uses them.
     pub(super) unpacked: Option<Unpacked>,
+    pub(super) tally: Tally,
+}
+
+/// How the pages of one version of a webapp do.
+#[derive(Debug, Default)]
+pub struct Tally {
+    asked: AtomicU64,
+    failed: AtomicU64,
 }
 
 /// What answers for a path of a webapp.
@@ -31,7 +46,7 @@ pub enum Resource {
     /// A server page.
     Page(Arc<Page>),
     /// A static file, for [`assets::answer`](super::assets::answer).
-    Asset(PathBuf),
+    Asset(Arc<Asset>),
     /// A folder asked for without its slash: redirect to this path (percent-encoded, starts with one slash); the
     /// query of the request goes behind it.
     AddSlash(String),
@@ -39,7 +54,25 @@ pub enum Resource {
     NotFound,
 }
 
+impl Tally {
+    /// A page was asked for; whether it failed is the webapp's fault alone.
+    pub fn note(&self, failed: bool) {
+        self.asked.fetch_add(1, Relaxed);
+        self.failed.fetch_add(failed.into(), Relaxed);
+    }
+
+    /// Pages that were asked for, and how many of them failed.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.asked.load(Relaxed), self.failed.load(Relaxed))
+    }
+}
+
 impl Webapp {
+    /// How its pages do since it answers.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// The name of its folder or archive: `ROOT`, `shop`, `a#b`, `shop##2`.
     pub fn name(&self) -> &str {
         self.name.full()

@@ -133,7 +133,7 @@ fn tail(path: Cow<'_, str>, from: usize) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::webapp::{Resource, descriptor::Descriptor};
+    use crate::webapp::{Resource, Tally, assets::Asset, descriptor::Descriptor};
 
     fn app(name: &str, assets: &[&str]) -> Version {
         let app = Webapp {
@@ -141,8 +141,9 @@ mod tests {
             version: String::new(),
             descriptor: Descriptor::default(),
             pages: HashMap::new(),
-            assets: assets.iter().map(|path| ((*path).to_owned(), path.into())).collect(),
+            assets: assets.iter().map(|path| ((*path).to_owned(), Asset::plain("/".as_ref(), path))).collect(),
             unpacked: None,
+            tally: Tally::default(),
         };
         Version { app: Arc::new(app), superseded: None }
     }
@@ -186,8 +187,8 @@ mod tests {
     #[test]
     fn a_folder_answers_with_its_welcome_file_and_gets_its_slash() {
         let Version { app, .. } = app("shop", &["/index.html", "/a b/index.htm", "/a b/x.css"]);
-        assert!(matches!(app.resolve("/"), Resource::Asset(file) if file.ends_with("index.html")));
-        assert!(matches!(app.resolve("/a b/"), Resource::Asset(file) if file.ends_with("index.htm")));
+        assert!(matches!(app.resolve("/"), Resource::Asset(asset) if asset.file().ends_with("index.html")));
+        assert!(matches!(app.resolve("/a b/"), Resource::Asset(asset) if asset.file().ends_with("index.htm")));
         assert!(matches!(app.resolve("/a b"), Resource::AddSlash(to) if to == "/shop/a%20b/"));
         assert!(matches!(app.resolve("/a b/x.css/"), Resource::NotFound));
         assert!(matches!(app.resolve("/c"), Resource::NotFound));

@@ -5,12 +5,13 @@ use std::{path::Path, sync::Arc};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    Body, Catalogue, Deployer, Found, MemberInfo, NodeInfo, Page, Rendered, Request, Resource, SessionTimeout, Sources,
-    parameters,
+    Body, Catalogue, Deployer, Follows, Found, MemberInfo, NodeInfo, Page, Rendered, Request, Resource, SessionTimeout,
+    Sources, parameters,
 };
 use crate::{
     membership::Duty,
     names::SessionId,
+    observe::SessionCounts,
     session::{draft::Draft, draft::Fate, value::Value},
 };
 
@@ -78,10 +79,13 @@ impl Browser {
             host: "localhost:12121".into(),
             now: jiff::Timestamp::UNIX_EPOCH,
         };
-        let member =
-            |(route, duty): (&str, Duty)| MemberInfo { route: route.parse().unwrap(), duty, me: route == self.route };
+        let member = |(route, duty): (&str, Duty)| {
+            let me = route == self.route;
+            let follows = (!me).then_some(Follows { in_sync: duty == Duty::Serving, lag_ms: 3 });
+            MemberInfo { route: route.parse().unwrap(), duty, me, follows }
+        };
         let members = [("r1", Duty::Serving), ("r2", Duty::Serving), ("r3", Duty::Draining)].map(member);
-        let node = Arc::new(NodeInfo::new(&self.route.parse().unwrap(), &members));
+        let node = Arc::new(NodeInfo::new(&self.route.parse().unwrap(), &members, SessionCounts { owned: 2, held: 5 }));
         let rendered = page.render(request, self.draft(), &node).unwrap_or_else(|error| panic!("{error}"));
         self.commit(&rendered.draft);
         rendered
@@ -133,7 +137,7 @@ fn the_counter_speaks_the_browsers_language_until_another_is_chosen() {
 fn the_descriptors_are_as_in_the_seeds() {
     let catalog = Browser::open().catalogue.load();
     let apps: Vec<_> = catalog.webapps().collect();
-    assert_eq!(apps.len(), 2);
+    assert_eq!(apps.len(), 3);
     for app in apps {
         assert!(app.descriptor().distributable, "{}", app.name());
         let timeout = SessionTimeout::After(std::time::Duration::from_secs(30 * 60));
@@ -148,7 +152,14 @@ fn static_files_are_there_and_templates_are_not() {
         Found::Webapp { app, path, .. } => app.resolve(&path),
         _ => Resource::NotFound,
     };
-    for asset in ["/favicon.ico", "/favicon.svg", "/style.css", "/request/style.css", "/request/favicon.svg"] {
+    for asset in [
+        "/favicon.ico",
+        "/favicon.svg",
+        "/style.css",
+        "/request/style.css",
+        "/request/favicon.svg",
+        "/cluster/cluster.js",
+    ] {
         assert!(matches!(resolve(asset), Resource::Asset(_)), "{asset}");
     }
     for hidden in
@@ -253,4 +264,50 @@ fn nothing_is_sent_without_the_token() {
         assert_eq!(browser.ask("POST", target, Some("name=a&password=tasuki")).status, 403, "{target}");
     }
     assert_eq!(location(&browser.get("/request/")), "/request/login.html", "nobody is logged in");
+}
+
+#[test]
+fn the_live_page_shows_every_node_also_one_that_is_gone() {
+    let mut browser = Browser::open();
+    let page = browser.get("/cluster/");
+    let page = page.text();
+    for part in
+        ["data-route=\"r1\" class=\"serving me\"", "data-route=\"r3\" class=\"draining\"", "http-equiv=\"refresh\""]
+    {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let Some((id, mut attributes)) = browser.session.take() else { panic!("who was seen is kept in the session") };
+    for (name, value) in &mut attributes {
+        if &**name == "seen" {
+            *value = Value::encode(&["r1", "r2", "r3", "r4"]).unwrap();
+        }
+    }
+    browser.session = Some((id, attributes));
+    browser.route = "r2";
+    let rendered = browser.get("/cluster/cluster.json");
+    assert_eq!(rendered.content_type, "application/json; charset=utf-8");
+    let view: serde_json::Value = serde_json::from_slice(&rendered.body).unwrap();
+    let states: Vec<_> = view["nodes"].as_array().unwrap().iter().map(|it| (&it["route"], &it["state"])).collect();
+    let expected = [("r1", "serving"), ("r2", "serving"), ("r3", "draining"), ("r4", "gone")];
+    assert!(
+        states
+            .iter()
+            .zip(expected)
+            .all(|((route, state), it)| (route.as_str(), state.as_str()) == (Some(it.0), Some(it.1))),
+        "{states:?}"
+    );
+    assert_eq!(
+        (&view["node"], &view["owned"], &view["held"], &view["copies"]),
+        (&"r2".into(), &2.into(), &5.into(), &2.into())
+    );
+    assert_eq!(browser.submit("/cluster/", ""), "/cluster/");
+    let view: serde_json::Value = serde_json::from_slice(&browser.get("/cluster/cluster.json").body).unwrap();
+    assert_eq!(view["writes"], 1);
+}
+
+#[test]
+fn a_script_without_a_session_begins_none() {
+    let mut browser = Browser::open();
+    browser.get("/cluster/cluster.json");
+    assert!(browser.session.is_none(), "asking every second must not make a session every second");
 }

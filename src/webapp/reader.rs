@@ -5,13 +5,14 @@ use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     io::Read,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
 use super::{
-    app::Webapp,
+    app::{Tally, Webapp},
     archive::{self, Fault},
+    assets::{Asset, Listed, collect},
     descriptor::{self, Descriptor},
     listing::{File, list},
     name::AppName,
@@ -19,7 +20,7 @@ use super::{
     refusal::Refusal,
     work::Work,
 };
-use crate::limits;
+use crate::{limits, names::ContextPath};
 
 /// A webapp and what its author should know of.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub(super) fn read_folder(name: &str, label: &str, folder: &Path) -> Result<Read
     let name: AppName = name.parse().map_err(|why: String| Refusal::new(label, why))?;
     let listing = list(label, folder)?;
     let mut remarks = listing.remarks;
-    let descriptor = descriptor(label, &listing.files, &mut remarks)?;
+    let descriptor = descriptor(label, name.context(), &listing.files, &mut remarks)?;
     let version = version(label, &listing.files)?;
     let application = Application {
         name: descriptor.display_name.clone().unwrap_or_else(|| name.full().to_owned()),
@@ -47,9 +48,12 @@ pub(super) fn read_folder(name: &str, label: &str, folder: &Path) -> Result<Read
         version: version.clone(),
         parameters: descriptor.parameters.clone(),
     };
-    let pages = pages(sources(label, &listing.files)?, &application)?;
-    let assets = assets(&listing.files);
-    Ok(Readout { app: Webapp { name, version, descriptor, pages, assets, unpacked: None }, remarks })
+    let pages = pages(sources(label, &listing.files)?, &application, &descriptor)?;
+    let assets = assets(label, folder, &listing.files, &descriptor, &mut remarks);
+    let tally = Tally::default();
+    let app = Webapp { name, version, descriptor, pages, assets, unpacked: None, tally };
+    check_error_pages(label, &app)?;
+    Ok(Readout { app, remarks })
 }
 
 /// The same for an archive, which is unpacked to where only this process works.
@@ -68,7 +72,24 @@ pub(super) fn read_archive(name: &str, label: &str, at: &Path, work: &Work) -> R
     Ok(readout)
 }
 
-fn pages(sources: Vec<Source>, application: &Application) -> Result<HashMap<String, Arc<Page>>, Refusal> {
+/// An error page that is not there would be missed when it is needed.
+fn check_error_pages(label: &str, app: &Webapp) -> Result<(), Refusal> {
+    let is_there = |location: &str| app.pages.contains_key(location) || app.assets.contains_key(location);
+    match app.descriptor.error_pages.all().find(|page| !is_there(&page.location)) {
+        None => Ok(()),
+        Some(page) => Err(Refusal {
+            file: format!("{label}/{DESCRIPTOR}"),
+            place: Some((page.line, Some(page.column))),
+            what: format!("there is no page and no static file for the error page {:?}", page.location),
+        }),
+    }
+}
+
+fn pages(
+    sources: Vec<Source>,
+    application: &Application,
+    descriptor: &Descriptor,
+) -> Result<HashMap<String, Arc<Page>>, Refusal> {
     let pages: Vec<String> = sources.iter().map(|s| s.name.clone()).filter(|name| name.starts_with('/')).collect();
     let templates = Templates::compile(sources, application).map_err(|broken| Refusal {
         file: broken.file,
@@ -78,16 +99,26 @@ fn pages(sources: Vec<Source>, application: &Application) -> Result<HashMap<Stri
     let templates = Arc::new(templates);
     let page = |name: String| {
         let produced = name.strip_suffix(".j2").unwrap_or(&name).to_owned();
-        (produced, Arc::new(Page::new(templates.clone(), name)))
+        let page = Page::new(templates.clone(), name);
+        let page = match descriptor.content_type(&produced) {
+            Some(content_type) => page.of_type(content_type),
+            None => page,
+        };
+        (produced, Arc::new(page))
     };
     Ok(pages.into_iter().map(page).collect())
 }
 
-fn descriptor(app: &str, files: &[File], remarks: &mut Vec<String>) -> Result<Descriptor, Refusal> {
+fn descriptor(
+    app: &str,
+    context: &ContextPath,
+    files: &[File],
+    remarks: &mut Vec<String>,
+) -> Result<Descriptor, Refusal> {
     let Some(file) = files.iter().find(|file| file.name == DESCRIPTOR) else { return Ok(Descriptor::default()) };
     let at = format!("{app}/{DESCRIPTOR}");
     let text = text(&at, file, limits::DESCRIPTOR_BYTES)?;
-    let (descriptor, notes) = descriptor::parse(&text).map_err(|malformed| Refusal {
+    let (descriptor, notes) = descriptor::parse(&text, context).map_err(|malformed| Refusal {
         file: at.clone(),
         place: Some((malformed.line, Some(malformed.column))),
         what: malformed.what,
@@ -115,9 +146,25 @@ fn sources(app: &str, files: &[File]) -> Result<Vec<Source>, Refusal> {
     Ok(sources)
 }
 
-fn assets(files: &[File]) -> HashMap<String, PathBuf> {
+fn assets(
+    app: &str,
+    folder: &Path,
+    files: &[File],
+    descriptor: &Descriptor,
+    remarks: &mut Vec<String>,
+) -> HashMap<String, Arc<Asset>> {
+    let root = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     let public = files.iter().filter(|file| !file.name.ends_with(".j2") && !file.name.starts_with("WEB-INF/"));
-    public.map(|file| (format!("/{}", file.name), file.at.clone())).collect()
+    let listed = |file: &File| {
+        let inside = file.at.strip_prefix(&root).ok()?.to_owned();
+        let path = format!("/{}", file.name);
+        let content_type = descriptor.content_type(&path).map(str::to_owned);
+        Some(Listed { path, inside, bytes: file.bytes, content_type })
+    };
+    let listed: Vec<_> = public.filter_map(listed).collect();
+    let (assets, notes) = collect(&root, &listed, &descriptor.parameters);
+    remarks.extend(notes.into_iter().map(|note| format!("{app}/{DESCRIPTOR}: {note}")));
+    assets
 }
 
 /// A text file of a bounded size, without a byte order mark.

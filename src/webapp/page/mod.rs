@@ -9,7 +9,7 @@
 //! | a file | `.field .name .content_type .size`, `bytes(most)`, `text(most, encoding='utf-8')` |
 //! | `response` | `status(code)`, `header(name, value)`, `cookie(name, value, max_age=, path=, ...)`, and what ends the page: `redirect(url, code, external=)`, `send(bytes, content_type, file_name=, inline=)` |
 //! | `application` | `.name .context .version .parameters` |
-//! | `node` | `.route .members` (each `.route .duty .me`) |
+//! | `node` | `.route`, `.members` (each `.route .duty .me`, and of the others `.in_sync .lag_ms`), `.sessions` (`.owned .held`, of this node) |
 //! | `flash` | `flash(message, kind)` keeps a message for the next page that asks `flash.take()`: each has `.message .kind` |
 //! | functions | `url(path, name=value, ...)`, `now()` (seconds since 1970), `csrf_field()`, `csrf_token()` |
 //! | filters | `date`, `time`, `datetime` (`style, lang=, zone=`), `number(decimals, lang=)`, `hue`; beside MiniJinja's own |
@@ -46,13 +46,13 @@ use minijinja::Value;
 pub(super) use self::templates::{Application, Source, Templates};
 pub use self::{
     body::{Body, Content, TooManyParameters, Upload, base_name, json, parameters},
-    exchange::{MemberInfo, NodeInfo},
+    exchange::{Follows, MemberInfo, NodeInfo},
     fault::{PageError, Place},
     request::Request,
 };
 use self::{
     exchange::Exchange,
-    output::{Sheet, content_type},
+    output::{Sheet, content_type, header_of},
     templates::produced,
 };
 use crate::{limits, session::draft::Draft};
@@ -88,6 +88,12 @@ impl Page {
         let content_type = content_type(produced(&name));
         let uses_session = templates.use_session(&name);
         Self { templates, name, content_type, uses_session }
+    }
+
+    /// The same page with the content type that the webapp's descriptor has for what it produces.
+    pub(super) fn of_type(self, content_type: &str) -> Self {
+        let mime = content_type.parse::<mime_guess::Mime>();
+        Self { content_type: mime.map_or(self.content_type, |mime| header_of(&mime)), ..self }
     }
 
     /// Whether this page, or anything it may include, extends or import, names the session. Then it needs the

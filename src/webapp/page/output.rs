@@ -50,11 +50,19 @@ impl Write for Sheet {
 
 /// The type of what a page produces, by its name; text is UTF-8.
 pub(super) fn content_type(produced: &str) -> HeaderValue {
-    let mime = mime_guess::from_path(produced).first_or_octet_stream();
+    header_of(&mime_guess::from_path(produced).first_or_octet_stream())
+}
+
+/// A type as a header; text is UTF-8 where it does not say.
+pub(super) fn header_of(mime: &mime_guess::Mime) -> HeaderValue {
     let is_text = mime.type_() == "text"
         || matches!(mime.subtype().as_str(), "json" | "javascript" | "xml")
         || mime.suffix().is_some_and(|suffix| suffix == "xml" || suffix == "json");
-    let text = if is_text { format!("{}; charset=utf-8", mime.essence_str()) } else { mime.to_string() };
+    let text = if is_text && mime.get_param("charset").is_none() {
+        format!("{}; charset=utf-8", mime.essence_str())
+    } else {
+        mime.to_string()
+    };
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"))
 }
 

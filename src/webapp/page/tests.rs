@@ -74,9 +74,9 @@ fn post(form: &str) -> Request {
 }
 
 fn node() -> Arc<NodeInfo> {
-    let member = |route: &str, duty, me| MemberInfo { route: route.parse().unwrap(), duty, me };
+    let member = |route: &str, duty, me| MemberInfo { route: route.parse().unwrap(), duty, me, follows: None };
     let members = [member("r1", Duty::Serving, true), member("r2", Duty::Draining, false)];
-    Arc::new(NodeInfo::new(&"r1".parse().unwrap(), &members))
+    Arc::new(NodeInfo::new(&"r1".parse().unwrap(), &members, Default::default()))
 }
 
 fn render(template: &str, request: Request, draft: Draft) -> Rendered {
