@@ -49,6 +49,7 @@ fn render(app: &Webapp, page: &Page, path: &str, query: &str, rehearsal: &Rehear
         scheme: "http".into(),
         host: "localhost".into(),
         now: rehearsal.now,
+        error: None,
     };
     let rendered = page.render(request, Draft::blank(), &rehearsal.node);
     let status = rendered.map_err(|error| Refusal::new(app.name(), format!("its page {path} fails: {error}")))?.status;
