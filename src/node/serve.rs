@@ -103,9 +103,13 @@ impl Worker {
         let secure = client.scheme == "https";
         let asked = client.request(&visit, body, request);
         let draft = std::mem::replace(&mut entry.draft, crate::session::draft::Draft::blank());
-        let Rendered { status, headers, content_type, body, draft } =
+        let Rendered { status, mut headers, content_type, body, draft } =
             self.render(visit.page, asked, draft).map_err(|error| broken(&error))?;
         let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(not_done)?;
+        let body = match visit.page.uses_session() {
+            true => body,
+            false => webapp::assets::pack_page(request, &content_type, &mut headers, body),
+        };
         let mut response = HttpResponse::build(status);
         response.insert_header((header::CONTENT_TYPE, content_type));
         for header in headers {

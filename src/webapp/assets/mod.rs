@@ -18,6 +18,7 @@ mod collect;
 mod conditions;
 mod disk;
 mod media;
+mod page;
 mod representation;
 mod shelf;
 
@@ -35,6 +36,7 @@ use actix_web::{
 use futures_util::stream;
 
 pub(in crate::webapp) use self::collect::{Listed, collect};
+pub use self::page::pack_page;
 use self::{
     coding::Coding,
     conditions::{Part, Verdict, judge, part},
