@@ -368,6 +368,43 @@ pub const ARCHIVE_PATIENCE: Duration = Duration::from_secs(30);
 /// Webapps that were checked for the cluster and wait to be deployed. A deployment checks one and then deploys it.
 pub const WEBAPPS_PREPARED: usize = 4;
 
+/// Names that the cluster has ever deployed; each is remembered, also when it was undeployed.
+pub const DEPLOYED_NAMES: usize = 256;
+
+/// Archives of one name that are kept to go back to. kubernetes: 10 revisions; an archive is larger.
+pub const DEPLOYED_EARLIER: usize = 3;
+
+/// Bytes of an archive in one message between nodes.
+pub const ARCHIVE_PART_BYTES: usize = 256 * 1024;
+
+const _: () = assert!(ARCHIVE_PART_BYTES < CHANNEL_MESSAGE_BYTES);
+
+/// Deployments that wait to be looked at by the node that was asked.
+pub const DEPLOY_ORDERS: usize = 8;
+
+/// News of one deployment that wait to be read.
+pub const DEPLOY_EVENTS: usize = 64;
+
+/// The longest wait for one step at one node: it may have to unpack and compile a large archive.
+pub const DEPLOY_STEP: Duration = Duration::from_secs(60);
+
+/// A node that hears nothing of a deployment for this long, though the connection stands, takes it back.
+pub const DEPLOY_TRIAL: Duration = Duration::from_secs(600);
+
+/// The longest time a canary is watched.
+pub const DEPLOY_WATCH: Duration = Duration::from_secs(300);
+
+const _: () = assert!(DEPLOY_WATCH.as_secs() + DEPLOY_STEP.as_secs() < DEPLOY_TRIAL.as_secs());
+
+/// The longest wait for the page that a webapp is asked for when it has begun to answer.
+pub const DEPLOY_PROBE: Duration = Duration::from_secs(10);
+
+/// How often a node asks each other one what is deployed; one that it has not asked yet is asked at once.
+pub const DEPLOY_SYNC: Duration = Duration::from_secs(10);
+
+/// How often a node looks whom to ask.
+pub const DEPLOY_SYNC_TICK: Duration = Duration::from_millis(200);
+
 /// Bytes of WEB-INF/web.xml.
 pub const DESCRIPTOR_BYTES: u64 = 1024 * 1024;
 

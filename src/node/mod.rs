@@ -14,6 +14,7 @@ mod body;
 mod commit;
 pub mod control;
 mod cookie;
+mod deploy;
 mod gate;
 mod handover;
 mod notice;
@@ -45,6 +46,7 @@ pub use self::{
     uploads::Uploads,
 };
 use crate::{
+    deployment::Deployments,
     membership::{Roster, SharedDuty},
     names::{ContextPath, NodeId, Route},
     replication::Replicator,
@@ -82,6 +84,10 @@ pub struct House {
     pub response_headers: bool,
     /// Fronts of other makes on other machines whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Shows that a program of this machine may deploy.
+    pub key: String,
+    /// Where deployments are ordered.
+    pub deployments: Deployments,
     /// Where orders from outside go.
     pub orders: mpsc::Sender<Order>,
     /// The exporter and every worker's replicator, for reports.

@@ -103,8 +103,9 @@ impl Worker {
         let secure = client.scheme == "https";
         let asked = client.request(&visit, body, request);
         let draft = std::mem::replace(&mut entry.draft, crate::session::draft::Draft::blank());
-        let Rendered { status, mut headers, content_type, body, draft } =
-            self.render(visit.page, asked, draft).map_err(|error| broken(&error))?;
+        let rendered = self.render(visit.page, asked, draft);
+        visit.app.tally().note(rendered.as_ref().map_or(true, |rendered| rendered.status.is_server_error()));
+        let Rendered { status, mut headers, content_type, body, draft } = rendered.map_err(|error| broken(&error))?;
         let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(not_done)?;
         let body = match visit.page.uses_session() {
             true => body,

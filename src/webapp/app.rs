@@ -1,6 +1,12 @@
 //! A deployed webapp: what answers for each path. Made whole by `folder`, never changed afterwards.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use super::{
     assets::Asset,
@@ -24,6 +30,14 @@ pub struct Webapp {
     pub(super) assets: HashMap<String, Arc<Asset>>,
     /// Where its files are if it came as an archive: they go with the last request that uses them.
     pub(super) unpacked: Option<Unpacked>,
+    pub(super) tally: Tally,
+}
+
+/// How the pages of one version of a webapp do.
+#[derive(Debug, Default)]
+pub struct Tally {
+    asked: AtomicU64,
+    failed: AtomicU64,
 }
 
 /// What answers for a path of a webapp.
@@ -40,7 +54,25 @@ pub enum Resource {
     NotFound,
 }
 
+impl Tally {
+    /// A page was asked for; whether it failed is the webapp's fault alone.
+    pub fn note(&self, failed: bool) {
+        self.asked.fetch_add(1, Relaxed);
+        self.failed.fetch_add(failed.into(), Relaxed);
+    }
+
+    /// Pages that were asked for, and how many of them failed.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.asked.load(Relaxed), self.failed.load(Relaxed))
+    }
+}
+
 impl Webapp {
+    /// How its pages do since it answers.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// The name of its folder or archive: `ROOT`, `shop`, `a#b`, `shop##2`.
     pub fn name(&self) -> &str {
         self.name.full()

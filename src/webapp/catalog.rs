@@ -133,7 +133,7 @@ fn tail(path: Cow<'_, str>, from: usize) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::webapp::{Resource, assets::Asset, descriptor::Descriptor};
+    use crate::webapp::{Resource, Tally, assets::Asset, descriptor::Descriptor};
 
     fn app(name: &str, assets: &[&str]) -> Version {
         let app = Webapp {
@@ -143,6 +143,7 @@ mod tests {
             pages: HashMap::new(),
             assets: assets.iter().map(|path| ((*path).to_owned(), Asset::plain("/".as_ref(), path))).collect(),
             unpacked: None,
+            tally: Tally::default(),
         };
         Version { app: Arc::new(app), superseded: None }
     }

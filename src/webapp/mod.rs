@@ -24,6 +24,7 @@ mod folder;
 mod listing;
 mod name;
 mod orders;
+mod pack;
 #[cfg(test)]
 mod packing;
 mod page;
@@ -34,10 +35,11 @@ mod rollout;
 mod work;
 
 pub use actor::{Deployer, NoFolder, Observe, Sources};
-pub use app::{Resource, Webapp};
+pub use app::{Resource, Tally, Webapp};
 pub use catalog::{Catalog, Catalogue, Found, Versions};
 pub use descriptor::{Concurrency, CookieRules, Descriptor, ErrorPages, Secure, SessionTimeout};
 pub use orders::{Check, Checked, SetDeployed};
+pub use pack::pack;
 pub use page::{
     Body, Content, Follows, MemberInfo, NodeInfo, Page, PageError, Rendered, Request, TooManyParameters, Upload,
     base_name, json, parameters,

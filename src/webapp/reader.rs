@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    app::Webapp,
+    app::{Tally, Webapp},
     archive::{self, Fault},
     assets::{Asset, Listed, collect},
     descriptor::{self, Descriptor},
@@ -50,7 +50,8 @@ pub(super) fn read_folder(name: &str, label: &str, folder: &Path) -> Result<Read
     };
     let pages = pages(sources(label, &listing.files)?, &application, &descriptor)?;
     let assets = assets(label, folder, &listing.files, &descriptor, &mut remarks);
-    let app = Webapp { name, version, descriptor, pages, assets, unpacked: None };
+    let tally = Tally::default();
+    let app = Webapp { name, version, descriptor, pages, assets, unpacked: None, tally };
     check_error_pages(label, &app)?;
     Ok(Readout { app, remarks })
 }

@@ -13,6 +13,7 @@ fn readout(name: &str, version: &str) -> Readout {
         pages: HashMap::new(),
         assets: HashMap::new(),
         unpacked: None,
+        tally: crate::webapp::Tally::default(),
     };
     Readout { app, remarks: Vec::new() }
 }
