@@ -190,6 +190,22 @@ fn the_guide_answers_as_shown() {
 }
 
 #[test]
+fn every_command_of_the_guide_is_understood() {
+    let place = place();
+    let lines = blocks(include_str!("../docs/deploying.md")).into_iter().filter(|block| block.language == "sh");
+    let lines: Vec<&str> = lines.flat_map(|block| block.text.lines()).collect();
+    for line in &lines {
+        let arguments = words(command(line).0.strip_prefix("tasuki ").unwrap());
+        let understood = bare(&place, &arguments).arg("--help").output().unwrap();
+        assert!(understood.status.success(), "{line}: {}", String::from_utf8_lossy(&understood.stderr));
+        let options: BTreeSet<&str> = arguments.iter().copied().filter(|word| word.starts_with("--")).collect();
+        let help = String::from_utf8_lossy(&understood.stdout).into_owned();
+        assert!(options.iter().all(|option| help.contains(option)), "{line}: {help}");
+    }
+    assert_eq!(lines.len(), 5);
+}
+
+#[test]
 fn every_link_of_the_guide_leads_somewhere() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let mut followed = 0;
