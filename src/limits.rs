@@ -451,6 +451,9 @@ const _: () = assert!(ASSETS_KEPT_BYTES / ASSET_SHELVES / ASSET_NEW_SHARE >= 2 *
 /// What is smaller is not compressed: with its head it fits into one packet as it is. nginx's gzip_min_length is 20 bytes.
 pub const COMPRESSED_FROM_BYTES: u64 = 1024;
 
+/// A larger page is sent as it is: it would hold up the other requests of its worker for some milliseconds.
+pub const COMPRESSED_PAGE_BYTES: u64 = 256 * 1024;
+
 /// Bytes of a static file that are given to a connection at once: a slow client holds no more than this in memory.
 pub const ASSET_CHUNK_BYTES: usize = 64 * 1024;
 

@@ -364,7 +364,8 @@ impl Host {
     }
 
     fn rehearsal(&self, talk: &Talk) -> Rehearsal {
-        let me = MemberInfo { route: self.config.route.clone(), duty: Duty::Serving, me: true, follows: None };
+        let HostConfig { route, me: life, .. } = self.config.clone();
+        let me = MemberInfo { route, life, duty: Duty::Serving, me: true, follows: None };
         let node = NodeInfo::new(&self.config.route, &[me], SessionCounts::default());
         Rehearsal { path: talk.probe.clone(), node: node.into(), now: Timestamp::now() }
     }

@@ -121,10 +121,14 @@ impl Worker {
         let draft = std::mem::replace(&mut entry.draft, Draft::blank());
         let rendered = self.render(&page, asked, draft);
         visit.app.tally().note(rendered.as_ref().map_or(true, |rendered| rendered.status.is_server_error()));
-        let Rendered { status, headers, content_type, body, mut draft } =
+        let Rendered { status, mut headers, content_type, body, mut draft } =
             rendered.map_err(|error| self.broken(&page, &error))?;
         note_version(&mut draft, &visit.app);
         let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(not_done)?;
+        let body = match page.uses_session() {
+            true => body,
+            false => webapp::assets::pack_page(request, &content_type, &mut headers, body),
+        };
         let mut response = HttpResponse::build(status);
         response.insert_header((header::CONTENT_TYPE, content_type));
         for header in headers {

@@ -50,8 +50,8 @@ pub(super) fn read_folder(name: &str, label: &str, folder: &Path) -> Result<Read
         version: version.clone(),
         parameters: descriptor.parameters.clone(),
     };
-    let pages = pages(sources(label, &listing.files)?, &application, &descriptor)?;
     let assets = assets(label, folder, &listing.files, &descriptor, &mut remarks);
+    let pages = pages(sources(label, &listing.files)?, &application, &descriptor, &assets)?;
     let error_pages = error_pages(label, &descriptor, &pages, &listing.files)?;
     let tally = Tally::default();
     let app = Webapp { name, version, descriptor, pages, assets, error_pages, unpacked: None, tally };
@@ -115,13 +115,15 @@ fn pages(
     sources: Vec<Source>,
     application: &Application,
     descriptor: &Descriptor,
+    assets: &HashMap<String, Arc<Asset>>,
 ) -> Result<HashMap<String, Arc<Page>>, Refusal> {
     let pages: Vec<String> = sources.iter().map(|s| s.name.clone()).filter(|name| name.starts_with('/')).collect();
-    let templates = Templates::compile(sources, application).map_err(|broken| Refusal {
+    let mut templates = Templates::compile(sources, application).map_err(|broken| Refusal {
         file: broken.file,
         place: broken.line.map(|line| (line, broken.column)),
         what: broken.what,
     })?;
+    templates.add_assets(application.context.clone(), assets.clone());
     let templates = Arc::new(templates);
     let page = |name: String| {
         let produced = name.strip_suffix(".j2").unwrap_or(&name).to_owned();

@@ -9,9 +9,9 @@
 //! | a file | `.field .name .content_type .size`, `bytes(most)`, `text(most, encoding='utf-8')` |
 //! | `response` | `status(code)`, `header(name, value)`, `cookie(name, value, max_age=, path=, ...)`, and what ends the page: `redirect(url, code, external=)`, `send(bytes, content_type, file_name=, inline=)` |
 //! | `application` | `.name .context .version .parameters` |
-//! | `node` | `.route`, `.members` (each `.route .duty .me`, and of the others `.in_sync .lag_ms`), `.sessions` (`.owned .held`, of this node) |
+//! | `node` | `.route`, `.members` (each `.route .duty .me`, `.life`, another one after a restart, and of the others `.in_sync .lag_ms`), `.sessions` (`.owned .held`, of this node) |
 //! | `flash` | `flash(message, kind)` keeps a message for the next page that asks `flash.take()`: each has `.message .kind` |
-//! | functions | `url(path, name=value, ...)`, `now()` (seconds since 1970), `csrf_field()`, `csrf_token()` |
+//! | functions | `url(path, name=value, ...)`, `asset(path)` (of a static file, with what names its content), `now()` (seconds since 1970), `csrf_field()`, `csrf_token()` |
 //! | filters | `date`, `time`, `datetime` (`style, lang=, zone=`), `number(decimals, lang=)`, `hue`; beside MiniJinja's own |
 //!
 //! Rendering is synchronous, reads no clock and waits for nothing; fuel, nesting and size are bounded by `limits`.

@@ -75,7 +75,10 @@ fn post(form: &str) -> Request {
 }
 
 fn node() -> Arc<NodeInfo> {
-    let member = |route: &str, duty, me| MemberInfo { route: route.parse().unwrap(), duty, me, follows: None };
+    let member = |route: &str, duty, me| {
+        let life = crate::names::NodeId(1);
+        MemberInfo { route: route.parse().unwrap(), duty, me, life, follows: None }
+    };
     let members = [member("r1", Duty::Serving, true), member("r2", Duty::Draining, false)];
     Arc::new(NodeInfo::new(&"r1".parse().unwrap(), &members, Default::default()))
 }
