@@ -262,6 +262,10 @@ const _: () = assert!(REPAIR_PATIENCE.as_secs() > LINK_SILENCE.as_secs());
 /// is not held up by them.
 pub const MERGES_WAITING: usize = 256;
 
+/// How long a copy waits for the turn of its session, in the queue of the session's requests. Its sender believes by then
+/// that it is held; one that is given up comes again with the next repair, a minute later.
+pub const MERGE_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A confirmation of a peer lets a node answer from its own copies for this long. A node that was paused for less is not
 /// noticed; one that ends is replaced at once, but one that only falls silent not sooner than this.
 pub const LEASE: Duration = Duration::from_millis(300);

@@ -196,11 +196,11 @@ impl Doorway {
         }
     }
 
-    /// Merges a copy into a session of this node, between two requests. If they take too long it is left to the next
+    /// Merges a copy into a session of this node, between two requests. If they take very long it is left to the next
     /// repair.
     async fn merge(&self, copy: Whole) {
         let id = copy.id;
-        if let Ok(_turn) = self.table.turn(id, self.claim_timeout).await
+        if let Ok(_turn) = self.table.turn(id, limits::MERGE_PATIENCE).await
             && let Applied::Merged(update) = self.table.with(id, |slot| replica::merge_copy(slot, copy, Moment::now()))
         {
             self.merged.do_send(Swept(vec![*update]));
@@ -452,10 +452,11 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn a_copy_whose_turn_does_not_come_is_left_to_the_next_repair() {
+    async fn a_copy_waits_for_its_turn_longer_than_a_claim_would() {
         let (doorway, mut heard, copy) = node(Duration::from_millis(1));
         let _running = doorway.table.turn(ID, PATIENCE).await.unwrap();
-        doorway.merge(copy).await;
+        let merge = doorway.merge(copy);
+        assert!(timeout(Duration::from_millis(50), merge).await.is_err(), "it waits on");
         assert_eq!(attributes(&doorway.table), 0);
         assert!(heard.try_recv().is_err());
     }
