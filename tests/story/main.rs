@@ -9,6 +9,7 @@ mod failover;
 mod joining;
 mod manager;
 mod managers;
+mod orders;
 mod pages;
 mod partition;
 mod pause;
