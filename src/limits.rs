@@ -605,6 +605,13 @@ pub const HTTP2_HEAD_BYTES: u32 = (REQUEST_HEADERS_BYTES + REQUEST_TARGET_BYTES 
 /// Time for a TLS handshake. nginx: 60 s, HAProxy: the time for a head.
 pub const TLS_HANDSHAKE: Duration = HEAD_TIMEOUT;
 
+/// How often a balancer looks whether another process in its place was told something of a member.
+pub const ORDERS_POLL: Duration = Duration::from_millis(250);
+
+/// From so long before its end a certificate is warned of. ACME clients renew 30 days before: what is younger than this has
+/// a renewal that fails.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
 /// How often the files of the certificate are looked at. They are taken over when two looks found them the same.
 pub const CERTIFICATE_POLL: Duration = Duration::from_secs(1);
 

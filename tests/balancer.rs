@@ -165,6 +165,7 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         method: Method::ByRequests,
         sticky: true,
         failover: true,
+        forced_recovery: true,
         timeout: Duration::from_millis(500),
         max_attempts: NonZero::new(3).unwrap(),
         retry_timeout: None,
@@ -884,6 +885,48 @@ async fn a_later_head_that_never_ends_is_not_waited_for() {
     }
     assert!(began.elapsed() >= limits::HEAD_TIMEOUT - Duration::from_millis(100), "an honest client had no time");
     assert_eq!(get(&door, "/", &[]).await.status, 200);
+    assert_eq!(refusals(&door).await["client_timeout"], 1);
+}
+
+async fn refusals(door: &Door) -> serde_json::Value {
+    let status = get(door, "/balancer-manager/status.json", &[]).await;
+    serde_json::from_slice::<serde_json::Value>(&status.body).unwrap()["balancer"]["refusals"].take()
+}
+
+#[actix_web::test]
+async fn what_is_refused_before_it_is_a_request_is_counted_once() {
+    let r1 = Node::start("r1");
+    let door = open(vec![r1.as_member()]).await;
+    let good = "GET /count HTTP/1.1\r\nhost: x\r\n\r\n";
+    let wide = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}", "y".repeat(200 * 1024));
+    let broken = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnothing\r\n";
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nx : y\r\n\r\n", "400"),
+        ("GET /%%% HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n", "400"),
+        (broken, "400"),
+        (&wide, "431"),
+        ("", "408"),
+    ] {
+        for before in ["", good] {
+            if request.is_empty() && !before.is_empty() {
+                continue; // an idle connection is no refusal
+            }
+            let mut client = TcpStream::connect(door.address).await.unwrap();
+            if !before.is_empty() {
+                client.write_all(before.as_bytes()).await.unwrap();
+                read_until(&mut client, "\r\n\r\n0").await;
+            }
+            let _ = client.write_all(request.as_bytes()).await;
+            let mut answer = Vec::new();
+            let longest = limits::HEAD_TIMEOUT + DEADLINE;
+            let _ = tokio::time::timeout(longest, client.read_to_end(&mut answer)).await.expect("it is not refused");
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status} after {before:?}: {answer}");
+        }
+    }
+    let counted = refusals(&door).await;
+    assert_eq!((&counted["bad_request"], &counted["headers_too_large"]), (&6.into(), &2.into()), "{counted}");
+    assert_eq!(counted["client_timeout"], 1, "{counted}");
 }
 
 #[actix_web::test]
@@ -1079,8 +1122,8 @@ async fn what_is_set_is_there_after_a_restart_of_the_balancer() {
     let r1 = Node::start("r1");
     let open = || {
         let (settings, session) = (settings(vec![r1.as_member()]), settings::Session::default());
-        let (socket, kept) = (balancer::bind(settings.listen).unwrap(), balancer::Kept::of(folder.path()));
-        balancer::prepare(&settings, &session, DEADLINE, socket, Some(kept)).unwrap().open().unwrap()
+        let (sockets, kept) = (balancer::Sockets::bind(&settings).unwrap(), balancer::Kept::of(folder.path()));
+        balancer::prepare(&settings, &session, DEADLINE, sockets, Some(kept)).unwrap().open().unwrap()
     };
     let door = open();
     let drain = request("POST", "/balancer-manager/members/r1/drain", &[("tasuki-control", "1")], "");

@@ -5,10 +5,14 @@
 use std::{
     cell::{Cell, RefCell},
     io,
+    mem::MaybeUninit,
     pin::Pin,
     rc::Rc,
-    sync::atomic::{AtomicUsize, Ordering},
-    task::{Context, Poll, Waker, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -25,6 +29,8 @@ use tokio_rustls::server::TlsStream;
 use super::{
     departure::Present,
     framing::{Framing, Malformed, Passed, Place},
+    pages::Refusal,
+    refusals::Refusals,
 };
 use crate::{limits, time::Moment};
 
@@ -43,6 +49,9 @@ pub(crate) struct Client {
     write_stall: Duration,
     /// Wakes the connection at the moment beside it.
     alarm: Option<(Moment, Pin<Box<Sleep>>)>,
+    refusals: Arc<Refusals>,
+    /// A refusal of this connection's last request is counted, or will be where the request is answered.
+    refused: bool,
     _present: Present,
 }
 
@@ -98,17 +107,17 @@ pub(crate) struct Running(Option<Rc<Pace>>);
 
 impl Client {
     /// Sets TCP_NODELAY as well: an answer is written as soon as it is there.
-    pub(crate) fn new(socket: TcpStream, present: Present) -> Self {
+    pub(crate) fn new(socket: TcpStream, present: Present, refusals: Arc<Refusals>) -> Self {
         let _ = socket.set_nodelay(true); // fails only on a connection that is gone
-        Self::over(Wire::Plain(socket), present)
+        Self::over(Wire::Plain(socket), present, refusals)
     }
 
     /// A connection whose handshake is done.
-    pub(crate) fn sealed(stream: TlsStream<TcpStream>, present: Present) -> Self {
-        Self::over(Wire::Sealed(Box::new(stream)), present)
+    pub(crate) fn sealed(stream: TlsStream<TcpStream>, present: Present, refusals: Arc<Refusals>) -> Self {
+        Self::over(Wire::Sealed(Box::new(stream)), present, refusals)
     }
 
-    fn over(wire: Wire, present: Present) -> Self {
+    fn over(wire: Wire, present: Present, refusals: Arc<Refusals>) -> Self {
         Self {
             wire: Some(wire),
             gate: Gate::Open(Framing::default()),
@@ -117,6 +126,8 @@ impl Client {
             stalled: None,
             write_stall: limits::CLIENT_WRITE_STALL,
             alarm: None,
+            refusals,
+            refused: false,
             _present: present,
         }
     }
@@ -135,17 +146,22 @@ impl Client {
         framing.place() == Place::Between && framing.heads() > self.pace.ended.get()
     }
 
-    /// Waits for that answer, and reads only to see whether the client goes away.
+    /// Waits for that answer, and reads only to see whether the client goes away. The end of the answer wakes the
+    /// connection for what is held; what comes later does so by itself.
     fn hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.pace.waiting.replace(Some(cx.waker().clone()));
-        let mut space = [0; limits::CLIENT_READ_BYTES];
+        let mut space = [const { MaybeUninit::uninit() }; limits::CLIENT_READ_BYTES];
         while self.held.len() < limits::CLIENT_HELD_BYTES {
-            let mut buf = ReadBuf::new(&mut space);
-            ready!(self.wire()?.poll_read(cx, &mut buf))?;
+            let mut buf = ReadBuf::uninit(&mut space);
+            if self.wire()?.poll_read(cx, &mut buf)?.is_pending() {
+                break;
+            }
             if buf.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
             self.held.extend_from_slice(buf.filled());
+        }
+        if !self.held.is_empty() {
+            self.pace.waiting.replace(Some(cx.waker().clone()));
         }
         Poll::Pending
     }
@@ -174,6 +190,8 @@ impl Client {
                     kept
                 }
                 Err(Malformed { good }) => {
+                    // Behind a whole head it is a body, and the one who answers that request counts it.
+                    self.refused |= framing.heads() > self.pace.ended.get();
                     self.gate = Gate::Closing(POISON);
                     good
                 }
@@ -185,6 +203,29 @@ impl Client {
             }
         };
         buf.set_filled(before + kept);
+    }
+
+    /// Counts what actix-http refuses by itself, by the answer that it writes while no request of this connection is being
+    /// answered and one has begun to come, or none ever came. Behind the rest of an earlier answer that a slow client has
+    /// left it is not seen.
+    fn count_refusal(&mut self, answer: &[u8]) {
+        let is_between = matches!(&self.gate, Gate::Open(framing)
+            if framing.place() == Place::Between && framing.heads() == self.pace.ended.get());
+        if self.refused || self.pace.running.get() > 0 || is_between && self.pace.ended.get() > 0 {
+            return;
+        }
+        match answer.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.first_chunk()) {
+            Some(b"400") => self.refuse(Refusal::BadRequest),
+            Some(b"408") => self.refuse(Refusal::ClientTimeout),
+            Some(b"431") => self.refuse(Refusal::HeadersTooLarge),
+            _ => {}
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        if !std::mem::replace(&mut self.refused, true) {
+            self.refusals.count(refusal);
+        }
     }
 
     /// Nothing is under way: a close loses no answer.
@@ -324,6 +365,9 @@ impl AsyncRead for Client {
             }
             // Also when bytes came: one a second must not keep it open. No bytes mean the end.
             if this.is_overdue(cx) {
+                if this.pace.begun.get() {
+                    this.refuse(Refusal::ClientTimeout);
+                }
                 buf.set_filled(before);
                 return Poll::Ready(Ok(()));
             }
@@ -340,6 +384,7 @@ impl AsyncRead for Client {
 
 impl AsyncWrite for Client {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.count_refusal(buf);
         let written = match self.wire()? {
             Wire::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Wire::Sealed(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -445,6 +490,10 @@ mod tests {
     const NOW: Moment = Moment(1_000_000_000);
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn client(socket: TcpStream) -> Client {
+        Client::new(socket, Arc::<Departure>::default().present(), Arc::default())
+    }
+
     #[test]
     fn the_first_head_and_a_running_request_are_not_timed_here() {
         let pace = Pace::default();
@@ -489,8 +538,7 @@ mod tests {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut client =
-            Client::new(listener.accept().await.unwrap().0, std::sync::Arc::<Departure>::default().present());
+        let mut client = client(listener.accept().await.unwrap().0);
         let pace = client.pace();
         far.write_all(b"GET").await.unwrap();
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 3, "the first head is actix-web's");
@@ -504,8 +552,7 @@ mod tests {
     async fn a_client_that_takes_nothing_of_its_answer_is_not_waited_for_for_ever() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut client =
-            Client::new(listener.accept().await.unwrap().0, std::sync::Arc::<Departure>::default().present());
+        let mut client = client(listener.accept().await.unwrap().0);
         client.write_stall = Duration::from_millis(50);
         let answer = vec![0; 64 << 20];
         let ended = timeout(Duration::from_secs(5), client.write_all(&answer)).await.expect("still waiting");
@@ -519,8 +566,7 @@ mod tests {
         for room in [1, 2, 64] {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let mut client =
-                Client::new(listener.accept().await.unwrap().0, std::sync::Arc::<Departure>::default().present());
+            let mut client = client(listener.accept().await.unwrap().0);
             far.write_all(b"GET / HTTP/1.1\r\nA : b\r\n\r\nGET / HTTP/1.1\r\n\r\n").await.unwrap();
             drop(far);
             let (mut seen, mut buffer) = (Vec::new(), vec![0; room]);

@@ -16,10 +16,11 @@ use super::{
     answer::{Answer, Lease},
     choice::{self, Attempt, Choice},
     client::Running,
+    connection::{self, Connection},
     headers::{self, Head},
     members::Trouble,
     pages::Refusal,
-    pool::{self, Connection},
+    pool::Stakes,
     retry::{self, Budget, Connection as Kind, Nature, Next, Outcome, Stop},
     sticky::Token,
     tunnel,
@@ -207,7 +208,7 @@ impl<'a> Trip<'a> {
         busy.elected();
         let sent = Instant::now();
         let first = match &mut connection {
-            Line::Pooled(connection) => self.first(connection.sender.try_send_request(request)).await,
+            Line::Pooled(connection) => self.first(connection.send(request)).await,
             Line::Tunnel(sender) => self.first(sender.try_send_request(request)).await,
         };
         match first {
@@ -235,7 +236,8 @@ impl<'a> Trip<'a> {
         if self.head.websocket() {
             return Ok((Line::Tunnel(tunnel::connect(member.address, longest).await?), Kind::Fresh));
         }
-        if !fresh && let Some(connection) = self.worker.pool.take(member.serial, Moment::now()) {
+        let stakes = if self.nature().is_repeatable() { Stakes::Repeatable } else { Stakes::Once };
+        if !fresh && let Some(connection) = self.worker.pool.take(member.serial, stakes, Moment::now()) {
             return Ok((Line::Pooled(connection), Kind::Pooled));
         }
         Ok((Line::Pooled(Connection::open(member.address, longest).await?), Kind::Fresh))
@@ -243,7 +245,7 @@ impl<'a> Trip<'a> {
 
     fn unreachable(&self, member: &Member, error: &io::Error) -> Tried {
         let outcome = Outcome::Untouched(Kind::Fresh);
-        if !pool::is_own_fault(error) {
+        if !connection::is_own_fault(error) {
             self.worker.met(member, Trouble::Refused);
         }
         self.worker.warn(member.route.as_str(), &outcome, error);
@@ -340,7 +342,7 @@ impl<'a> Trip<'a> {
         let counters = busy.member().counters.clone();
         let body = match (answer.status().is_informational(), line) {
             (false, Line::Pooled(connection)) => {
-                let lease = Lease::new(self.worker.clone(), connection, busy, self.upload.clone());
+                let lease = Lease::new(self.worker.clone(), connection, busy, &self.upload);
                 BoxBody::new(Answer::new(self.head.method(), answer, Some(lease), counters, self.running()))
             }
             (false, Line::Tunnel(_)) => {

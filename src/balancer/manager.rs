@@ -438,7 +438,9 @@ fn failure(status: StatusCode, error: &str) -> HttpResponse {
 }
 
 fn balancer(worker: &Worker) -> BalancerReport {
-    BalancerReport { listen: worker.rules.listen, pid: std::process::id(), refusals: worker.rules.refusals.report() }
+    let rules = &worker.rules;
+    let warnings = rules.certificate.as_ref().and_then(|shown| shown.warning()).into_iter().collect();
+    BalancerReport { listen: rules.listen, pid: std::process::id(), refusals: rules.refusals.report(), warnings }
 }
 
 /// What the page shows: the balancer's counts beside what each node says.
@@ -647,7 +649,8 @@ mod tests {
             ReportedMember { counted, state, pid: Some(4711), sessions, staying: 0, peers: vec![], lag_ms: 0 }
         };
         let refusals = crate::observe::RefusalCounts::default();
-        let balancer = BalancerReport { listen: ([127, 0, 0, 1], 12_121).into(), pid: 1, refusals };
+        let warnings = vec!["the certificate ends in <3> days".to_owned()];
+        let balancer = BalancerReport { listen: ([127, 0, 0, 1], 12_121).into(), pid: 1, refusals, warnings };
         Report { balancer, at_ms: 0, members: members.into_iter().map(reported).collect() }
     }
 
@@ -676,7 +679,15 @@ mod tests {
         let note = Note { text: "<b>r9</b>".into(), is_bad: true };
         let page = rendered("/balancer-manager", StatusCode::OK, &note, &of_members(members));
         let text = String::from_utf8(to_bytes(page.into_body()).await.unwrap().to_vec()).unwrap();
-        for part in ["127.0.0.1:12121", "r1", "4711", "weight 7 (file: 50)", "&lt;b&gt;r9", "value=\"7\""] {
+        for part in [
+            "127.0.0.1:12121",
+            "r1",
+            "4711",
+            "weight 7 (file: 50)",
+            "&lt;b&gt;r9",
+            "ends in &lt;3&gt; days",
+            "value=\"7\"",
+        ] {
             assert!(text.contains(part), "{part} is in {text}");
         }
         assert_eq!(text.matches("<form").count(), text.matches("name=\"nonce\" value=\"").count());

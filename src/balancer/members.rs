@@ -243,6 +243,17 @@ impl Members {
         true
     }
 
+    /// Takes over what another process was told. False when that is known here.
+    pub(crate) fn adopt(&mut self, orders: Orders, now: Moment) -> bool {
+        let is_new = orders != self.orders;
+        if is_new {
+            self.orders = orders;
+            self.entries.iter_mut().for_each(|entry| entry.health.stir(now));
+            self.settle(now);
+        }
+        is_new
+    }
+
     /// What an administrator has set, to be kept.
     pub(crate) fn orders(&self) -> &Orders {
         &self.orders
@@ -763,6 +774,19 @@ mod tests {
         let member = after.view().members[0].clone();
         assert_eq!((member.weight, member.standby, member.standing), (10, false, Standing::Usable));
         assert!(member.differs.is_empty());
+    }
+
+    #[test]
+    fn what_another_process_was_told_holds_here_too() {
+        let mut other = Members::new(rules(), &[fixed("r1", 10)], NOW);
+        let mut members = Members::new(rules(), &[fixed("r1", 10)], NOW);
+        check_all(&mut members, Verdict::Alive(Duty::Serving));
+        other.set(&r1(), Change::Duty(Admin::Disabled), NOW);
+        assert!(members.adopt(other.orders().clone(), NOW));
+        assert_eq!(standing(&members), Standing::Disabled);
+        assert!(!members.adopt(other.orders().clone(), NOW), "it is known");
+        assert!(members.adopt(Orders::new(), NOW));
+        assert_eq!(standing(&members), Standing::Usable);
     }
 
     #[test]

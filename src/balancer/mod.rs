@@ -24,8 +24,10 @@
 
 mod actor;
 mod answer;
+mod certificate;
 mod choice;
 mod client;
+mod connection;
 mod control;
 mod departure;
 mod forward;
@@ -47,6 +49,7 @@ mod refusals;
 mod retry;
 mod rules;
 mod serve;
+mod sockets;
 mod sticky;
 mod throttle;
 mod tls;
@@ -57,6 +60,7 @@ mod worker;
 
 pub use actor::{Balancer, IsSettled, Observe};
 pub use kept::Kept;
-pub use serve::{Door, Hall, bind, prepare, start};
+pub use serve::{Door, Hall, prepare, start};
+pub use sockets::Sockets;
 pub use tls::check_certificate;
 pub use view::{MemberReport, Standing};

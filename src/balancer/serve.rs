@@ -5,7 +5,7 @@ use std::{
     future::{Future, ready},
     io,
     io::Read,
-    net::{Shutdown, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -24,7 +24,6 @@ use actix_web::{
     rt, web,
 };
 use bytes::Bytes;
-use socket2::{Domain, SockRef, Socket, Type};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -41,6 +40,7 @@ use super::{
     pages::{self, Refusal},
     paths,
     rules::Rules,
+    sockets::Sockets,
     tls,
     worker::Worker,
 };
@@ -55,8 +55,8 @@ pub struct Hall {
     /// The actor, for [`super::Observe`] and [`super::IsSettled`].
     pub balancer: Addr<Balancer>,
     rules: Arc<Rules>,
-    socket: TcpListener,
-    sealed: Option<Sealed>,
+    sockets: Sockets,
+    tls: Option<Arc<rustls::ServerConfig>>,
     workers: usize,
     shutdown: Duration,
 }
@@ -77,46 +77,45 @@ pub struct Door {
     pub server: rt::task::JoinHandle<io::Result<()>>,
     departure: Arc<Departure>,
     /// For a process that takes this one's place.
-    socket: TcpListener,
-    /// The port for TLS, which such a process opens anew beside this one.
-    own: Option<TcpListener>,
+    sockets: Sockets,
 }
 
 /// The sorry page's own address, as in the seeds' httpd.
 const SORRY_PATH: &str = "/sorry.html";
 
-/// Starts the balancer inside the running actix system: [`bind`], [`prepare`] and [`Hall::open`].
+/// Starts the balancer inside the running actix system: [`Sockets::bind`], [`prepare`] and [`Hall::open`].
 ///
 /// # Errors
 /// An address cannot be bound, or the sorry page or the certificate cannot be read; the text names it.
 pub fn start(settings: &settings::Balancer, session: &settings::Session, shutdown: Duration) -> io::Result<Door> {
-    prepare(settings, session, shutdown, bind(settings.listen)?, None)?.open()
+    prepare(settings, session, shutdown, Sockets::bind(settings)?, None)?.open()
 }
 
-/// Starts everything but the accepting of connections, on a socket that listens already.
+/// Starts everything but the accepting of connections, on sockets that listen already.
 ///
 /// `session` says how sessions are named and who holds them; `shutdown` is the longest graceful stop, in whole seconds.
 /// Members come from the settings and from [`Hall::roster`]. What an administrator sets is kept in `kept` across restarts.
 /// Must be called on a thread with an actix runtime.
 ///
 /// # Errors
-/// The sorry page cannot be read; the text names it.
+/// The sorry page or the certificate cannot be read; the text names it.
 pub fn prepare(
     settings: &settings::Balancer,
     session: &settings::Session,
     shutdown: Duration,
-    socket: TcpListener,
+    sockets: Sockets,
     kept: Option<Kept>,
 ) -> io::Result<Hall> {
     let sorry = sorry(settings)?;
-    let address = socket.local_addr()?;
-    let sealed = settings.tls.as_ref().map(Sealed::new).transpose()?;
-    let rules = Arc::new(Rules::new(settings, session, sorry, Local::new(&settings.local)?, address));
+    let address = sockets.plain.local_addr()?;
+    let (tls, certificate) = settings.tls.as_ref().map(tls::configure).transpose()?.unzip();
+    let rules = Rules::new(settings, session, sorry, Local::new(&settings.local)?, address);
+    let rules = Arc::new(Rules { certificate, ..rules });
     let orders = kept.as_ref().map(Kept::load).unwrap_or_default();
     let members = Members::with_orders(health::Rules::from(settings), &settings.members, orders, Moment::now());
     let balancer = Balancer::start_with(members, rules.clone(), kept, settings.timeout);
     let (roster, workers) = (balancer.clone().recipient(), settings.workers.get());
-    Ok(Hall { address, roster, balancer, rules, socket, sealed, workers, shutdown })
+    Ok(Hall { address, roster, balancer, rules, sockets, tls, workers, shutdown })
 }
 
 impl Hall {
@@ -125,13 +124,14 @@ impl Hall {
     /// # Errors
     /// What the operating system says.
     pub fn open(self) -> io::Result<Door> {
-        let Self { address, roster, balancer, rules, socket, sealed, workers, shutdown } = self;
-        let tls = sealed.as_ref().map(|sealed| sealed.listener.local_addr()).transpose()?;
-        let own = sealed.as_ref().map(|sealed| sealed.listener.try_clone()).transpose()?;
+        let Self { address, roster, balancer, rules, sockets, tls, workers, shutdown } = self;
         let departure = rules.departure.clone();
-        let server = serve(socket.try_clone()?, sealed, rules, balancer.clone(), workers, shutdown)?;
+        let Sockets { plain, tls: sealed } = sockets.try_clone()?;
+        let sealed = sealed.zip(tls);
+        let tls = sealed.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
+        let server = serve(plain, sealed, rules, balancer.clone(), workers, shutdown)?;
         let handle = server.handle();
-        Ok(Door { address, tls, roster, balancer, handle, server: rt::spawn(server), departure, socket, own })
+        Ok(Door { address, tls, roster, balancer, handle, server: rt::spawn(server), departure, sockets })
     }
 }
 
@@ -147,23 +147,19 @@ impl Door {
         self.departure.refuse_restart(why);
     }
 
-    /// The listening socket, for another process.
+    /// The listening sockets, for another process.
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn socket(&self) -> io::Result<TcpListener> {
-        self.socket.try_clone()
+    pub fn sockets(&self) -> io::Result<Sockets> {
+        self.sockets.try_clone()
     }
 
-    /// Another process accepts on the same socket: this one does no more, and ends when every client has had its last
+    /// Another process accepts on the same sockets: this one does no more, and ends when every client has had its last
     /// answer here, or with `enough`.
     pub async fn retire(&self, enough: impl Future<Output = ()>) {
         self.departure.leave();
         self.handle.pause().await;
-        if let Some(own) = &self.own {
-            // Or the system would go on giving it connections that nobody takes.
-            let _ = SockRef::from(own).shutdown(Shutdown::Both);
-        }
         let empty = async {
             while self.departure.clients() > 0 {
                 tokio::time::sleep(limits::CLIENTS_CHECK).await;
@@ -178,7 +174,7 @@ impl Door {
     /// Accepts nothing more, finishes what runs within `longest`, then ends. Connections that are still busy after it
     /// are cut.
     pub async fn stop(self, longest: Duration) {
-        drop(self.socket);
+        drop(self.sockets);
         if timeout(longest, self.handle.stop(true)).await.is_err() {
             tracing::warn!("requests were cut at the end of the graceful stop");
             let _ = timeout(Duration::from_secs(1), self.handle.stop(false)).await;
@@ -205,56 +201,15 @@ fn sorry(settings: &settings::Balancer) -> io::Result<Bytes> {
     Ok(page.into())
 }
 
-/// Listens on the address.
-///
-/// # Errors
-/// The address cannot be bound; the text names it and its key.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    listen(address, "balancer.listen", Shared::No)
-}
-
-/// The port for TLS.
-struct Sealed {
-    listener: TcpListener,
-    config: Arc<rustls::ServerConfig>,
-}
-
-/// Whether another balancer may listen on the same port: one that takes this one's place.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shared {
-    Yes,
-    No,
-}
-
-impl Sealed {
-    fn new(settings: &settings::Tls) -> io::Result<Self> {
-        let config = tls::configure(settings)?;
-        Ok(Self { listener: listen(settings.listen, "balancer.tls.listen", Shared::Yes)?, config })
-    }
-}
-
-fn listen(address: SocketAddr, key: &str, shared: Shared) -> io::Result<TcpListener> {
-    let bound = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared == Shared::Yes)?;
-        socket.bind(&address.into())?;
-        socket.listen(limits::ACCEPT_BACKLOG as i32)?;
-        Ok(TcpListener::from(socket))
-    };
-    let what = || format!("cannot listen on {address} ({key}, or {})", settings::variable_of(key));
-    bound().map_err(|error| named(error, what()))
-}
-
 fn serve(
     listener: TcpListener,
-    sealed: Option<Sealed>,
+    sealed: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
     rules: Arc<Rules>,
     balancer: Addr<Balancer>,
     workers: usize,
     shutdown: Duration,
 ) -> io::Result<Server> {
-    let departure = rules.departure.clone();
+    let (departure, refusals) = (rules.departure.clone(), rules.refusals.clone());
     let builder = Server::build()
         .workers(workers)
         .disable_signals()
@@ -273,25 +228,25 @@ fn serve(
     };
     let plain = {
         let (worker, stopping, address) = (worker.clone(), stopping.clone(), listener.local_addr()?);
-        let departure = departure.clone();
+        let (departure, refusals) = (departure.clone(), refusals.clone());
         move || {
-            let departure = departure.clone();
+            let (departure, refusals) = (departure.clone(), refusals.clone());
             fn_service(move |socket: TcpStream| {
                 let peer = socket.peer_addr().ok();
-                ready(Ok((Client::new(socket, departure.present()), Protocol::Http1, peer)))
+                ready(Ok((Client::new(socket, departure.present(), refusals.clone()), Protocol::Http1, peer)))
             })
             .and_then(http1(application(worker()), stopping.clone(), address))
         }
     };
     let builder = builder.listen("balancer", listener, plain)?;
-    let Some(Sealed { listener, config }) = sealed else { return Ok(builder.run()) };
+    let Some((listener, config)) = sealed else { return Ok(builder.run()) };
     let (address, acceptor) = (listener.local_addr()?, TlsAcceptor::from(config));
     let sealed = move || {
         let (worker, stopping, acceptor) = (worker.clone(), stopping.clone(), acceptor.clone());
-        let departure = departure.clone();
+        let (departure, refusals) = (departure.clone(), refusals.clone());
         fn_factory(move || {
             let (app, stopping, acceptor) = (application(worker()), stopping.clone(), acceptor.clone());
-            let departure = departure.clone();
+            let (departure, refusals) = (departure.clone(), refusals.clone());
             async move {
                 let app = Rc::new(app.new_service(()).await?);
                 let shared = app.clone();
@@ -300,7 +255,7 @@ fn serve(
                 let http2 = for_http2(app);
                 Ok::<_, ()>(fn_service(move |socket: TcpStream| {
                     let (acceptor, http1, http2) = (acceptor.clone(), http1.clone(), http2.clone());
-                    let (stopping, present) = (stopping.clone(), departure.present());
+                    let (stopping, present, refusals) = (stopping.clone(), departure.present(), refusals.clone());
                     async move {
                         let peer = socket.peer_addr().ok();
                         let _ = socket.set_nodelay(true); // fails only on a connection that is gone
@@ -313,7 +268,7 @@ fn serve(
                             drop(present);
                             return Ok(());
                         }
-                        http1.call((Client::sealed(stream, present), Protocol::Http1, peer)).await
+                        http1.call((Client::sealed(stream, present, refusals), Protocol::Http1, peer)).await
                     }
                 }))
             }
