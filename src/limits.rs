@@ -455,6 +455,10 @@ pub const REQUEST_HEADERS_BYTES: usize = 64 * 1024;
 /// How long the balancer keeps an idle connection of a client. Apache: 5 s, Tomcat: 20 s, nginx: 75 s.
 pub const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// After so long without a word a client's connection rests: it is kept, but nothing that a request needs.
+pub const CLIENT_REST: Duration = Duration::from_secs(1);
+const _: () = assert!(CLIENT_REST.as_millis() < CLIENT_KEEP_ALIVE.as_millis());
+
 /// How long a client that was answered early may go on sending before its connection is closed: a close with unread
 /// bytes would be a reset, and the client might never see the answer.
 pub const CLIENT_LINGER: Duration = Duration::from_secs(2);
@@ -590,6 +594,10 @@ pub const CHUNK_EXTRA_BYTES: usize = 16 * 1024;
 
 /// Streams of one HTTP/2 connection at once. RFC 9113 section 6.5.2 advises at least 100; nginx has 128.
 pub const HTTP2_STREAMS: u32 = 100;
+
+/// Bytes of an answer that an HTTP/2 stream is given at a time: a client that takes them within [`CLIENT_WRITE_STALL`], some
+/// 500 bytes a second, is slow and not stalled. The size of a frame, where a client asks for no other.
+pub const HTTP2_PIECE_BYTES: usize = 16 * 1024;
 
 /// Streams that an HTTP/2 client may reset within [`HTTP2_RESETS_WITHIN`] before its connection is closed: each has cost a
 /// request to a member (CVE-2023-44487). A browser resets what a user scrolls away from.

@@ -19,6 +19,9 @@ use std::{env, thread, time::Duration};
 use load::Load;
 use proxies::Proxy;
 
+/// How long connections are idle before they are weighed; all three keep them longer.
+const IDLE: Duration = Duration::from_secs(3);
+
 const USAGE: &str = "cpu, idle, or nothing for both";
 
 fn main() {
@@ -111,6 +114,7 @@ fn idle(proxies: &[Proxy]) {
         Load::start(proxy.address, 32).wait_until_all_are_answered().finish();
         let before = proxy.memory();
         let clients = load::idle(proxy.address, connections);
+        thread::sleep(IDLE);
         let after = proxy.memory();
         println!(
             "{:>12}  {:.2} KiB  ({:.1} MiB before, {:.1} MiB with them)",

@@ -37,7 +37,7 @@ use crate::{limits, time::Moment};
 /// The connection. To actix-web it ends when the next request is overdue.
 pub(crate) struct Client {
     /// None once this is dropped.
-    wire: Option<Wire>,
+    guest: Option<Guest>,
     gate: Gate,
     pace: Rc<Pace>,
     /// What came behind a request that has not been answered. actix-http knows one HEAD and one version for a connection,
@@ -49,11 +49,25 @@ pub(crate) struct Client {
     write_stall: Duration,
     /// Wakes the connection at the moment beside it.
     alarm: Option<(Moment, Pin<Box<Sleep>>)>,
-    refusals: Arc<Refusals>,
     /// A refusal of this connection's last request is counted, or will be where the request is answered.
     refused: bool,
+    /// actix-web was told that the client has gone, which only rests.
+    rests: bool,
+    place: RestingPlace,
+}
+
+/// A client apart from its requests.
+struct Guest {
+    wire: Wire,
+    refusals: Arc<Refusals>,
     _present: Present,
 }
+
+/// A client that has been quiet for [`limits::CLIENT_REST`]: its connection, without all that a request needs.
+pub(crate) struct Resting(Guest);
+
+/// Where a client is found that rests, when actix-web has let it go.
+pub(crate) type RestingPlace = Rc<Cell<Option<Resting>>>;
 
 /// How a client is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,38 +120,42 @@ static LINGERING: AtomicUsize = AtomicUsize::new(0);
 pub(crate) struct Running(Option<Rc<Pace>>);
 
 impl Client {
-    /// Sets TCP_NODELAY as well: an answer is written as soon as it is there.
+    /// A connection as it comes.
     pub(crate) fn new(socket: TcpStream, present: Present, refusals: Arc<Refusals>) -> Self {
-        let _ = socket.set_nodelay(true); // fails only on a connection that is gone
-        Self::over(Wire::Plain(socket), present, refusals)
+        Self::of(Guest { wire: Wire::Plain(socket), refusals, _present: present })
     }
 
     /// A connection whose handshake is done.
     pub(crate) fn sealed(stream: TlsStream<TcpStream>, present: Present, refusals: Arc<Refusals>) -> Self {
-        Self::over(Wire::Sealed(Box::new(stream)), present, refusals)
+        Self::of(Guest { wire: Wire::Sealed(Box::new(stream)), refusals, _present: present })
     }
 
-    fn over(wire: Wire, present: Present, refusals: Arc<Refusals>) -> Self {
+    fn of(guest: Guest) -> Self {
         Self {
-            wire: Some(wire),
+            guest: Some(guest),
             gate: Gate::Open(Framing::default()),
             pace: Rc::default(),
             held: BytesMut::new(),
             stalled: None,
             write_stall: limits::CLIENT_WRITE_STALL,
             alarm: None,
-            refusals,
             refused: false,
-            _present: present,
+            rests: false,
+            place: RestingPlace::default(),
         }
     }
 
     /// Also connection data, for [`Scheme::of`].
     pub(crate) fn scheme(&self) -> Scheme {
-        match self.wire {
+        match self.guest.as_ref().map(|guest| &guest.wire) {
             Some(Wire::Sealed(_)) => Scheme::Https,
             Some(Wire::Plain(_)) | None => Scheme::Http,
         }
+    }
+
+    /// To be looked at when actix-web has let this go.
+    pub(crate) fn resting_place(&self) -> RestingPlace {
+        self.place.clone()
     }
 
     /// The last request has been given whole and is not answered.
@@ -191,7 +209,7 @@ impl Client {
                 }
                 Err(Malformed { good }) => {
                     // Behind a whole head it is a body, and the one who answers that request counts it.
-                    self.refused |= framing.heads() > self.pace.ended.get();
+                    self.refused |= framing.heads() > self.pace.ended.get() || framing.place() == Place::Body;
                     self.gate = Gate::Closing(POISON);
                     good
                 }
@@ -209,9 +227,10 @@ impl Client {
     /// answered and one has begun to come, or none ever came. Behind the rest of an earlier answer that a slow client has
     /// left it is not seen.
     fn count_refusal(&mut self, answer: &[u8]) {
-        let is_between = matches!(&self.gate, Gate::Open(framing)
-            if framing.place() == Place::Between && framing.heads() == self.pace.ended.get());
-        if self.refused || self.pace.running.get() > 0 || is_between && self.pace.ended.get() > 0 {
+        let ended = self.pace.ended.get();
+        let is_an_answer = matches!(&self.gate, Gate::Open(framing)
+            if ended > 0 && framing.heads() == ended && framing.place() != Place::Head);
+        if self.refused || self.pace.running.get() > 0 || is_an_answer {
             return;
         }
         match answer.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.first_chunk()) {
@@ -223,8 +242,10 @@ impl Client {
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        if !std::mem::replace(&mut self.refused, true) {
-            self.refusals.count(refusal);
+        if !std::mem::replace(&mut self.refused, true)
+            && let Some(guest) = &self.guest
+        {
+            guest.refusals.count(refusal);
         }
     }
 
@@ -314,7 +335,7 @@ impl Drop for Running {
 }
 
 impl Pace {
-    const IDLE: Duration = limits::CLIENT_KEEP_ALIVE.saturating_add(limits::HEAD_TIMEOUT);
+    const IDLE: Duration = limits::CLIENT_REST;
 
     fn begin(&self) {
         self.running.set(self.running.get() + 1);
@@ -365,8 +386,9 @@ impl AsyncRead for Client {
             }
             // Also when bytes came: one a second must not keep it open. No bytes mean the end.
             if this.is_overdue(cx) {
-                if this.pace.begun.get() {
-                    this.refuse(Refusal::ClientTimeout);
+                match this.pace.begun.get() {
+                    true => this.refuse(Refusal::ClientTimeout),
+                    false => this.rests = this.is_clean() && this.stalled.is_none(),
                 }
                 buf.set_filled(before);
                 return Poll::Ready(Ok(()));
@@ -395,6 +417,8 @@ impl AsyncWrite for Client {
         self.stalled = None;
         if let Poll::Ready(Ok(1..)) = written {
             self.pace.wrote(Moment::now());
+            // Sets the alarm behind the end of an answer: nothing is read before the client's next word.
+            self.is_overdue(cx);
         }
         written
     }
@@ -407,6 +431,9 @@ impl AsyncWrite for Client {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.rests {
+            return Poll::Ready(Ok(()));
+        }
         match self.wire()? {
             Wire::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Wire::Sealed(stream) => Pin::new(stream).poll_shutdown(cx),
@@ -423,22 +450,44 @@ impl Client {
     }
 
     fn wire(&mut self) -> io::Result<&mut Wire> {
-        self.wire.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+        let guest = self.guest.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(&mut guest.wire)
     }
 }
 
 /// actix-web closes at once behind a refusal. With bytes of the client unread that is a reset, and the refusal is lost.
 impl Drop for Client {
     fn drop(&mut self) {
-        let (Some(wire), Ok(runtime), false) = (self.wire.take(), Handle::try_current(), self.is_clean()) else {
-            return;
-        };
+        let Some(guest) = self.guest.take() else { return };
+        if self.rests {
+            return self.place.set(Some(Resting(guest)));
+        }
+        let (Ok(runtime), false) = (Handle::try_current(), self.is_clean()) else { return };
+        let wire = guest.wire;
         if let Some(lingering) = Lingering::begin() {
             runtime.spawn(async move {
                 let _ = timeout(limits::CLIENT_LINGER, wire.drain()).await;
                 drop(lingering);
             });
         }
+    }
+}
+
+impl Resting {
+    /// The client, when it says something or goes away. None when it has been quiet for too long, or the server stops; the
+    /// connection is closed then.
+    pub(crate) async fn awake(mut self, stopping: impl Future<Output = ()>) -> Option<Client> {
+        let longest = limits::CLIENT_KEEP_ALIVE.saturating_sub(limits::CLIENT_REST);
+        let awake = tokio::select! {
+            biased;
+            () = stopping => false,
+            awake = timeout(longest, self.0.wire.readable()) => awake.is_ok(),
+        };
+        if awake {
+            return Some(Client::of(self.0));
+        }
+        let _ = timeout(limits::CLIENT_LINGER, self.0.wire.shutdown()).await; // of no use to a client that is gone
+        None
     }
 }
 
@@ -464,6 +513,23 @@ impl Wire {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Sealed(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+
+    /// Ends when there is something to be read, or an end or an error to be seen.
+    async fn readable(&self) {
+        let socket = match self {
+            Self::Plain(socket) => socket,
+            Self::Sealed(stream) => stream.get_ref().0,
+        };
+        let _ = socket.readable().await; // an error is seen at the read that follows
+    }
+
+    /// Says that nothing more is said.
+    async fn shutdown(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.shutdown().await,
+            Self::Sealed(stream) => stream.shutdown().await,
         }
     }
 
@@ -546,6 +612,36 @@ mod tests {
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "the wait itself ends");
         far.write_all(b"G").await.unwrap();
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "a byte more does not help");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_quiet_rests_until_it_says_something() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = client(listener.accept().await.unwrap().0);
+        for word in ["first", "second"] {
+            let (pace, place) = (client.pace(), client.resting_place());
+            pace.begin();
+            pace.end(Moment::now());
+            pace.due.set(Some(Moment::now() + Duration::from_millis(20)));
+            assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "for actix-web it has gone");
+            client.shutdown().await.unwrap();
+            drop(client);
+            let resting = place.take().expect("it rests");
+            let says = async {
+                tokio::task::yield_now().await;
+                far.write_all(word.as_bytes()).await.unwrap();
+            };
+            client = tokio::join!(resting.awake(std::future::pending()), says).0.expect("it has said something");
+            let mut said = vec![0; word.len()];
+            client.read_exact(&mut said).await.unwrap();
+            assert_eq!(said, word.as_bytes());
+            client = Client::of(client.guest.take().unwrap());
+        }
+        let resting = Resting(client.guest.take().unwrap());
+        assert!(resting.awake(std::future::ready(())).await.is_none(), "the server stops");
+        assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0, "and has closed the connection");
     }
 
     #[tokio::test]

@@ -103,7 +103,9 @@ pub(crate) async fn forward(
     let (body, raw) = if head.websocket() { (Payload::None, payload) } else { (payload, Payload::None) };
     let upload = Upload::new(body, content_length(request), worker.rules.retry_body_bytes);
     let upload = upload.limited(worker.rules.max_body_bytes)?;
-    upload.prefetch().await?;
+    if upload.is_some() {
+        Box::pin(upload.prefetch()).await?;
+    }
     let view = worker.rules.published.view();
     let cookies = request.headers().get_all(COOKIE).map(|value| value.as_bytes());
     let is_member = |route: &str| view.named(route).is_some();
@@ -234,13 +236,14 @@ impl<'a> Trip<'a> {
     async fn connection(&self, member: &Member, fresh: bool) -> io::Result<(Line, Kind)> {
         let longest = self.worker.rules.timeout;
         if self.head.websocket() {
-            return Ok((Line::Tunnel(tunnel::connect(member.address, longest).await?), Kind::Fresh));
+            let opened = Box::pin(tunnel::connect(member.address, longest)).await?;
+            return Ok((Line::Tunnel(opened), Kind::Fresh));
         }
         let stakes = if self.nature().is_repeatable() { Stakes::Repeatable } else { Stakes::Once };
         if !fresh && let Some(connection) = self.worker.pool.take(member.serial, stakes, Moment::now()) {
             return Ok((Line::Pooled(connection), Kind::Pooled));
         }
-        Ok((Line::Pooled(Connection::open(member.address, longest).await?), Kind::Fresh))
+        Ok((Line::Pooled(Box::pin(Connection::open(member.address, longest)).await?), Kind::Fresh))
     }
 
     fn unreachable(&self, member: &Member, error: &io::Error) -> Tried {

@@ -30,6 +30,7 @@ mod client;
 mod connection;
 mod control;
 mod departure;
+mod entrance;
 mod forward;
 mod framing;
 mod guard;

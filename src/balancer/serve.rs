@@ -1,38 +1,25 @@
-//! The front: binds, starts the workers, and sorts requests into those for members and those answered at the door.
+//! The front: what is prepared before it opens, what can be done with an open door, and the sorting of requests into those
+//! for members and those answered at the door.
 
-use std::{
-    fs,
-    future::{Future, ready},
-    io,
-    io::Read,
-    net::{SocketAddr, TcpListener},
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, future::Future, io, io::Read, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Addr, Recipient};
-use actix_http::{HttpService, Protocol, Request, Response, error::DispatchError};
-use actix_service::{
-    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_factory, fn_service, map_config,
-};
 use actix_web::{
-    App, HttpRequest, HttpResponse,
-    body::BoxBody,
-    dev::{AppConfig, Server, ServerHandle, ServiceResponse},
-    http::{KeepAlive, Method, StatusCode},
+    HttpRequest, HttpResponse,
+    dev::ServerHandle,
+    http::{Method, StatusCode},
     rt, web,
 };
 use bytes::Bytes;
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::timeout;
 
 use super::{
     actor::Balancer,
-    client::{Client, Running},
+    client::Running,
     departure::Departure,
+    entrance,
     forward::forward,
-    health, http2,
+    health,
     kept::Kept,
     local::Local,
     manager,
@@ -129,7 +116,7 @@ impl Hall {
         let Sockets { plain, tls: sealed } = sockets.try_clone()?;
         let sealed = sealed.zip(tls);
         let tls = sealed.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
-        let server = serve(plain, sealed, rules, balancer.clone(), workers, shutdown)?;
+        let server = entrance::open(plain, sealed, rules, balancer.clone(), workers, shutdown)?;
         let handle = server.handle();
         Ok(Door { address, tls, roster, balancer, handle, server: rt::spawn(server), departure, sockets })
     }
@@ -201,140 +188,8 @@ fn sorry(settings: &settings::Balancer) -> io::Result<Bytes> {
     Ok(page.into())
 }
 
-fn serve(
-    listener: TcpListener,
-    sealed: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
-    rules: Arc<Rules>,
-    balancer: Addr<Balancer>,
-    workers: usize,
-    shutdown: Duration,
-) -> io::Result<Server> {
-    let (departure, refusals) = (rules.departure.clone(), rules.refusals.clone());
-    let builder = Server::build()
-        .workers(workers)
-        .disable_signals()
-        .max_concurrent_connections(limits::CLIENT_CONNECTIONS.div_ceil(workers))
-        .shutdown_timeout(shutdown.as_secs().max(1));
-    let signal = builder.graceful_shutdown_signal();
-    let stopping = move || {
-        let signal = signal.clone();
-        async move { signal.notified().await }
-    };
-    let worker = move || {
-        let seed = getrandom::u64().unwrap_or_else(|_| Moment::now().0);
-        let worker = Rc::new(Worker::new(rules.clone(), balancer.clone(), seed));
-        rt::spawn(Worker::sweep(Rc::downgrade(&worker)));
-        worker
-    };
-    let plain = {
-        let (worker, stopping, address) = (worker.clone(), stopping.clone(), listener.local_addr()?);
-        let (departure, refusals) = (departure.clone(), refusals.clone());
-        move || {
-            let (departure, refusals) = (departure.clone(), refusals.clone());
-            fn_service(move |socket: TcpStream| {
-                let peer = socket.peer_addr().ok();
-                ready(Ok((Client::new(socket, departure.present(), refusals.clone()), Protocol::Http1, peer)))
-            })
-            .and_then(http1(application(worker()), stopping.clone(), address))
-        }
-    };
-    let builder = builder.listen("balancer", listener, plain)?;
-    let Some((listener, config)) = sealed else { return Ok(builder.run()) };
-    let (address, acceptor) = (listener.local_addr()?, TlsAcceptor::from(config));
-    let sealed = move || {
-        let (worker, stopping, acceptor) = (worker.clone(), stopping.clone(), acceptor.clone());
-        let (departure, refusals) = (departure.clone(), refusals.clone());
-        fn_factory(move || {
-            let (app, stopping, acceptor) = (application(worker()), stopping.clone(), acceptor.clone());
-            let (departure, refusals) = (departure.clone(), refusals.clone());
-            async move {
-                let app = Rc::new(app.new_service(()).await?);
-                let shared = app.clone();
-                let http1 = http1(fn_factory(move || ready(Ok(shared.clone()))), stopping.clone(), address);
-                let http1 = Rc::new(http1.new_service(()).await?);
-                let http2 = for_http2(app);
-                Ok::<_, ()>(fn_service(move |socket: TcpStream| {
-                    let (acceptor, http1, http2) = (acceptor.clone(), http1.clone(), http2.clone());
-                    let (stopping, present, refusals) = (stopping.clone(), departure.present(), refusals.clone());
-                    async move {
-                        let peer = socket.peer_addr().ok();
-                        let _ = socket.set_nodelay(true); // fails only on a connection that is gone
-                        // Whoever is no TLS client in time is not worth a word: the internet is full of them.
-                        let Ok(Ok(stream)) = timeout(limits::TLS_HANDSHAKE, acceptor.accept(socket)).await else {
-                            return Ok(());
-                        };
-                        if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2) {
-                            http2::serve(stream, peer, http2, stopping()).await;
-                            drop(present);
-                            return Ok(());
-                        }
-                        http1.call((Client::sealed(stream, present, refusals), Protocol::Http1, peer)).await
-                    }
-                }))
-            }
-        })
-    };
-    Ok(builder.listen("balancer-tls", listener, sealed)?.run())
-}
-
-/// What answers requests of every protocol.
-fn application(
-    worker: Rc<Worker>,
-) -> impl ServiceFactory<Request, Config = (), Response = ServiceResponse<BoxBody>, Error = HttpResponse, InitError = ()>
-{
-    let app = App::new().app_data(worker).default_service(web::to(answer));
-    let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
-    map_config(app, |()| AppConfig::default())
-}
-
-/// HTTP/1 in front of it.
-fn http1<A, F>(
-    app: A,
-    stopping: impl Fn() -> F + Clone + 'static,
-    address: SocketAddr,
-) -> impl ServiceFactory<
-    (Client, Protocol, Option<SocketAddr>),
-    Config = (),
-    Response = (),
-    Error = DispatchError,
-    InitError = (),
->
-where
-    A: ServiceFactory<Request, Config = (), Response = ServiceResponse<BoxBody>, Error = HttpResponse, InitError = ()>
-        + 'static,
-    A::Future: 'static,
-    A::Service: 'static,
-    <A::Service as Service<Request>>::Future: 'static,
-    F: Future<Output = ()> + 'static,
-{
-    HttpService::build()
-        .graceful_shutdown_signal(stopping)
-        .keep_alive(KeepAlive::Timeout(limits::CLIENT_KEEP_ALIVE))
-        .client_request_timeout(limits::HEAD_TIMEOUT)
-        .client_disconnect_timeout(limits::CLIENT_LINGER)
-        // A client that closes its side has gone away, as for nginx: its request must not occupy a member.
-        .h1_allow_half_closed(false)
-        .local_addr(address)
-        .on_connect_ext(|client: &Client, data| {
-            data.insert(client.pace());
-            data.insert(client.scheme());
-        })
-        .finish(app)
-}
-
-/// HTTP/2 in front of the same.
-fn for_http2<S>(app: Rc<S>) -> http2::Application
-where
-    S: Service<Request, Response = ServiceResponse<BoxBody>, Error = HttpResponse> + 'static,
-    S::Future: 'static,
-{
-    Rc::new(move |request| {
-        let answered = app.call(request);
-        Box::pin(async move { answered.await.map_or_else(Response::from, Response::from) })
-    })
-}
-
-async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+/// Answers one request of any protocol.
+pub(crate) async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {
     let _running = Running::begin(&request);
     let Some(worker) = request.app_data::<Rc<Worker>>() else {
         return HttpResponse::InternalServerError().finish();
@@ -357,7 +212,8 @@ async fn sort(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload)
         return Err(Refusal::NotFound);
     }
     if paths::is_below(path, &worker.rules.manager.path) {
-        return manager::answer(worker, request, payload).await;
+        // Boxed: it is larger than all that a request to a member needs, and would be moved with each of them.
+        return Box::pin(manager::answer(worker, request, payload)).await;
     }
     if path == SORRY_PATH && matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(pages::sorry_page(StatusCode::OK, &worker.rules.sorry));
