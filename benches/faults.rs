@@ -1,7 +1,10 @@
 //! What users lose when nodes die, hang, or lose their power under load: nothing, or this program fails.
 //!
 //! `cargo bench --bench faults` does everything, `cargo bench --bench faults -- kill crash` some of it. How often:
-//! `KILLS=200 PAUSES=50 CRASHES=20 USERS=32`, which are the defaults. The crashes need network namespaces (root).
+//! `KILLS=200 PAUSES=50 CRASHES=20 HAZARDS=40 USERS=32`, which are the defaults. The crashes need network namespaces (root).
+//!
+//! `members` is about the balancer alone: plain servers behind it are killed, stopped, hung and slowed down, and keep records
+//! of what they have executed. `control` and `insist` are the controls of `crash` and `members`: they have to lose something.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -13,19 +16,30 @@ use support::{
     cluster::{self, Cluster, Place},
     load::{Load, Seen},
     machines::Machines,
+    members::{Member, Users, Verdict, serve_if_asked},
+    wait_for,
 };
+use tasuki::settings::Listening;
 use tokio::{runtime::Builder, task::LocalSet, time::sleep};
 
 /// Answers between two faults.
 const PROGRESS: u64 = 500;
 const NODES: [&str; 2] = ["r1", "r2"];
+const MODES: [&str; 6] = ["kill", "pause", "crash", "control", "members", "insist"];
+/// `balancer.timeout` before plain servers.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() {
+    serve_if_asked();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    assert!(
+        wanted.iter().all(|wanted| MODES.contains(&wanted.as_str())),
+        "one or more of {MODES:?}, or nothing for all"
+    );
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
     LocalSet::new().block_on(&runtime, async {
-        for name in ["kill", "pause", "crash", "control"] {
+        for name in MODES {
             if is_wanted(name) {
                 let began = Instant::now();
                 run(name).await;
@@ -41,7 +55,9 @@ async fn run(name: &str) {
         "pause" => pauses(count("PAUSES", 50)).await,
         "crash" => crashes("one", count("CRASHES", 20)).await,
         "control" => crashes("none", count("CRASHES", 20)).await,
-        _ => unreachable!("named in main"),
+        "members" => hazards(count("HAZARDS", 40), false).await,
+        "insist" => hazards(count("HAZARDS", 40), true).await,
+        _ => unreachable!("named in MODES"),
     }
 }
 
@@ -96,6 +112,68 @@ async fn crashes(ack: &str, times: usize) {
         assert!(seen.lost > 0, "a control that does not fail proves nothing");
     } else {
         assert_eq!((seen.lost, seen.reset), (0, 0), "first: {:?}", seen.first_trouble);
+    }
+}
+
+/// Plain servers die, leave, hang and are slow, in turn, one at a time. With `insist` users send a POST again that was not
+/// answered well, as no balancer may.
+async fn hazards(times: usize, insist: bool) {
+    let place = Place::new().set("BALANCER__TIMEOUT", &format!("{}ms", MEMBER_TIMEOUT.as_millis()));
+    let mut members = Vec::new();
+    for route in ["r1", "r2", "r3"] {
+        members.push(Member::start(route, &place.path(""), &[]).await);
+    }
+    std::fs::write(place.path("tasuki.toml"), members.iter().map(Member::settings).collect::<String>()).unwrap();
+    let _balancer = place.start(&["balancer", "--config", "tasuki.toml"]);
+    let run = place.path("run");
+    let listening = wait_for("the balancer listens", || std::future::ready(Listening::read(&run).ok())).await;
+    let load = Users::start(listening.listen, users() as u64, insist);
+    for n in 0..times {
+        load.progress(PROGRESS).await;
+        hazard(&mut members[n % 3], n % 4, &load).await;
+    }
+    let told = load.finish().await;
+    sleep(MEMBER_TIMEOUT * 3).await; // what was late is executed late
+    let verdict = Verdict::of(&told, &members);
+    println!(
+        "\n{times} x kill -9, SIGTERM, SIGSTOP, slow members, {} users{}",
+        users(),
+        if insist { ", insisting" } else { "" }
+    );
+    println!(
+        "    {} answered, {} GETs failed; {} POSTs executed, {} of them twice; {} POSTs without a clear answer",
+        told.answered,
+        told.failed_gets,
+        verdict.executed,
+        verdict.doubled.len(),
+        verdict.unclear
+    );
+    if insist {
+        assert!(!verdict.doubled.is_empty(), "a control that does not fail proves nothing");
+    } else {
+        assert_eq!(told.failed_gets, 0, "first: {:?}", told.first_failure);
+        verdict.assert_once();
+    }
+}
+
+/// One of the four, and back to health.
+async fn hazard(member: &mut Member, which: usize, load: &Users) {
+    match which {
+        0 | 1 => {
+            member.signal(if which == 0 { Signal::KILL } else { Signal::TERM });
+            load.progress(PROGRESS).await;
+            member.again().await;
+        }
+        2 => {
+            member.stop().await;
+            sleep(MEMBER_TIMEOUT * 2).await;
+            member.signal(Signal::CONT);
+        }
+        _ => {
+            member.slow_down(MEMBER_TIMEOUT * 3 / 2);
+            sleep(MEMBER_TIMEOUT * 2).await;
+            member.slow_down(Duration::ZERO);
+        }
     }
 }
 

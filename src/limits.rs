@@ -613,6 +613,10 @@ pub const REQUEST_HEADERS_BYTES: usize = 64 * 1024;
 /// How long the balancer keeps an idle connection of a client. Apache: 5 s, Tomcat: 20 s, nginx: 75 s.
 pub const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// After so long without a word a client's connection rests: it is kept, but nothing that a request needs.
+pub const CLIENT_REST: Duration = Duration::from_secs(1);
+const _: () = assert!(CLIENT_REST.as_millis() < CLIENT_KEEP_ALIVE.as_millis());
+
 /// How long a client that was answered early may go on sending before its connection is closed: a close with unread
 /// bytes would be a reset, and the client might never see the answer.
 pub const CLIENT_LINGER: Duration = Duration::from_secs(2);
@@ -749,6 +753,10 @@ pub const CHUNK_EXTRA_BYTES: usize = 16 * 1024;
 /// Streams of one HTTP/2 connection at once. RFC 9113 section 6.5.2 advises at least 100; nginx has 128.
 pub const HTTP2_STREAMS: u32 = 100;
 
+/// Bytes of an answer that an HTTP/2 stream is given at a time: a client that takes them within [`CLIENT_WRITE_STALL`], some
+/// 500 bytes a second, is slow and not stalled. The size of a frame, where a client asks for no other.
+pub const HTTP2_PIECE_BYTES: usize = 16 * 1024;
+
 /// Streams that an HTTP/2 client may reset within [`HTTP2_RESETS_WITHIN`] before its connection is closed: each has cost a
 /// request to a member (CVE-2023-44487). A browser resets what a user scrolls away from.
 pub const HTTP2_RESETS: usize = 100;
@@ -762,6 +770,13 @@ pub const HTTP2_HEAD_BYTES: u32 = (REQUEST_HEADERS_BYTES + REQUEST_TARGET_BYTES 
 
 /// Time for a TLS handshake. nginx: 60 s, HAProxy: the time for a head.
 pub const TLS_HANDSHAKE: Duration = HEAD_TIMEOUT;
+
+/// How often a balancer looks whether another process in its place was told something of a member.
+pub const ORDERS_POLL: Duration = Duration::from_millis(250);
+
+/// From so long before its end a certificate is warned of. ACME clients renew 30 days before: what is younger than this has
+/// a renewal that fails.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// How often the files of the certificate are looked at. They are taken over when two looks found them the same.
 pub const CERTIFICATE_POLL: Duration = Duration::from_secs(1);

@@ -29,6 +29,9 @@ pub struct BalancerReport {
     /// Requests that it has answered with an error of its own since it started.
     #[serde(default)]
     pub refusals: RefusalCounts,
+    /// What has to be done soon, such as to renew the certificate.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Requests that a balancer has refused, by reason.

@@ -9,8 +9,8 @@
 //! Each child's standard input is a pipe whose other end the supervisor holds. A child ends gracefully when
 //! it closes: that is how it is told to stop, and why nothing is orphaned when the supervisor itself is killed.
 //!
-//! The socket on which users connect is the supervisor's, and inherited by the balancer: connections wait in it while a
-//! balancer that died is started again, and the old and the new one share it at a restart (`line`).
+//! The sockets on which users connect are the supervisor's, and inherited by the balancer: connections wait in them while a
+//! balancer that died is started again, and the old and the new one share them at a restart (`line`).
 
 mod backoff;
 mod child;
@@ -21,7 +21,7 @@ mod ports;
 use std::{
     future::Future,
     io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::Path,
     sync::{
         Arc,
@@ -40,9 +40,10 @@ use tracing::{error, warn};
 pub use child::ChildPlan;
 use child::{Kept, Order, keep, this_program};
 use door::Door;
-pub use line::{Parent, inherited_socket, parent, start_successor, tell_ready};
+pub use line::{Parent, inherited_sockets, parent, start_successor, tell_ready};
 
 use crate::{
+    balancer::Sockets,
     limits,
     settings::{Refusal, Settings, variable_of},
 };
@@ -153,7 +154,7 @@ pub fn plan(settings: &Settings, nodes: usize, program: &Path, config: Option<&P
 }
 
 /// Starts everything and keeps it running until `stop`; then stops it gracefully, or at once with `stop_at_once`.
-/// `socket` is where users connect.
+/// `sockets` are where users connect.
 ///
 /// `came_up` ends when the whole system answers (or when that was waited for long enough). Until then a child that
 /// exits with code 1 or 2 in its first life ends everything: it cannot work as it is set up.
@@ -162,12 +163,12 @@ pub fn plan(settings: &Settings, nodes: usize, program: &Path, config: Option<&P
 /// [`Failure::Refused`] and [`Failure::NotStarted`]; whatever was started has been stopped then.
 pub async fn run(
     plan: Plan,
-    socket: TcpListener,
+    sockets: Sockets,
     came_up: impl Future<Output = ()>,
     stop: impl Future<Output = ()>,
     stop_at_once: impl Future<Output = ()>,
 ) -> Result<End, Failure> {
-    let mut keepers = Keepers::start(plan, socket);
+    let mut keepers = Keepers::start(plan, sockets);
     let (mut came_up, mut stop) = (std::pin::pin!(came_up), std::pin::pin!(stop));
     let mut waiting = true;
     let failed = loop {
@@ -200,7 +201,7 @@ struct Keepers {
 }
 
 impl Keepers {
-    fn start(plan: Plan, socket: TcpListener) -> Self {
+    fn start(plan: Plan, sockets: Sockets) -> Self {
         let (balancer, nodes) = (watch::Sender::new(Order::Run), watch::Sender::new(Order::Run));
         let up = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
@@ -208,7 +209,7 @@ impl Keepers {
         for node in plan.nodes {
             tasks.spawn(keep(node, nodes.subscribe(), up.clone()));
         }
-        let door = Door { plan: plan.balancer, socket: Some(socket), restart_timeout: plan.restart_timeout };
+        let door = Door { plan: plan.balancer, sockets: Some(sockets), restart_timeout: plan.restart_timeout };
         tasks.spawn(door.keep(balancer.subscribe(), up.clone()));
         let (shutdown_timeout, end) = (plan.shutdown_timeout, End::Graceful);
         Self { tasks, balancer, nodes, balancer_runs: true, up, shutdown_timeout, end }
@@ -324,8 +325,9 @@ mod tests {
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
 
-    fn socket() -> TcpListener {
-        TcpListener::bind("127.0.0.1:0").unwrap()
+    fn sockets() -> Sockets {
+        let any = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Sockets { plain: any(), tls: Some(any()) }
     }
 
     async fn never() {
@@ -341,7 +343,7 @@ mod tests {
             }
         };
         let plan = stage.plan("cat > /dev/null; sleep 0.3; ENDS", GOOD, 10);
-        assert_eq!(run(plan, socket(), never(), stop, never()).await.unwrap(), End::Graceful);
+        assert_eq!(run(plan, sockets(), never(), stop, never()).await.unwrap(), End::Graceful);
         assert_eq!(stage.ends().lines().next(), Some("balancer"));
         assert_eq!(stage.ends().lines().count(), 3, "all have ended by themselves");
     }
@@ -356,7 +358,7 @@ mod tests {
             assert_eq!(stage.pid("r2"), Some(r2));
             assert!(!alive(r1) && alive(r2));
         };
-        assert_eq!(run(stage.plan(GOOD, GOOD, 10), socket(), never(), stop, never()).await.unwrap(), End::Graceful);
+        assert_eq!(run(stage.plan(GOOD, GOOD, 10), sockets(), never(), stop, never()).await.unwrap(), End::Graceful);
     }
 
     #[tokio::test]
@@ -364,7 +366,7 @@ mod tests {
         let stage = Stage::new();
         let mut plan = stage.plan(GOOD, GOOD, 10);
         plan.nodes[1] = stage.child("r2", "exit 2");
-        let failure = run(plan, socket(), never(), never(), never()).await.unwrap_err();
+        let failure = run(plan, sockets(), never(), never(), never()).await.unwrap_err();
         assert_eq!(failure.to_string(), "r2 did not start (exit code 2); it has said why above");
     }
 
@@ -377,7 +379,7 @@ mod tests {
             let first = stage.started("r2", None).await;
             stage.started("r2", Some(first)).await;
         };
-        assert_eq!(run(plan, socket(), async {}, stop, never()).await.unwrap(), End::Graceful);
+        assert_eq!(run(plan, sockets(), async {}, stop, never()).await.unwrap(), End::Graceful);
     }
 
     #[tokio::test]
@@ -397,7 +399,7 @@ mod tests {
             assert!(!alive(old) && alive(new));
             assert_eq!(fs::read_to_string(stage.0.path().join("heard")).unwrap(), "N");
         };
-        let end = run(stage.plan(&body, GOOD, 10), socket(), never(), stop, never()).await.unwrap();
+        let end = run(stage.plan(&body, GOOD, 10), sockets(), never(), stop, never()).await.unwrap();
         assert_eq!(end, End::Graceful);
         assert_eq!(stage.ends().lines().filter(|line| *line == "balancer").count(), 2, "none was started for nothing");
     }
@@ -414,7 +416,7 @@ mod tests {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        let end = run(stage.plan(&body, GOOD, 10), socket(), never(), stop, never()).await.unwrap();
+        let end = run(stage.plan(&body, GOOD, 10), sockets(), never(), stop, never()).await.unwrap();
         assert_eq!(end, End::Graceful);
         assert!(stage.ends().contains("balancer"));
     }
@@ -422,17 +424,22 @@ mod tests {
     #[tokio::test]
     async fn connections_wait_in_the_socket_while_there_is_no_balancer() {
         let stage = Stage::new();
-        let socket = socket();
-        let address = socket.local_addr().unwrap();
+        let sockets = sockets();
+        let [plain, tls] = [&sockets.plain, sockets.tls.as_ref().unwrap()].map(|it| it.local_addr().unwrap());
         let stop = async {
             let first = stage.started("balancer", None).await;
             kill(first);
-            std::net::TcpStream::connect(address).expect("it is not refused");
+            for address in [plain, tls] {
+                std::net::TcpStream::connect(address).expect("it is not refused");
+            }
             stage.started("balancer", Some(first)).await;
-            std::net::TcpStream::connect(address).expect("it is not refused");
+            for address in [plain, tls] {
+                std::net::TcpStream::connect(address).expect("it is not refused");
+            }
         };
-        let plan = stage.plan("test -S /dev/fd/$LISTEN_FDS_FIRST_FD || exit 1; cat > /dev/null; ENDS", GOOD, 10);
-        assert_eq!(run(plan, socket, never(), stop, never()).await.unwrap(), End::Graceful);
+        let plan = stage.plan("test $LISTEN_FDS = 2 -a -S /dev/fd/$LISTEN_FDS_FIRST_FD -a -S /dev/fd/$((LISTEN_FDS_FIRST_FD + 1)) || exit 1; \
+                    cat > /dev/null; ENDS", GOOD, 10);
+        assert_eq!(run(plan, sockets, never(), stop, never()).await.unwrap(), End::Graceful);
     }
 
     #[tokio::test]
@@ -444,7 +451,7 @@ mod tests {
         };
         let mut plan = stage.plan(DEAF, GOOD, 1);
         plan.shutdown_timeout = Duration::from_millis(100);
-        assert_eq!(run(plan, socket(), never(), stop, never()).await.unwrap(), End::Killed);
+        assert_eq!(run(plan, sockets(), never(), stop, never()).await.unwrap(), End::Killed);
         assert!(!alive(stage.pid("balancer").unwrap()));
     }
 
@@ -457,7 +464,7 @@ mod tests {
             }
         };
         let begun = Instant::now();
-        let end = run(stage.plan(DEAF, DEAF, 60), socket(), never(), all(), all()).await.unwrap();
+        let end = run(stage.plan(DEAF, DEAF, 60), sockets(), never(), all(), all()).await.unwrap();
         assert_eq!(end, End::Killed);
         assert!(begun.elapsed() < Duration::from_secs(30), "nothing was waited for");
         assert!(["balancer", "r1", "r2"].iter().all(|name| !alive(stage.pid(name).unwrap())));
@@ -468,7 +475,7 @@ mod tests {
         let stage = Stage::new();
         let mut plan = stage.plan(GOOD, GOOD, 10);
         plan.nodes[0].program = "/nowhere/tasuki".into();
-        let failure = run(plan, socket(), never(), never(), never()).await.unwrap_err().to_string();
+        let failure = run(plan, sockets(), never(), never(), never()).await.unwrap_err().to_string();
         assert!(failure.starts_with("r1 could not be started: No such file"), "{failure}");
     }
 

@@ -1,5 +1,7 @@
 //! The real door on a free port, in front of small real HTTP servers that speak the contract between balancer and node.
 
+#[path = "balancer/frames.rs"]
+mod frames;
 #[path = "balancer/http.rs"]
 mod http;
 #[path = "balancer/malformed.rs"]
@@ -165,6 +167,7 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         method: Method::ByRequests,
         sticky: true,
         failover: true,
+        forced_recovery: true,
         timeout: Duration::from_millis(500),
         max_attempts: NonZero::new(3).unwrap(),
         retry_timeout: None,
@@ -884,6 +887,95 @@ async fn a_later_head_that_never_ends_is_not_waited_for() {
     }
     assert!(began.elapsed() >= limits::HEAD_TIMEOUT - Duration::from_millis(100), "an honest client had no time");
     assert_eq!(get(&door, "/", &[]).await.status, 200);
+    assert_eq!(refusals(&door).await["client_timeout"], 1);
+}
+
+#[actix_web::test]
+async fn a_body_that_comes_byte_by_byte_is_not_waited_for_for_ever() {
+    let r1 = Node::start("r1");
+    let door = open(vec![r1.as_member()]).await;
+    // Above and below what is read whole before a member is asked.
+    let clients = [1_000_000, 1_000].map(async |length| {
+        let mut client = TcpStream::connect(door.address).await.unwrap();
+        let head = format!("POST /count HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let (mut reading, mut writing) = client.split();
+        let drip = async {
+            loop {
+                let _ = writing.write_all(b"x").await;
+                rt::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        let mut answer = String::new();
+        let longest = limits::CLIENT_STALL.max(limits::SMALL_BODY_TIMEOUT) + DEADLINE;
+        tokio::select! {
+            () = drip => {}
+            _ = reading.read_to_string(&mut answer) => {}
+            () = rt::time::sleep(longest) => panic!("{length}: still waited for"),
+        }
+        assert!(answer.starts_with("HTTP/1.1 408"), "{length}: {answer:?}");
+    });
+    futures_util::future::join_all(clients).await;
+    wait_for(&door, |members| members[0].busy == 0).await;
+    assert_eq!(refusals(&door).await["client_timeout"], 2);
+}
+
+#[actix_web::test]
+async fn a_client_that_rests_is_answered_again_and_a_stop_does_not_wait_for_it() {
+    let r1 = Node::start("r1");
+    let door = open(vec![r1.as_member()]).await;
+    let mut client = TcpStream::connect(door.address).await.unwrap();
+    for _ in 0..3 {
+        client.write_all(b"POST /count HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc").await.unwrap();
+        read_until(&mut client, "\r\n\r\n3").await;
+        rt::time::sleep(limits::CLIENT_REST + Duration::from_millis(200)).await;
+    }
+    let begun = Instant::now();
+    let stopped = rt::spawn(door.stop(DEADLINE));
+    assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "closed, not cut");
+    stopped.await.unwrap();
+    assert!(begun.elapsed() < DEADLINE, "it waited for a client that says nothing");
+}
+
+async fn refusals(door: &Door) -> serde_json::Value {
+    let status = get(door, "/balancer-manager/status.json", &[]).await;
+    serde_json::from_slice::<serde_json::Value>(&status.body).unwrap()["balancer"]["refusals"].take()
+}
+
+#[actix_web::test]
+async fn what_is_refused_before_it_is_a_request_is_counted_once() {
+    let r1 = Node::start("r1");
+    let door = open(vec![r1.as_member()]).await;
+    let good = "GET /count HTTP/1.1\r\nhost: x\r\n\r\n";
+    let wide = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}", "y".repeat(200 * 1024));
+    let broken = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnothing\r\n";
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nx : y\r\n\r\n", "400"),
+        ("GET /%%% HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n", "400"),
+        (broken, "400"),
+        (&wide, "431"),
+        ("", "408"),
+    ] {
+        for before in ["", good] {
+            if request.is_empty() && !before.is_empty() {
+                continue; // an idle connection is no refusal
+            }
+            let mut client = TcpStream::connect(door.address).await.unwrap();
+            if !before.is_empty() {
+                client.write_all(before.as_bytes()).await.unwrap();
+                read_until(&mut client, "\r\n\r\n0").await;
+            }
+            let _ = client.write_all(request.as_bytes()).await;
+            let mut answer = Vec::new();
+            let longest = limits::HEAD_TIMEOUT + DEADLINE;
+            let _ = tokio::time::timeout(longest, client.read_to_end(&mut answer)).await.expect("it is not refused");
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status} after {before:?}: {answer}");
+        }
+    }
+    let counted = refusals(&door).await;
+    assert_eq!((&counted["bad_request"], &counted["headers_too_large"]), (&6.into(), &2.into()), "{counted}");
+    assert_eq!(counted["client_timeout"], 1, "{counted}");
 }
 
 #[actix_web::test]
@@ -1079,8 +1171,8 @@ async fn what_is_set_is_there_after_a_restart_of_the_balancer() {
     let r1 = Node::start("r1");
     let open = || {
         let (settings, session) = (settings(vec![r1.as_member()]), settings::Session::default());
-        let (socket, kept) = (balancer::bind(settings.listen).unwrap(), balancer::Kept::of(folder.path()));
-        balancer::prepare(&settings, &session, DEADLINE, socket, Some(kept)).unwrap().open().unwrap()
+        let (sockets, kept) = (balancer::Sockets::bind(&settings).unwrap(), balancer::Kept::of(folder.path()));
+        balancer::prepare(&settings, &session, DEADLINE, sockets, Some(kept)).unwrap().open().unwrap()
     };
     let door = open();
     let drain = request("POST", "/balancer-manager/members/r1/drain", &[("tasuki-control", "1")], "");

@@ -43,8 +43,9 @@ const SHELLS: &[&str] = &[
     "balancer/actor.rs",
     "balancer/answer.rs",
     "balancer/client.rs",
+    "balancer/entrance.rs",
     "balancer/forward.rs",
-    "balancer/manager.rs",
+    "balancer/manager/report.rs",
     "balancer/http2.rs",
     "balancer/serve.rs",
     "balancer/upload.rs",
@@ -89,9 +90,10 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["io", ":", ":", "stderr"], &["cli/", "observe.rs"]),
     (&["Moment", ":", ":", "now"], SHELLS),
     (&["Instant", ":", ":", "now"], SHELLS),
-    (&["Timestamp", ":", ":", "now"], &["node/serve.rs"]),
-    // The number of a life that must be above the last one's, also across restarts; how long a node was down.
-    (&["SystemTime"], &["membership/actor.rs", "session/snapshot/file.rs"]),
+    (&["Timestamp", ":", ":", "now"], &["node/serve.rs", "deployment/host.rs"]),
+    // The number of a life that must be above the last one's, also across restarts; how long a node was down; whether a
+    // certificate is still good.
+    (&["SystemTime"], &["balancer/tls.rs", "membership/actor.rs", "session/snapshot/file.rs"]),
 ];
 
 /// What is wrong with one file, given its path below `src`, with slashes.

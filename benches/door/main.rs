@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench door` does both, `cargo bench --bench door -- cpu` or `-- idle` one. What is not installed is left
 //! out, with a line that says so (Debian: `apt-get install haproxy nginx-light`). `ROUNDS=7 SECONDS=3` by default, and
-//! `CONNECTIONS=1,32,256 IDLE=10000`.
+//! `CONNECTIONS=1,32,256 IDLE=10000`. `OTHER=/path/to/tasuki` sets another build of tasuki beside this one.
 //!
 //! Every proxy has one thread for requests and stands before the same upstream, one after the other in each round, and in
 //! another order in the next, so that a busy moment of the machine hits all alike: ratios are worth more than times. The
@@ -18,6 +18,9 @@ use std::{env, thread, time::Duration};
 
 use load::Load;
 use proxies::Proxy;
+
+/// How long connections are idle before they are weighed; all three keep them longer.
+const IDLE: Duration = Duration::from_secs(3);
 
 const USAGE: &str = "cpu, idle, or nothing for both";
 
@@ -111,6 +114,7 @@ fn idle(proxies: &[Proxy]) {
         Load::start(proxy.address, 32).wait_until_all_are_answered().finish();
         let before = proxy.memory();
         let clients = load::idle(proxy.address, connections);
+        thread::sleep(IDLE);
         let after = proxy.memory();
         println!(
             "{:>12}  {:.2} KiB  ({:.1} MiB before, {:.1} MiB with them)",

@@ -1,6 +1,7 @@
 //! The proxies, each with one thread for requests, and what the operating system says of their processes.
 
 use std::{
+    ffi::OsString,
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -21,13 +22,15 @@ pub(crate) struct Proxy {
 }
 
 pub(crate) fn start_all(upstream: SocketAddr) -> Vec<Proxy> {
-    [tasuki(upstream), haproxy(upstream), nginx(upstream)].into_iter().flatten().collect()
+    let other = std::env::var_os("OTHER").map(|program| tasuki("other", program, upstream));
+    let proxies = [Some(tasuki("tasuki", env!("CARGO_BIN_EXE_tasuki").into(), upstream)), other];
+    proxies.into_iter().chain([haproxy(upstream), nginx(upstream)]).flatten().collect()
 }
 
-fn tasuki(upstream: SocketAddr) -> Option<Proxy> {
+fn tasuki(name: &'static str, program: OsString, upstream: SocketAddr) -> Proxy {
     let settings = format!("[[balancer.member]]\nurl = \"http://{upstream}\"\nroute = \"r1\"\n");
-    Some(Proxy::start("tasuki", settings, |file, address| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tasuki"));
+    Proxy::start(name, settings, |file, address| {
+        let mut command = Command::new(program);
         let inherited = std::env::vars_os().map(|(name, _)| name);
         for name in inherited.filter(|name| name.to_string_lossy().starts_with("TASUKI_")) {
             command.env_remove(name);
@@ -39,7 +42,7 @@ fn tasuki(upstream: SocketAddr) -> Option<Proxy> {
             .env("TASUKI__BALANCER__WORKERS", "1")
             .env("TASUKI__CLUSTER__DISCOVERY", "static");
         command
-    }))
+    })
 }
 
 fn haproxy(upstream: SocketAddr) -> Option<Proxy> {
@@ -136,15 +139,16 @@ impl Proxy {
         children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([pid]).collect()
     }
 
-    /// User and system time until now, of all threads (proc(5), stat, fields 14 and 15).
+    /// Time on a processor until now, of all threads (proc(5), schedstat). Not the user and system time of stat, which is
+    /// what ran at each tick of the clock: threads that run for some microseconds at a time are there by chance.
     pub(crate) fn cpu(&self) -> Duration {
-        let ticks = |pid: u32| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the proxy runs");
-            let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        let nanos = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            stat.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0)
         };
-        let ticks: u64 = self.processes().into_iter().map(ticks).sum();
-        Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+        let tasks = self.processes().into_iter().map(|pid| fs::read_dir(format!("/proc/{pid}/task")));
+        let tasks = tasks.flat_map(|tasks| tasks.expect("the proxy runs").flatten());
+        Duration::from_nanos(tasks.map(nanos).sum())
     }
 
     /// Private and shared memory in use, in bytes: what is shared counts in part (proc(5), smaps_rollup, Pss).

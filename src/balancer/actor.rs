@@ -6,7 +6,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult,
 
 use super::{
     control,
-    kept::Kept,
+    kept::{Kept, Look},
     members::{Check, Members, Trouble, Untold, Verdict},
     orders::Change,
     rules::Rules,
@@ -25,6 +25,8 @@ pub struct Balancer {
     rules: Arc<Rules>,
     /// Where what is set is kept; none in tests.
     kept: Option<Kept>,
+    /// The file, as it was read or written last.
+    seen: Option<Look>,
     /// The longest wait for a health check.
     patience: Duration,
     /// Membership has found what there is to find.
@@ -99,7 +101,7 @@ impl Balancer {
         patience: Duration,
     ) -> Addr<Self> {
         let patience = patience.min(limits::PROBE_TIMEOUT);
-        Self { members, rules, kept, patience, discovered: false }.start()
+        Self { members, rules, kept, seen: None, patience, discovered: false }.start()
     }
 
     /// A node that was drained and has begun a new life does not know it: it is told again.
@@ -110,6 +112,28 @@ impl Balancer {
                 let accepted = control::tell_duty(address, Duty::Draining).await.is_ok_and(|(s, _)| s.is_success());
                 me.do_send(Told { serial, accepted });
             });
+        }
+    }
+
+    /// Takes over what another process of this balancer was told, which takes this one's place or leaves it.
+    fn read_orders(&mut self, ctx: &mut Context<Self>) {
+        let Some(kept) = &self.kept else { return };
+        // A file that is gone says nothing: whoever has removed it has not set anything.
+        let look = kept.look();
+        if look.is_none() || look == self.seen {
+            return;
+        }
+        self.seen = look;
+        match kept.read() {
+            Ok(orders) => {
+                if self.members.adopt(orders, Moment::now()) {
+                    tracing::info!(file = %kept.path().display(), "set by an administrator in another process");
+                    self.publish();
+                    self.check_due(ctx);
+                    self.tell_untold(ctx);
+                }
+            }
+            Err(why) => tracing::warn!("{}: {why}; what was set before still holds", kept.path().display()),
         }
     }
 
@@ -156,6 +180,7 @@ impl Actor for Balancer {
         self.publish();
         self.check_due(ctx);
         ctx.run_interval(limits::PROBE_TICK, Self::check_due);
+        ctx.run_interval(limits::ORDERS_POLL, Self::read_orders);
     }
 }
 
@@ -197,6 +222,7 @@ impl Handler<SetMember> for Balancer {
     type Result = Done;
 
     fn handle(&mut self, SetMember { route, change }: SetMember, ctx: &mut Self::Context) -> Done {
+        self.read_orders(ctx);
         if !self.members.set(&route, change, Moment::now()) {
             return Done::NoMember;
         }
@@ -204,8 +230,12 @@ impl Handler<SetMember> for Balancer {
         self.publish();
         self.check_due(ctx);
         let Some(kept) = &self.kept else { return Done::Kept };
-        match kept.write(self.members.orders()) {
-            Ok(()) => Done::Kept,
+        let written = kept.write(self.members.orders());
+        match written {
+            Ok(()) => {
+                self.seen = kept.look();
+                Done::Kept
+            }
             Err(error) => {
                 let why = format!("cannot write {} (node.run): {error}", kept.path().display());
                 tracing::warn!("what was set holds until the balancer ends: {why}");

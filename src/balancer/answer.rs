@@ -19,7 +19,7 @@ use hyper::{
 
 use super::{
     client::Running,
-    pool::Connection,
+    connection::Connection,
     upload::{Progress, Upload},
     view::{Busy, Counters},
     worker::Worker,
@@ -32,6 +32,9 @@ pub(crate) struct Answer {
     size: BodySize,
     /// Given back at the end of the body.
     lease: Option<Lease>,
+    has_ended: bool,
+    /// How the body broke off, until what came before it is on its way.
+    broken: Option<hyper::Error>,
     counters: Arc<Counters>,
     /// The client is not asked for its next request before this one's answer has ended.
     _running: Running,
@@ -42,7 +45,6 @@ pub(crate) struct Lease {
     worker: Rc<Worker>,
     connection: Connection,
     busy: Busy,
-    upload: Upload,
 }
 
 impl Answer {
@@ -56,7 +58,7 @@ impl Answer {
     ) -> Self {
         let size = size(method, &answer);
         let incoming = answer.into_body();
-        let mut body = Self { incoming, size, lease, counters, _running: running };
+        let mut body = Self { incoming, size, lease, has_ended: false, broken: None, counters, _running: running };
         if body.incoming.is_end_stream() {
             body.end();
         }
@@ -64,6 +66,7 @@ impl Answer {
     }
 
     fn end(&mut self) {
+        self.has_ended = true;
         if let Some(lease) = self.lease.take() {
             lease.end();
         }
@@ -82,16 +85,17 @@ fn size(method: &Method, answer: &Response<Incoming>) -> BodySize {
 }
 
 impl Lease {
-    /// The connection, and the request it carries.
-    pub(crate) fn new(worker: Rc<Worker>, connection: Connection, busy: Busy, upload: Upload) -> Self {
-        Self { worker, connection, busy, upload }
+    /// The connection, and the body of the request it carries.
+    pub(crate) fn new(worker: Rc<Worker>, mut connection: Connection, busy: Busy, upload: &Upload) -> Self {
+        if !matches!(upload.progress(), Progress::Done(_)) {
+            connection.set_apart();
+        }
+        Self { worker, connection, busy }
     }
 
-    /// The answer was read whole. A connection that still carries the request's body cannot be used again.
+    /// The answer was read whole.
     fn end(self) {
-        if let Progress::Done(_) = self.upload.progress() {
-            self.worker.pool.put(self.busy.member().serial, self.connection, Moment::now());
-        }
+        self.worker.pool.put(self.busy.member().serial, self.connection, Moment::now());
     }
 }
 
@@ -103,25 +107,41 @@ impl MessageBody for Answer {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        let this = &mut *self;
         loop {
-            match std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+            if let Some(error) = this.broken.take() {
+                return Poll::Ready(Some(Err(error)));
+            }
+            if this.has_ended {
+                return Poll::Ready(None);
+            }
+            let piece = match &mut this.lease {
+                Some(lease) => lease.connection.poll_frame(&mut this.incoming, cx),
+                None => Pin::new(&mut this.incoming).poll_frame(cx),
+            };
+            match std::task::ready!(piece) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => {
-                        self.counters.received(data.len());
+                        this.counters.received(data.len());
+                        // Seen here, before the client has taken it: the connection is free a little earlier.
+                        if this.incoming.is_end_stream() {
+                            this.end();
+                        }
                         return Poll::Ready(Some(Ok(data)));
                     }
                     // Trailers: actix-web cannot send them, and nothing may depend on them (RFC 9110 section 6.5).
                     Err(_) => {}
                 },
                 Some(Err(error)) => {
-                    self.lease = None;
-                    return Poll::Ready(Some(Err(error)));
+                    // actix-web drops at an error what it has not written yet, the head too: a client would not see that
+                    // there was an answer, and might ask again.
+                    this.lease = None;
+                    this.broken = Some(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
-                None => {
-                    self.end();
-                    return Poll::Ready(None);
-                }
+                None => this.end(),
             }
         }
     }

@@ -56,6 +56,8 @@ pub(crate) struct Binding {
     pub(crate) sticky: bool,
     /// `balancer.failover`
     pub(crate) failover: bool,
+    /// `balancer.forced_recovery`
+    pub(crate) forced_recovery: bool,
     /// How the member is chosen of a session that has lost its own.
     pub(crate) shares: Shares,
 }
@@ -92,10 +94,10 @@ pub(crate) fn first(
     now: Moment,
 ) -> Chosen {
     let Some(token) = session else {
-        return spread(view, &[], Attempt::Stay, picker, now);
+        return spread(view, &[], binding, Attempt::Stay, picker, now);
     };
     if !binding.sticky {
-        return spread(view, &[], Attempt::Move, picker, now);
+        return spread(view, &[], binding, Attempt::Move, picker, now);
     }
     if let Some(member) = token.route.and_then(|route| view.named(route)) {
         if member.may_serve() || member.serves_its_own() {
@@ -109,7 +111,7 @@ pub(crate) fn first(
         }
     }
     let attempt = if token.route.is_some() { Attempt::Move } else { Attempt::Stay };
-    choose(view, &[], eligible(view, &[]), attempt, now, |few| {
+    choose(view, &[], eligible(view, &[], binding), attempt, now, |few| {
         methods::rendezvous(token.key().bytes(), binding.shares, few)
     })
 }
@@ -124,10 +126,10 @@ pub(crate) fn another(
     now: Moment,
 ) -> Chosen {
     match session {
-        None => spread(view, tried, Attempt::Stay, picker, now),
+        None => spread(view, tried, binding, Attempt::Stay, picker, now),
         Some(token) if token.route.is_some() && binding.sticky && !binding.failover => Chosen::Nobody,
         Some(token) => {
-            let few = eligible(view, tried);
+            let few = eligible(view, tried, binding);
             choose(view, tried, few, Attempt::Move, now, |few| {
                 methods::rendezvous(token.key().bytes(), binding.shares, few)
             })
@@ -137,8 +139,8 @@ pub(crate) fn another(
 
 /// By the method, among those that are not full, or all when each is. A session that moves does not ask who is full: its
 /// place would depend on the moment.
-fn spread(view: &View, tried: &[u64], attempt: Attempt, picker: &mut Picker, now: Moment) -> Chosen {
-    let mut few = eligible(view, tried);
+fn spread(view: &View, tried: &[u64], binding: Binding, attempt: Attempt, picker: &mut Picker, now: Moment) -> Chosen {
+    let mut few = eligible(view, tried, binding);
     if few.iter().any(|member| !member.is_full()) {
         few.retain(|member| !member.is_full());
     }
@@ -166,12 +168,13 @@ fn is_coming(member: &Member, tried: &[u64]) -> bool {
 }
 
 /// Members that may serve; the standby ones only when there is no other; when nobody may serve and nobody is coming,
-/// the failed ones, for they may be back (httpd's forcerecovery). Draining members never.
-fn eligible<'a>(view: &'a View, tried: &[u64]) -> Few<'a> {
+/// the failed ones, for they may be back (httpd's forcerecovery), if the settings want that. Draining members never.
+fn eligible<'a>(view: &'a View, tried: &[u64], binding: Binding) -> Few<'a> {
     let untried = || view.members.iter().filter(|member| !tried.contains(&member.serial));
     let mut few = foremost(untried().filter(|member| member.may_serve()), Member::rank);
-    if few.is_empty() && !view.members.iter().any(|member| member.may_serve() || is_coming(member, tried)) {
-        // Forced recovery, as httpd has it. Who is out because of its answers gives some at least.
+    let hopeless = || !view.members.iter().any(|member| member.may_serve() || is_coming(member, tried));
+    if binding.forced_recovery && few.is_empty() && hopeless() {
+        // Who is out because of its answers gives some at least.
         few = foremost(untried().filter(|member| member.has_failed()), |member| (!member.ejected, member.rank()));
     }
     few
@@ -196,7 +199,7 @@ mod tests {
     };
     use crate::settings::Method;
 
-    const BOUND: Binding = Binding { sticky: true, failover: true, shares: Shares::Weighted };
+    const BOUND: Binding = Binding { sticky: true, failover: true, forced_recovery: true, shares: Shares::Weighted };
     const NOW: Moment = Moment(1_000);
     const ID: &str = "00112233445566778899AABBCCDDEEFF";
 
@@ -356,6 +359,16 @@ mod tests {
         let moved = |view: &View| told(begin(view, token(Some("gone")), BOUND, &mut self::picker())).0;
         let warm = self::view(vec![usable(1, "r1"), usable(2, "r2")]);
         assert_eq!(moved(&view), moved(&warm), "where a session moves does not depend on what a balancer has seen");
+    }
+
+    #[test]
+    fn without_forced_recovery_failed_members_are_never_tried() {
+        let failed = || Member { standing: Standing::Failed, ..usable(1, "r1") };
+        let bound = Binding { forced_recovery: false, ..BOUND };
+        for session in [None, token(Some("r1")), token(Some("gone"))] {
+            assert!(matches!(begin(&view(vec![failed()]), session, bound, &mut picker()), Chosen::Nobody));
+        }
+        assert!(matches!(begin(&view(vec![failed(), usable(2, "r2")]), None, bound, &mut picker()), Chosen::Member(_)));
     }
 
     #[test]

@@ -5,10 +5,14 @@
 use std::{
     cell::{Cell, RefCell},
     io,
+    mem::MaybeUninit,
     pin::Pin,
     rc::Rc,
-    sync::atomic::{AtomicUsize, Ordering},
-    task::{Context, Poll, Waker, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -25,13 +29,15 @@ use tokio_rustls::server::TlsStream;
 use super::{
     departure::Present,
     framing::{Framing, Malformed, Passed, Place},
+    pages::Refusal,
+    refusals::Refusals,
 };
 use crate::{limits, time::Moment};
 
 /// The connection. To actix-web it ends when the next request is overdue.
 pub(crate) struct Client {
     /// None once this is dropped.
-    wire: Option<Wire>,
+    guest: Option<Guest>,
     gate: Gate,
     pace: Rc<Pace>,
     /// What came behind a request that has not been answered. actix-http knows one HEAD and one version for a connection,
@@ -43,8 +49,25 @@ pub(crate) struct Client {
     write_stall: Duration,
     /// Wakes the connection at the moment beside it.
     alarm: Option<(Moment, Pin<Box<Sleep>>)>,
+    /// A refusal of this connection's last request is counted, or will be where the request is answered.
+    refused: bool,
+    /// actix-web was told that the client has gone, which only rests.
+    rests: bool,
+    place: RestingPlace,
+}
+
+/// A client apart from its requests.
+struct Guest {
+    wire: Wire,
+    refusals: Arc<Refusals>,
     _present: Present,
 }
+
+/// A client that has been quiet for [`limits::CLIENT_REST`]: its connection, without all that a request needs.
+pub(crate) struct Resting(Guest);
+
+/// Where a client is found that rests, when actix-web has let it go.
+pub(crate) type RestingPlace = Rc<Cell<Option<Resting>>>;
 
 /// How a client is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,36 +120,42 @@ static LINGERING: AtomicUsize = AtomicUsize::new(0);
 pub(crate) struct Running(Option<Rc<Pace>>);
 
 impl Client {
-    /// Sets TCP_NODELAY as well: an answer is written as soon as it is there.
-    pub(crate) fn new(socket: TcpStream, present: Present) -> Self {
-        let _ = socket.set_nodelay(true); // fails only on a connection that is gone
-        Self::over(Wire::Plain(socket), present)
+    /// A connection as it comes.
+    pub(crate) fn new(socket: TcpStream, present: Present, refusals: Arc<Refusals>) -> Self {
+        Self::of(Guest { wire: Wire::Plain(socket), refusals, _present: present })
     }
 
     /// A connection whose handshake is done.
-    pub(crate) fn sealed(stream: TlsStream<TcpStream>, present: Present) -> Self {
-        Self::over(Wire::Sealed(Box::new(stream)), present)
+    pub(crate) fn sealed(stream: TlsStream<TcpStream>, present: Present, refusals: Arc<Refusals>) -> Self {
+        Self::of(Guest { wire: Wire::Sealed(Box::new(stream)), refusals, _present: present })
     }
 
-    fn over(wire: Wire, present: Present) -> Self {
+    fn of(guest: Guest) -> Self {
         Self {
-            wire: Some(wire),
+            guest: Some(guest),
             gate: Gate::Open(Framing::default()),
             pace: Rc::default(),
             held: BytesMut::new(),
             stalled: None,
             write_stall: limits::CLIENT_WRITE_STALL,
             alarm: None,
-            _present: present,
+            refused: false,
+            rests: false,
+            place: RestingPlace::default(),
         }
     }
 
     /// Also connection data, for [`Scheme::of`].
     pub(crate) fn scheme(&self) -> Scheme {
-        match self.wire {
+        match self.guest.as_ref().map(|guest| &guest.wire) {
             Some(Wire::Sealed(_)) => Scheme::Https,
             Some(Wire::Plain(_)) | None => Scheme::Http,
         }
+    }
+
+    /// To be looked at when actix-web has let this go.
+    pub(crate) fn resting_place(&self) -> RestingPlace {
+        self.place.clone()
     }
 
     /// The last request has been given whole and is not answered.
@@ -135,17 +164,22 @@ impl Client {
         framing.place() == Place::Between && framing.heads() > self.pace.ended.get()
     }
 
-    /// Waits for that answer, and reads only to see whether the client goes away.
+    /// Waits for that answer, and reads only to see whether the client goes away. The end of the answer wakes the
+    /// connection for what is held; what comes later does so by itself.
     fn hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.pace.waiting.replace(Some(cx.waker().clone()));
-        let mut space = [0; limits::CLIENT_READ_BYTES];
+        let mut space = [const { MaybeUninit::uninit() }; limits::CLIENT_READ_BYTES];
         while self.held.len() < limits::CLIENT_HELD_BYTES {
-            let mut buf = ReadBuf::new(&mut space);
-            ready!(self.wire()?.poll_read(cx, &mut buf))?;
+            let mut buf = ReadBuf::uninit(&mut space);
+            if self.wire()?.poll_read(cx, &mut buf)?.is_pending() {
+                break;
+            }
             if buf.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
             self.held.extend_from_slice(buf.filled());
+        }
+        if !self.held.is_empty() {
+            self.pace.waiting.replace(Some(cx.waker().clone()));
         }
         Poll::Pending
     }
@@ -174,6 +208,8 @@ impl Client {
                     kept
                 }
                 Err(Malformed { good }) => {
+                    // Behind a whole head it is a body, and the one who answers that request counts it.
+                    self.refused |= framing.heads() > self.pace.ended.get() || framing.place() == Place::Body;
                     self.gate = Gate::Closing(POISON);
                     good
                 }
@@ -185,6 +221,32 @@ impl Client {
             }
         };
         buf.set_filled(before + kept);
+    }
+
+    /// Counts what actix-http refuses by itself, by the answer that it writes while no request of this connection is being
+    /// answered and one has begun to come, or none ever came. Behind the rest of an earlier answer that a slow client has
+    /// left it is not seen.
+    fn count_refusal(&mut self, answer: &[u8]) {
+        let ended = self.pace.ended.get();
+        let is_an_answer = matches!(&self.gate, Gate::Open(framing)
+            if ended > 0 && framing.heads() == ended && framing.place() != Place::Head);
+        if self.refused || self.pace.running.get() > 0 || is_an_answer {
+            return;
+        }
+        match answer.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.first_chunk()) {
+            Some(b"400") => self.refuse(Refusal::BadRequest),
+            Some(b"408") => self.refuse(Refusal::ClientTimeout),
+            Some(b"431") => self.refuse(Refusal::HeadersTooLarge),
+            _ => {}
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        if !std::mem::replace(&mut self.refused, true)
+            && let Some(guest) = &self.guest
+        {
+            guest.refusals.count(refusal);
+        }
     }
 
     /// Nothing is under way: a close loses no answer.
@@ -273,7 +335,7 @@ impl Drop for Running {
 }
 
 impl Pace {
-    const IDLE: Duration = limits::CLIENT_KEEP_ALIVE.saturating_add(limits::HEAD_TIMEOUT);
+    const IDLE: Duration = limits::CLIENT_REST;
 
     fn begin(&self) {
         self.running.set(self.running.get() + 1);
@@ -324,6 +386,10 @@ impl AsyncRead for Client {
             }
             // Also when bytes came: one a second must not keep it open. No bytes mean the end.
             if this.is_overdue(cx) {
+                match this.pace.begun.get() {
+                    true => this.refuse(Refusal::ClientTimeout),
+                    false => this.rests = this.is_clean() && this.stalled.is_none(),
+                }
                 buf.set_filled(before);
                 return Poll::Ready(Ok(()));
             }
@@ -340,6 +406,7 @@ impl AsyncRead for Client {
 
 impl AsyncWrite for Client {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.count_refusal(buf);
         let written = match self.wire()? {
             Wire::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Wire::Sealed(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -350,6 +417,8 @@ impl AsyncWrite for Client {
         self.stalled = None;
         if let Poll::Ready(Ok(1..)) = written {
             self.pace.wrote(Moment::now());
+            // Sets the alarm behind the end of an answer: nothing is read before the client's next word.
+            self.is_overdue(cx);
         }
         written
     }
@@ -362,6 +431,9 @@ impl AsyncWrite for Client {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.rests {
+            return Poll::Ready(Ok(()));
+        }
         match self.wire()? {
             Wire::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Wire::Sealed(stream) => Pin::new(stream).poll_shutdown(cx),
@@ -378,22 +450,44 @@ impl Client {
     }
 
     fn wire(&mut self) -> io::Result<&mut Wire> {
-        self.wire.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+        let guest = self.guest.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(&mut guest.wire)
     }
 }
 
 /// actix-web closes at once behind a refusal. With bytes of the client unread that is a reset, and the refusal is lost.
 impl Drop for Client {
     fn drop(&mut self) {
-        let (Some(wire), Ok(runtime), false) = (self.wire.take(), Handle::try_current(), self.is_clean()) else {
-            return;
-        };
+        let Some(guest) = self.guest.take() else { return };
+        if self.rests {
+            return self.place.set(Some(Resting(guest)));
+        }
+        let (Ok(runtime), false) = (Handle::try_current(), self.is_clean()) else { return };
+        let wire = guest.wire;
         if let Some(lingering) = Lingering::begin() {
             runtime.spawn(async move {
                 let _ = timeout(limits::CLIENT_LINGER, wire.drain()).await;
                 drop(lingering);
             });
         }
+    }
+}
+
+impl Resting {
+    /// The client, when it says something or goes away. None when it has been quiet for too long, or the server stops; the
+    /// connection is closed then.
+    pub(crate) async fn awake(mut self, stopping: impl Future<Output = ()>) -> Option<Client> {
+        let longest = limits::CLIENT_KEEP_ALIVE.saturating_sub(limits::CLIENT_REST);
+        let awake = tokio::select! {
+            biased;
+            () = stopping => false,
+            awake = timeout(longest, self.0.wire.readable()) => awake.is_ok(),
+        };
+        if awake {
+            return Some(Client::of(self.0));
+        }
+        let _ = timeout(limits::CLIENT_LINGER, self.0.wire.shutdown()).await; // of no use to a client that is gone
+        None
     }
 }
 
@@ -422,6 +516,23 @@ impl Wire {
         }
     }
 
+    /// Ends when there is something to be read, or an end or an error to be seen.
+    async fn readable(&self) {
+        let socket = match self {
+            Self::Plain(socket) => socket,
+            Self::Sealed(stream) => stream.get_ref().0,
+        };
+        let _ = socket.readable().await; // an error is seen at the read that follows
+    }
+
+    /// Says that nothing more is said.
+    async fn shutdown(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.shutdown().await,
+            Self::Sealed(stream) => stream.shutdown().await,
+        }
+    }
+
     /// Says that nothing more is said, and reads what the client still says, into nothing.
     async fn drain(self) {
         match self {
@@ -444,6 +555,10 @@ mod tests {
 
     const NOW: Moment = Moment(1_000_000_000);
     const SECOND: Duration = Duration::from_secs(1);
+
+    fn client(socket: TcpStream) -> Client {
+        Client::new(socket, Arc::<Departure>::default().present(), Arc::default())
+    }
 
     #[test]
     fn the_first_head_and_a_running_request_are_not_timed_here() {
@@ -489,8 +604,7 @@ mod tests {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut client =
-            Client::new(listener.accept().await.unwrap().0, std::sync::Arc::<Departure>::default().present());
+        let mut client = client(listener.accept().await.unwrap().0);
         let pace = client.pace();
         far.write_all(b"GET").await.unwrap();
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 3, "the first head is actix-web's");
@@ -501,11 +615,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_is_quiet_rests_until_it_says_something() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = client(listener.accept().await.unwrap().0);
+        for word in ["first", "second"] {
+            let (pace, place) = (client.pace(), client.resting_place());
+            pace.begin();
+            pace.end(Moment::now());
+            pace.due.set(Some(Moment::now() + Duration::from_millis(20)));
+            assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "for actix-web it has gone");
+            client.shutdown().await.unwrap();
+            drop(client);
+            let resting = place.take().expect("it rests");
+            let says = async {
+                tokio::task::yield_now().await;
+                far.write_all(word.as_bytes()).await.unwrap();
+            };
+            client = tokio::join!(resting.awake(std::future::pending()), says).0.expect("it has said something");
+            let mut said = vec![0; word.len()];
+            client.read_exact(&mut said).await.unwrap();
+            assert_eq!(said, word.as_bytes());
+            client = Client::of(client.guest.take().unwrap());
+        }
+        let resting = Resting(client.guest.take().unwrap());
+        assert!(resting.awake(std::future::ready(())).await.is_none(), "the server stops");
+        assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0, "and has closed the connection");
+    }
+
+    #[tokio::test]
     async fn a_client_that_takes_nothing_of_its_answer_is_not_waited_for_for_ever() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut client =
-            Client::new(listener.accept().await.unwrap().0, std::sync::Arc::<Departure>::default().present());
+        let mut client = client(listener.accept().await.unwrap().0);
         client.write_stall = Duration::from_millis(50);
         let answer = vec![0; 64 << 20];
         let ended = timeout(Duration::from_secs(5), client.write_all(&answer)).await.expect("still waiting");
@@ -519,8 +662,7 @@ mod tests {
         for room in [1, 2, 64] {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let mut client =
-                Client::new(listener.accept().await.unwrap().0, std::sync::Arc::<Departure>::default().present());
+            let mut client = client(listener.accept().await.unwrap().0);
             far.write_all(b"GET / HTTP/1.1\r\nA : b\r\n\r\nGET / HTTP/1.1\r\n\r\n").await.unwrap();
             drop(far);
             let (mut seen, mut buffer) = (Vec::new(), vec![0; room]);

@@ -16,10 +16,11 @@ use super::{
     answer::{Answer, Lease},
     choice::{self, Attempt, Choice},
     client::Running,
+    connection::{self, Connection},
     headers::{self, Head},
     members::Trouble,
     pages::Refusal,
-    pool::{self, Connection},
+    pool::Stakes,
     retry::{self, Budget, Connection as Kind, Nature, Next, Outcome, Stop},
     sticky::Token,
     tunnel,
@@ -102,7 +103,9 @@ pub(crate) async fn forward(
     let (body, raw) = if head.websocket() { (Payload::None, payload) } else { (payload, Payload::None) };
     let upload = Upload::new(body, content_length(request), worker.rules.retry_body_bytes);
     let upload = upload.limited(worker.rules.max_body_bytes)?;
-    upload.prefetch().await?;
+    if upload.is_some() {
+        Box::pin(upload.prefetch()).await?;
+    }
     let view = worker.rules.published.view();
     let cookies = request.headers().get_all(COOKIE).map(|value| value.as_bytes());
     let is_member = |route: &str| view.named(route).is_some();
@@ -207,7 +210,7 @@ impl<'a> Trip<'a> {
         busy.elected();
         let sent = Instant::now();
         let first = match &mut connection {
-            Line::Pooled(connection) => self.first(connection.sender.try_send_request(request)).await,
+            Line::Pooled(connection) => self.first(connection.send(request)).await,
             Line::Tunnel(sender) => self.first(sender.try_send_request(request)).await,
         };
         match first {
@@ -233,17 +236,19 @@ impl<'a> Trip<'a> {
     async fn connection(&self, member: &Member, fresh: bool) -> io::Result<(Line, Kind)> {
         let longest = self.worker.rules.timeout;
         if self.head.websocket() {
-            return Ok((Line::Tunnel(tunnel::connect(member.address, longest).await?), Kind::Fresh));
+            let opened = Box::pin(tunnel::connect(member.address, longest)).await?;
+            return Ok((Line::Tunnel(opened), Kind::Fresh));
         }
-        if !fresh && let Some(connection) = self.worker.pool.take(member.serial, Moment::now()) {
+        let stakes = if self.nature().is_repeatable() { Stakes::Repeatable } else { Stakes::Once };
+        if !fresh && let Some(connection) = self.worker.pool.take(member.serial, stakes, Moment::now()) {
             return Ok((Line::Pooled(connection), Kind::Pooled));
         }
-        Ok((Line::Pooled(Connection::open(member.address, longest).await?), Kind::Fresh))
+        Ok((Line::Pooled(Box::pin(Connection::open(member.address, longest)).await?), Kind::Fresh))
     }
 
     fn unreachable(&self, member: &Member, error: &io::Error) -> Tried {
         let outcome = Outcome::Untouched(Kind::Fresh);
-        if !pool::is_own_fault(error) {
+        if !connection::is_own_fault(error) {
             self.worker.met(member, Trouble::Refused);
         }
         self.worker.warn(member.route.as_str(), &outcome, error);
@@ -340,7 +345,7 @@ impl<'a> Trip<'a> {
         let counters = busy.member().counters.clone();
         let body = match (answer.status().is_informational(), line) {
             (false, Line::Pooled(connection)) => {
-                let lease = Lease::new(self.worker.clone(), connection, busy, self.upload.clone());
+                let lease = Lease::new(self.worker.clone(), connection, busy, &self.upload);
                 BoxBody::new(Answer::new(self.head.method(), answer, Some(lease), counters, self.running()))
             }
             (false, Line::Tunnel(_)) => {

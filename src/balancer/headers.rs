@@ -7,6 +7,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     http::{self as front, header as front_header},
 };
+use bytes::{Bytes, BytesMut};
 use hyper::{
     Uri,
     header::{self, HeaderMap, HeaderName, HeaderValue},
@@ -116,11 +117,14 @@ impl<'a> Head<'a> {
         let fields = request.headers_mut();
         fields.reserve(self.request.headers().len() + 6);
         fields.insert(header::HOST, self.host.clone());
-        for (name, value) in self.request.headers() {
-            if self.goes_on(name.as_str()) {
-                let name = HeaderName::from_bytes(name.as_str().as_bytes()).map_err(|_| Refusal::BadRequest)?;
-                fields.append(name, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| Refusal::BadRequest)?);
-            }
+        let going = || self.request.headers().iter().filter(|(name, _)| self.goes_on(name.as_str()));
+        // One allocation for all values; each is a part of it.
+        let mut values = BytesMut::with_capacity(going().map(|(_, value)| value.len()).sum());
+        for (name, value) in going() {
+            let name = HeaderName::from_bytes(name.as_str().as_bytes()).map_err(|_| Refusal::BadRequest)?;
+            values.extend_from_slice(value.as_bytes());
+            let value = HeaderValue::from_maybe_shared(values.split().freeze()).map_err(|_| Refusal::BadRequest)?;
+            fields.append(name, value);
         }
         if self.request.version() == front::Version::HTTP_2 {
             join_cookies(fields);
@@ -148,20 +152,18 @@ impl<'a> Head<'a> {
     /// Says where the request came from. A trusted proxy's words about host and protocol stand, its lists are extended.
     fn sign(&self, fields: &mut HeaderMap) {
         let peer = self.peer.map_or("unknown".to_string(), |peer| peer.to_string());
-        extend(fields, FORWARDED_FOR, &peer);
-        extend(fields, header::FORWARDED, &self.forwarded());
+        let forwarded = self.forwarded(&peer);
+        extend(fields, FORWARDED_FOR, peer);
+        extend(fields, header::FORWARDED, forwarded);
         fields.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(self.scheme.as_str()));
         fields.entry(FORWARDED_HOST).or_insert_with(|| self.host.clone());
     }
 
     /// RFC 7239 section 4: an IPv6 address stands in brackets and quotes.
-    fn forwarded(&self) -> String {
+    fn forwarded(&self, peer: &str) -> String {
         let (host, proto) = (self.host.to_str().unwrap_or_default(), self.scheme.as_str());
-        match self.peer {
-            Some(IpAddr::V6(peer)) => format!("for=\"[{peer}]\";host=\"{host}\";proto={proto}"),
-            Some(IpAddr::V4(peer)) => format!("for={peer};host=\"{host}\";proto={proto}"),
-            None => format!("for=unknown;host=\"{host}\";proto={proto}"),
-        }
+        let (before, after) = if let Some(IpAddr::V6(_)) = self.peer { ("\"[", "]\"") } else { ("", "") };
+        ["for=", before, peer, after, ";host=\"", host, "\";proto=", proto].concat()
     }
 }
 
@@ -176,10 +178,15 @@ fn join_cookies(fields: &mut HeaderMap) {
 }
 
 /// Appends one entry to a comma-separated list that may already stand in one or more fields.
-fn extend(fields: &mut HeaderMap, name: HeaderName, entry: &str) {
-    let known: Vec<&str> = fields.get_all(&name).iter().filter_map(|value| value.to_str().ok()).collect();
-    let list = if known.is_empty() { entry.to_string() } else { format!("{}, {entry}", known.join(", ")) };
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
+fn extend(fields: &mut HeaderMap, name: HeaderName, entry: String) {
+    let list = match fields.contains_key(&name) {
+        true => {
+            let known = fields.get_all(&name).iter().filter_map(|value| value.to_str().ok());
+            known.chain([&entry[..]]).collect::<Vec<_>>().join(", ")
+        }
+        false => entry,
+    };
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
         fields.insert(name, value);
     }
 }

@@ -1,11 +1,12 @@
 //! HTTP/2 for clients over TLS: hyper speaks it, and every stream becomes a request of actix-web as any other.
 //!
-//! Bounded here: streams at once, resets in a time, idle time. Bounded by h2, which hyper is made of: the size of a
+//! Bounded here: streams at once, resets in a time, idle time, and how long a client takes nothing of an answer. A client
+//! that takes nothing at all answers no PING either. Bounded by h2, which hyper is made of: the size of a
 //! decoded head (its CONTINUATION frames included), resets of streams that were not yet taken up, resets that a client
 //! makes us send, empty DATA frames, and unanswered PING and SETTINGS.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     future::Future,
     io,
@@ -13,6 +14,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use actix_http::{Request, Response};
@@ -52,6 +54,9 @@ struct Streams {
     resets: Resets,
     /// There were too many resets.
     flooded: Notify,
+    /// Streams that were given a piece of an answer and have not asked for the next one, since when.
+    given: RefCell<Vec<(u64, Moment)>>,
+    begun: Cell<u64>,
 }
 
 /// Streams that ended before their answer did: the client has reset them.
@@ -65,6 +70,7 @@ struct Resets {
 #[derive(Debug)]
 struct Stream {
     streams: Rc<Streams>,
+    number: u64,
     answered: bool,
 }
 
@@ -74,6 +80,17 @@ pub(crate) async fn serve(
     peer: Option<SocketAddr>,
     application: Application,
     stopping: impl Future<Output = ()>,
+) {
+    serve_within(io, peer, application, stopping, limits::CLIENT_WRITE_STALL).await;
+}
+
+/// The same with a bound of one's own for a client that takes nothing of an answer.
+async fn serve_within(
+    io: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    peer: Option<SocketAddr>,
+    application: Application,
+    stopping: impl Future<Output = ()>,
+    write_stall: Duration,
 ) {
     let streams = Rc::new(Streams::default());
     streams.quiet_since.set(Moment::now());
@@ -92,6 +109,10 @@ pub(crate) async fn serve(
     let (mut ending, mut stop) = (None, false);
     loop {
         let now = Moment::now();
+        if streams.is_stalled(now, write_stall) {
+            tracing::debug!(?peer, "an HTTP/2 client takes nothing of an answer");
+            return;
+        }
         let idle = streams.idle(now);
         // GOAWAY first; who does not go within a moment is left.
         let rest = match ending {
@@ -120,7 +141,7 @@ pub(crate) async fn serve(
                 connection.as_mut().graceful_shutdown();
                 ending.get_or_insert(now);
             }
-            () = sleep(rest) => {}
+            () = sleep(rest.min(write_stall)) => {}
         }
     }
 }
@@ -137,8 +158,13 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
 
 impl Streams {
     /// How long there has been nothing to do.
-    fn idle(&self, now: Moment) -> std::time::Duration {
-        if self.running.get() > 0 { std::time::Duration::ZERO } else { now.since(self.quiet_since.get()) }
+    fn idle(&self, now: Moment) -> Duration {
+        if self.running.get() > 0 { Duration::ZERO } else { now.since(self.quiet_since.get()) }
+    }
+
+    /// A stream has not asked for the next piece of its answer for so long: its client gives it no room.
+    fn is_stalled(&self, now: Moment, longest: Duration) -> bool {
+        self.given.borrow().iter().any(|(_, since)| now.since(*since) >= longest)
     }
 }
 
@@ -157,12 +183,24 @@ impl Resets {
 impl Stream {
     fn begin(streams: &Rc<Streams>) -> Self {
         streams.running.set(streams.running.get() + 1);
-        Self { streams: streams.clone(), answered: false }
+        streams.begun.set(streams.begun.get() + 1);
+        Self { streams: streams.clone(), number: streams.begun.get(), answered: false }
+    }
+
+    /// The next piece is asked for.
+    fn asks(&self) {
+        self.streams.given.borrow_mut().retain(|(number, _)| *number != self.number);
+    }
+
+    /// A piece is on its way.
+    fn gives(&self, now: Moment) {
+        self.streams.given.borrow_mut().push((self.number, now));
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.asks();
         let (streams, now) = (&self.streams, Moment::now());
         streams.running.set(streams.running.get() - 1);
         streams.quiet_since.set(now);
@@ -206,7 +244,7 @@ async fn answer(
     } else {
         Some(body)
     };
-    Ok(answer.map(|()| Answer { body, size, stream }))
+    Ok(answer.map(|()| Answer { body, rest: Bytes::new(), size, stream }))
 }
 
 /// RFC 9113 section 8.2.2.
@@ -245,8 +283,25 @@ fn payload(body: Incoming) -> Payload {
 /// The body of an answer, as hyper takes it.
 struct Answer {
     body: Option<BoxBody>,
+    /// What is left of the last piece of it: few bytes are given at a time, so that a slow client is seen to take them.
+    rest: Bytes,
     size: BodySize,
     stream: Stream,
+}
+
+impl Answer {
+    /// The next bytes of what is left.
+    fn give(&mut self) -> Frame<Bytes> {
+        self.stream.gives(Moment::now());
+        let now = self.rest.len().min(limits::HTTP2_PIECE_BYTES);
+        Frame::data(self.rest.split_to(now))
+    }
+
+    /// Also with an error: that is the member's fault, not a reset of the client's.
+    fn end(&mut self) {
+        self.stream.answered = true;
+        self.body = None;
+    }
 }
 
 impl Body for Answer {
@@ -254,18 +309,30 @@ impl Body for Answer {
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.stream.asks();
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(self.give())));
+        }
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let piece = std::task::ready!(Pin::new(body).poll_next(cx));
-        // An error is the member's fault, not a reset of the client's.
-        if !matches!(piece, Some(Ok(_))) {
-            self.stream.answered = true;
-            self.body = None;
+        match piece {
+            Some(Ok(piece)) => {
+                self.rest = piece;
+                Poll::Ready(Some(Ok(self.give())))
+            }
+            Some(Err(error)) => {
+                self.end();
+                Poll::Ready(Some(Err(error.to_string().into())))
+            }
+            None => {
+                self.end();
+                Poll::Ready(None)
+            }
         }
-        Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(|error| error.to_string().into())))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_none()
+        self.body.is_none() && self.rest.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -278,7 +345,53 @@ impl Body for Answer {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::{BodyExt, Empty};
+    use hyper::client::conn::http2 as http2_client;
+
     use super::*;
+
+    const STALL: Duration = Duration::from_millis(200);
+
+    /// A client and its connection to a server whose answers are of two megabytes.
+    async fn client() -> (http2_client::SendRequest<Empty<Bytes>>, rt::task::JoinHandle<()>) {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let answer = |_| -> Pin<Box<dyn Future<Output = Response<BoxBody>>>> {
+            Box::pin(async { Response::with_body(front::StatusCode::OK, BoxBody::new(vec![b'x'; 2 << 20])) })
+        };
+        let served = rt::spawn(serve_within(near, None, Rc::new(answer), std::future::pending(), STALL));
+        let mut client = http2_client::Builder::new(Local);
+        client.initial_stream_window_size(64 * 1024).initial_connection_window_size(64 * 1024);
+        let (sender, connection) = client.handshake(TokioIo::new(far)).await.unwrap();
+        rt::spawn(async move { drop(connection.await) });
+        (sender, served)
+    }
+
+    fn request() -> hyper::Request<Empty<Bytes>> {
+        hyper::Request::get("https://localhost/").body(Empty::new()).unwrap()
+    }
+
+    #[actix_web::test]
+    async fn a_client_that_gives_an_answer_no_room_is_disconnected() {
+        let (mut sender, served) = client().await;
+        // It answers every PING, and reads nothing of the body.
+        let _answer = sender.send_request(request()).await.unwrap();
+        tokio::time::timeout(STALL * 25, served).await.expect("still connected").unwrap();
+    }
+
+    #[actix_web::test]
+    async fn a_client_that_takes_its_answer_slowly_is_not() {
+        let (mut sender, served) = client().await;
+        let (mut body, mut read) = (sender.send_request(request()).await.unwrap().into_body(), 0);
+        while let Some(frame) = body.frame().await {
+            read += frame.expect("it is cut off").into_data().unwrap().len();
+            if read % (512 * 1024) < 16 * 1024 {
+                sleep(STALL / 2).await;
+            }
+        }
+        assert_eq!(read, 2 << 20);
+        sleep(STALL * 2).await;
+        assert!(!served.is_finished(), "an answer that has ended stalls nobody");
+    }
 
     #[test]
     fn resets_are_counted_within_a_time() {

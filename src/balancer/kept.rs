@@ -1,12 +1,15 @@
 //! `run/members.json`: what an administrator has set, across restarts.
 //!
+//! While one process of a balancer takes another one's place both may be told something: each looks whether the other has
+//! written, now and then and before it writes itself.
+//!
 //! Written beside its place and moved there when every byte is on the disk (rename(2), fsync(2) of the folder), as the
 //! snapshots of sessions are. What cannot be read is refused whole and kept aside: half an order is none.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -25,6 +28,11 @@ const VERSION: u32 = 1;
 pub struct Kept {
     folder: PathBuf,
 }
+
+/// What the file looks like from outside: inode, bytes, and the time of the last change. It differs when somebody has
+/// written it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Look(u64, u64, i64, i64);
 
 #[derive(Serialize)]
 struct Written<'a> {
@@ -99,7 +107,17 @@ impl Kept {
         }
     }
 
-    fn read(&self) -> Result<Orders, Unreadable> {
+    /// None while there is no file.
+    pub(crate) fn look(&self) -> Option<Look> {
+        let found = fs::metadata(self.path()).ok()?;
+        Some(Look(found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+    }
+
+    /// What is in the file; nothing is set where there is none.
+    ///
+    /// # Errors
+    /// See [`Unreadable`].
+    pub(crate) fn read(&self) -> Result<Orders, Unreadable> {
         let file = match File::open(self.path()) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Orders::new()),
@@ -179,6 +197,17 @@ mod tests {
         kept.write(&Orders::new()).unwrap();
         assert_eq!(kept.load(), Orders::new());
         assert_eq!(fs::read_dir(folder.path().join("run")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_was_written_looks_different() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::of(folder.path());
+        let nothing = kept.look();
+        kept.write(&some()).unwrap();
+        let first = kept.look();
+        kept.write(&some()).unwrap();
+        assert!(nothing.is_none() && first.is_some() && kept.look() != first);
     }
 
     #[test]

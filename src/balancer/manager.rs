@@ -5,51 +5,34 @@
 //! from a program with `Tasuki-Control: 1`, which a browser sends to another site only after asking it, and this one says
 //! no; from a form of the page with the marks that `guard` looks at.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, LazyLock},
-};
+mod page;
+mod report;
+
+use std::{net::SocketAddr, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{
-        Method, StatusCode,
-        header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, LOCATION, REFERRER_POLICY},
-    },
-    web::{Payload, Query},
+    http::{Method, StatusCode, header::HOST},
+    web::Payload,
 };
 use bytes::Bytes;
-use futures_util::future::join_all;
-use minijinja::{Environment, context, value::Serde};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
     actor::{Done, DutyAccepted, SetMember},
     control::{self, Silence},
-    guard::{self, Strange},
     headers,
     orders::Change,
     pages::{self, Refusal},
-    view::{Member, MemberReport, Standing, View},
+    view::Member,
     worker::Worker,
 };
 use crate::{
     limits,
     membership::Duty,
     names::{Route, host_is_local},
-    observe::{Admin, BalancerReport, NodeReport, NodeState, PeerReport, SessionCounts, StatusReport, Terms},
-    time::Moment,
+    observe::Admin,
 };
-
-/// The page without its members, compiled once.
-static PAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
-    let mut pages = Environment::new();
-    pages.add_template(TEMPLATE, include_str!("manager.html")).expect("our own page is a template");
-    pages
-});
-
-/// Its ending has the page's values escaped.
-const TEMPLATE: &str = "manager.html";
 
 /// What a POST asks of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,48 +68,6 @@ enum Wish<'a> {
 #[derive(Serialize)]
 struct Failure<'a> {
     error: &'a str,
-}
-
-/// What `json` and `?json` answer. A stable interface: fields are only added.
-#[derive(Serialize)]
-struct Report {
-    balancer: BalancerReport,
-    /// The clock of this machine, in milliseconds, for rates between two reports. It has no meaning of its own.
-    at_ms: u64,
-    members: Vec<ReportedMember>,
-}
-
-/// A member: what the balancer counts, and what the node says of itself.
-#[derive(Serialize)]
-struct ReportedMember {
-    #[serde(flatten)]
-    counted: MemberReport,
-    state: NodeState,
-    pid: Option<u32>,
-    /// None for a member that does not say; one that is no tasuki node never does.
-    sessions: Option<SessionCounts>,
-    staying: usize,
-    peers: Vec<PeerReport>,
-    /// Age of the oldest write that a peer has not acknowledged.
-    lag_ms: u64,
-}
-
-/// A form of the page, as it is sent.
-#[derive(Deserialize)]
-struct Form {
-    nonce: String,
-    route: String,
-    /// As in the paths of the API: `drain`, `standby/on`.
-    order: String,
-    /// Of the order `weight`.
-    weight: Option<String>,
-}
-
-/// What the page says of the last form.
-#[derive(Default, Serialize)]
-struct Note {
-    text: String,
-    is_bad: bool,
 }
 
 /// What became of an order.
@@ -200,10 +141,10 @@ pub(crate) async fn answer(worker: &Worker, request: &HttpRequest, payload: Payl
     };
     let query = request.query_string();
     Ok(match wish(request.method(), below, query) {
-        Wish::Page => page(worker, StatusCode::OK, note(query)).await,
-        Wish::Report => json(StatusCode::OK, &everything(worker).await),
-        Wish::Form => form(worker, request, payload).await,
-        Wish::Status => json(StatusCode::OK, &status(worker).await),
+        Wish::Page => page::shown(worker, StatusCode::OK, page::note(query)).await,
+        Wish::Report => json(StatusCode::OK, &report::everything(worker).await),
+        Wish::Form => page::form(worker, request, payload).await,
+        Wish::Status => json(StatusCode::OK, &report::status(worker).await),
         Wish::Members => json(StatusCode::OK, &worker.report()),
         Wish::Life(route) => match named(worker, route) {
             Some(member) => {
@@ -375,59 +316,6 @@ fn relayed(route: &Route, answer: Result<(hyper::StatusCode, Bytes), Silence>) -
     }
 }
 
-/// Asks every member at once; who does not answer in time is listed with what the balancer knows.
-async fn status(worker: &Worker) -> StatusReport {
-    let view: &View = &worker.rules.published.view();
-    let balancer = balancer(worker);
-    StatusReport { balancer, nodes: join_all(view.members.iter().map(|member| report(member))).await }
-}
-
-async fn report(member: &Member) -> NodeReport {
-    let path = "/.tasuki/status";
-    let asked = control::ask(member.address, hyper::Method::GET, path, None, limits::STATUS_TIMEOUT).await;
-    let silent = asked.is_err();
-    let said = asked.ok().and_then(|(_, body)| serde_json::from_slice::<NodeReport>(&body).ok());
-    let mut report = said.unwrap_or_else(|| known(member, silent));
-    // Under this route the balancer knows it, and nothing a node says may put it under another.
-    report.route = member.route.clone();
-    report.state = usable_state(report.state, member.standing);
-    let Member { admin, weight, standby, ref differs, .. } = *member;
-    report.terms = Terms { admin, weight, standby, differs: differs.clone() };
-    report
-}
-
-/// A node counts as ready when this balancer uses it too: a rolling restart waits for that before the next one.
-fn usable_state(said: NodeState, standing: Standing) -> NodeState {
-    match (said, standing) {
-        (NodeState::Ready, Standing::Coming) => NodeState::Starting,
-        (NodeState::Ready, Standing::Failed) => NodeState::Failed,
-        (said, _) => said,
-    }
-}
-
-/// What is known of a member that does not say anything of itself. One that answers all the same is no tasuki node.
-fn known(member: &Member, silent: bool) -> NodeReport {
-    let state = match member.standing {
-        _ if silent => NodeState::Failed,
-        Standing::Failed => NodeState::Failed,
-        Standing::Coming => NodeState::Starting,
-        Standing::Usable | Standing::Draining | Standing::Disabled => NodeState::Ready,
-    };
-    NodeReport {
-        route: member.route.clone(),
-        pid: None,
-        http: member.address,
-        state,
-        duty: member.duty,
-        sessions: SessionCounts::default(),
-        peers: Vec::new(),
-        writes_refused: 0,
-        staying: 0,
-        webapps: Vec::new(),
-        terms: Terms::default(),
-    }
-}
-
 fn json(status: StatusCode, body: &impl Serialize) -> HttpResponse {
     let mut response = HttpResponse::build(status);
     pages::harden(&mut response);
@@ -438,143 +326,9 @@ fn failure(status: StatusCode, error: &str) -> HttpResponse {
     json(status, &Failure { error })
 }
 
-fn balancer(worker: &Worker) -> BalancerReport {
-    BalancerReport { listen: worker.rules.listen, pid: std::process::id(), refusals: worker.rules.refusals.report() }
-}
-
-/// What the page shows: the balancer's counts beside what each node says.
-async fn everything(worker: &Worker) -> Report {
-    let view: &View = &worker.rules.published.view();
-    let nodes = join_all(view.members.iter().map(|member| report(member))).await;
-    let members = view.report(Moment::now()).into_iter().zip(nodes).map(|(counted, node)| ReportedMember {
-        counted,
-        state: node.state,
-        sessions: node.pid.map(|_| node.sessions),
-        pid: node.pid,
-        staying: node.staying,
-        lag_ms: node.peers.iter().map(|peer| peer.lag_ms).max().unwrap_or(0),
-        peers: node.peers,
-    });
-    let balancer = balancer(worker);
-    Report { balancer, at_ms: Moment::now().0, members: members.collect() }
-}
-
-/// Carries out what a form asks for. Its own script reads JSON; without one the page is shown again, and a reload of that
-/// sends nothing twice.
-async fn form(worker: &Worker, request: &HttpRequest, payload: Payload) -> HttpResponse {
-    let wants_json = request.headers().get(ACCEPT).is_some_and(|accept| accept == "application/json");
-    let refuse = async |status: StatusCode, why: &str| match wants_json {
-        true => failure(status, why),
-        false => page(worker, status, Note { text: why.to_owned(), is_bad: true }).await,
-    };
-    let body = payload.to_bytes_limited(limits::CONTROL_BYTES).await;
-    let text = body.ok().and_then(Result::ok).and_then(|body| String::from_utf8(body.to_vec()).ok());
-    let form = text.and_then(|text| Some(Query::<Form>::from_query(&text).ok()?.into_inner()));
-    let Some(Form { nonce, route, order, weight }) = form else {
-        return refuse(StatusCode::BAD_REQUEST, "this form cannot be read").await;
-    };
-    let admitted = guard::keys().ok_or(Strange::OutOfDate).and_then(|keys| keys.admit(request, &nonce));
-    if let Err(strange) = admitted {
-        return refuse(StatusCode::FORBIDDEN, &strange.to_string()).await;
-    }
-    let value = weight.filter(|_| order == "weight");
-    let (word, value) = match &value {
-        Some(weight) => (&order[..], Some(weight.trim())),
-        None => order.split_once('/').map_or((&order[..], None), |(word, value)| (word, Some(value))),
-    };
-    let order = match Order::read(word, value) {
-        Ok(Some(order)) => order,
-        Ok(None) => return refuse(StatusCode::BAD_REQUEST, "there is no such order").await,
-        Err(why) => return refuse(StatusCode::BAD_REQUEST, why).await,
-    };
-    let outcome = carry_out(worker, &route, order).await;
-    if wants_json {
-        return answered(worker, &route, outcome);
-    }
-    match outcome {
-        Outcome::Done { warning: None } | Outcome::Asked(_) => {
-            let path = worker.rules.manager.path.trim_end_matches('/');
-            let place = format!("{path}/?done={word}&route={route}");
-            let mut response = HttpResponse::SeeOther();
-            pages::harden(&mut response);
-            response.insert_header((LOCATION, place)).finish()
-        }
-        Outcome::Done { warning: Some(warning) } => {
-            page(worker, StatusCode::OK, Note { text: format!("{route}: {warning}"), is_bad: true }).await
-        }
-        Outcome::NoMember => refuse(StatusCode::NOT_FOUND, "there is no such member any more").await,
-        Outcome::Refused(why) => refuse(StatusCode::BAD_GATEWAY, &why).await,
-    }
-}
-
-/// What the page says after a form, by the address it was sent on to. Anybody may have made that address, so it says
-/// only that a known order was accepted for something that is a route.
-fn note(query: &str) -> Note {
-    #[derive(Deserialize)]
-    struct Of {
-        done: String,
-        route: Route,
-    }
-    let Ok(of) = Query::<Of>::from_query(query) else { return Note::default() };
-    let Of { done, route } = of.into_inner();
-    let what = match &done[..] {
-        "drain" => "drains",
-        "disable" => "is disabled",
-        "resume" => "serves again",
-        "reset" => "is as the file says",
-        "restart" => "restarts",
-        "weight" => "has another weight",
-        "standby" => "has another standby state",
-        _ => return Note::default(),
-    };
-    Note { text: format!("{route} {what}"), is_bad: false }
-}
-
-/// The page, with a fresh nonce for its style and its script.
-async fn page(worker: &Worker, status: StatusCode, note: Note) -> HttpResponse {
-    rendered(&worker.rules.manager.path, status, &note, &everything(worker).await)
-}
-
-fn rendered(path: &str, status: StatusCode, note: &Note, report: &Report) -> HttpResponse {
-    let (Some(keys), Some(nonce)) = (guard::keys(), guard::draw()) else {
-        return failure(StatusCode::SERVICE_UNAVAILABLE, "the operating system gives no random bytes");
-    };
-    let base = path.trim_end_matches('/');
-    let policy = format!(
-        "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; \
-         frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
-    );
-    let (note, report) = (Serde(note), Serde(report));
-    let context = context! { nonce, base, form_nonce => keys.nonce.clone(), note, report };
-    let page = match PAGE.get_template(TEMPLATE).and_then(|page| page.render(context)) {
-        Ok(page) => page,
-        Err(error) => {
-            tracing::error!("the manager's page: {error:#}");
-            return failure(StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be made: this is a fault of tasuki");
-        }
-    };
-    let mut response = HttpResponse::build(status);
-    pages::harden(&mut response);
-    response
-        .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
-        .insert_header((CONTENT_SECURITY_POLICY, policy))
-        // Without a referrer a browser would send its forms with `Origin: null`.
-        .insert_header((REFERRER_POLICY, "same-origin"))
-        .cookie(keys.cookie(path))
-        .body(page)
-}
-
 #[cfg(test)]
 mod tests {
-    use actix_web::body::to_bytes;
-
-    use super::{
-        super::{
-            orders::{InFile, Set},
-            view::tests::usable,
-        },
-        *,
-    };
+    use super::*;
 
     const DRAIN: Order = Order::Set(Change::Duty(Admin::Drained));
 
@@ -612,14 +366,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_node_is_ready_when_the_balancer_uses_it_too() {
-        assert_eq!(usable_state(NodeState::Ready, Standing::Coming), NodeState::Starting);
-        assert_eq!(usable_state(NodeState::Ready, Standing::Usable), NodeState::Ready);
-        assert_eq!(usable_state(NodeState::Stopping, Standing::Usable), NodeState::Stopping);
-        assert_eq!(usable_state(NodeState::Failed, Standing::Usable), NodeState::Failed);
-    }
-
     fn wish_of<'a>(method: &Method, below: &'a str) -> Wish<'a> {
         wish(method, below, "")
     }
@@ -631,55 +377,5 @@ mod tests {
         assert_eq!(wish(&Method::GET, "", "done=drain&route=r1"), Wish::Page);
         assert_eq!(wish(&Method::POST, "", ""), Wish::Form);
         assert_eq!(wish(&Method::POST, "/json", ""), Wish::WrongMethod);
-    }
-
-    #[test]
-    fn an_address_that_somebody_made_says_nothing_of_its_own() {
-        assert_eq!(note("done=drain&route=r1").text, "r1 drains");
-        for made in ["done=drain&route=%3Cb%3E", "done=explode&route=r1", "done=drain", "json", ""] {
-            assert_eq!(note(made).text, "", "{made}");
-        }
-    }
-
-    fn of_members(members: Vec<Member>) -> Report {
-        let reported = |member: Member| {
-            let counted = View { members: vec![Arc::new(member)] }.report(Moment(0)).remove(0);
-            let (state, sessions) = (NodeState::Ready, Some(SessionCounts { owned: 7, held: 9 }));
-            ReportedMember { counted, state, pid: Some(4711), sessions, staying: 0, peers: vec![], lag_ms: 0 }
-        };
-        let refusals = crate::observe::RefusalCounts::default();
-        let balancer = BalancerReport { listen: ([127, 0, 0, 1], 12_121).into(), pid: 1, refusals };
-        Report { balancer, at_ms: 0, members: members.into_iter().map(reported).collect() }
-    }
-
-    #[actix_web::test]
-    async fn every_style_and_script_of_the_page_has_the_nonce() {
-        let page = rendered("/balancer-manager", StatusCode::OK, &Note::default(), &of_members(vec![usable(1, "r1")]));
-        let header = |name: &str| page.headers().get(name).unwrap().to_str().unwrap().to_owned();
-        let (policy, referrer) = (header("content-security-policy"), header("referrer-policy"));
-        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"));
-        assert_eq!(referrer, "same-origin", "or forms are sent with Origin: null");
-        let nonce = policy.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap().to_owned();
-        let text = String::from_utf8(to_bytes(page.into_body()).await.unwrap().to_vec()).unwrap();
-        for tag in ["style", "script"] {
-            let (all, with) = (format!("<{tag}"), format!("<{tag} nonce=\"{nonce}\""));
-            assert!(text.matches(&all).count() == text.matches(&with).count() && text.contains(&all), "{tag}");
-        }
-        assert!(!text.contains("https://") && !text.contains("src=") && !text.contains("url("), "external resource");
-        assert!(!text.contains(" style=") && !text.contains("innerHTML"), "blocked by the policy, or unsafe");
-    }
-
-    #[actix_web::test]
-    async fn the_page_says_it_all_without_a_script() {
-        let set = Set::default().with(Change::Weight(7), InFile { weight: 50, standby: false });
-        let differs = set.terms(InFile { weight: 50, standby: false }).differs;
-        let members = vec![Member { weight: 7, differs, ..usable(1, "r1") }];
-        let note = Note { text: "<b>r9</b>".into(), is_bad: true };
-        let page = rendered("/balancer-manager", StatusCode::OK, &note, &of_members(members));
-        let text = String::from_utf8(to_bytes(page.into_body()).await.unwrap().to_vec()).unwrap();
-        for part in ["127.0.0.1:12121", "r1", "4711", "weight 7 (file: 50)", "&lt;b&gt;r9", "value=\"7\""] {
-            assert!(text.contains(part), "{part} is in {text}");
-        }
-        assert_eq!(text.matches("<form").count(), text.matches("name=\"nonce\" value=\"").count());
     }
 }

@@ -24,10 +24,13 @@
 
 mod actor;
 mod answer;
+mod certificate;
 mod choice;
 mod client;
+mod connection;
 mod control;
 mod departure;
+mod entrance;
 mod forward;
 mod framing;
 mod guard;
@@ -47,6 +50,7 @@ mod refusals;
 mod retry;
 mod rules;
 mod serve;
+mod sockets;
 mod sticky;
 mod throttle;
 mod tls;
@@ -57,6 +61,7 @@ mod worker;
 
 pub use actor::{Balancer, IsSettled, Observe};
 pub use kept::Kept;
-pub use serve::{Door, Hall, bind, prepare, start};
+pub use serve::{Door, Hall, prepare, start};
+pub use sockets::Sockets;
 pub use tls::check_certificate;
 pub use view::{MemberReport, Standing};

@@ -1,65 +1,42 @@
-//! Connections to members: one pool on each worker, nothing shared between workers.
+//! Connections to members that wait for a request: one pool on each worker, nothing shared between workers.
 //!
-//! Last in, first out, so that few connections stay warm and the others grow old. Before one is used again the kernel
-//! is asked whether the member has closed it meanwhile: hyper would learn that only when its task runs next, and a POST
-//! written in between could not be repeated.
+//! Last in, first out, so that few connections stay warm and the others grow old. Before one carries a request that could
+//! not be repeated, the kernel is asked whether the member has closed it meanwhile: tokio learns that only when it looks at
+//! its sockets next, and a POST written in between could not be sent again. Any other request is sent again where that
+//! happens (`retry`), which is cheaper than to ask each time.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    io,
-    mem::MaybeUninit,
-    net::SocketAddr,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap};
 
-use actix_web::rt;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::timeout,
-};
-
-use super::upload::Outgoing;
+use super::connection::Connection;
 use crate::{limits, time::Moment};
 
 /// Idle connections of one worker, by the life of the member.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Pool {
     idle: RefCell<HashMap<u64, Vec<Idle>>>,
 }
 
-/// A connection that carries one request at a time. Dropping it closes it.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    /// Takes the requests.
-    pub(crate) sender: http1::SendRequest<Outgoing>,
-    socket: Rc<RefCell<TcpStream>>,
+/// What would follow if the member had closed the connection at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stakes {
+    /// The request goes out again on a fresh connection.
+    Repeatable,
+    /// It would be lost.
+    Once,
 }
 
-#[derive(Debug)]
 struct Idle {
     connection: Connection,
     since: Moment,
 }
 
-/// The socket, shared between hyper's task and the question whether it is still open. One thread, never borrowed
-/// across an await.
-struct Shared(Rc<RefCell<TcpStream>>);
-
 impl Pool {
     /// The connection to this life of a member that was used last, if one is still good.
-    pub(crate) fn take(&self, serial: u64, now: Moment) -> Option<Connection> {
+    pub(crate) fn take(&self, serial: u64, stakes: Stakes, now: Moment) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&serial)?;
         while let Some(Idle { connection, since }) = stack.pop() {
-            if now.since(since) < limits::POOL_IDLE && connection.is_open() && connection.sender.is_ready() {
+            if now.since(since) < limits::POOL_IDLE && (stakes == Stakes::Repeatable || connection.is_open()) {
                 return Some(connection);
             }
         }
@@ -67,8 +44,8 @@ impl Pool {
     }
 
     /// Gives a connection back after its answer was read whole. Above [`limits::POOL_CONNECTIONS`] it is closed.
-    pub(crate) fn put(&self, serial: u64, connection: Connection, now: Moment) {
-        if connection.sender.is_closed() {
+    pub(crate) fn put(&self, serial: u64, mut connection: Connection, now: Moment) {
+        if !connection.is_reusable() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -78,10 +55,10 @@ impl Pool {
         }
     }
 
-    /// Closes what grew old and what belongs to members that are not `kept`.
+    /// Closes what grew old, what members have closed, and what belongs to members that are not `kept`.
     pub(crate) fn sweep(&self, now: Moment, kept: impl Fn(u64) -> bool) {
         self.idle.borrow_mut().retain(|serial, stack| {
-            stack.retain(|idle| now.since(idle.since) < limits::POOL_IDLE && !idle.connection.sender.is_closed());
+            stack.retain_mut(|idle| now.since(idle.since) < limits::POOL_IDLE && idle.connection.is_reusable());
             kept(*serial) && !stack.is_empty()
         });
     }
@@ -92,174 +69,65 @@ impl Pool {
     }
 }
 
-impl Connection {
-    /// Connects to a member.
-    ///
-    /// # Errors
-    /// What the operating system says, and `TimedOut` after `longest`.
-    pub(crate) async fn open(address: SocketAddr, longest: Duration) -> io::Result<Self> {
-        let socket = connect(address, longest).await?;
-        let socket = Rc::new(RefCell::new(socket));
-        let (sender, connection) = http1::Builder::new()
-            .max_header_size(limits::ANSWER_HEAD_BYTES)
-            .handshake(TokioIo::new(Shared(socket.clone())))
-            .await
-            .map_err(io::Error::other)?;
-        rt::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%address, %error, "connection to a member ended");
-            }
-        });
-        Ok(Self { sender, socket })
-    }
-
-    /// Whether the member has neither closed it nor sent anything unasked.
-    fn is_open(&self) -> bool {
-        let socket = self.socket.borrow();
-        let peeked = SockRef::from(&*socket).peek(&mut [MaybeUninit::uninit()]);
-        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
-}
-
-/// A TCP connection to a member, without Nagle's delay and with the kernel watching for a dead machine.
-///
-/// # Errors
-/// What the operating system says, and `TimedOut` after `longest`.
-pub(crate) async fn connect(address: SocketAddr, longest: Duration) -> io::Result<TcpStream> {
-    let longest = longest.min(limits::CONNECT_TIMEOUT);
-    let socket = timeout(longest, TcpStream::connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    socket.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(limits::MEMBER_KEEPALIVE)
-        .with_interval(limits::MEMBER_KEEPALIVE_INTERVAL)
-        .with_retries(3);
-    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
-    Ok(socket)
-}
-
-/// Whether a failed connect is this machine's fault: no file descriptors, no ports, no memory. It says nothing about
-/// the member.
-pub(crate) fn is_own_fault(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let own = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
-    error.raw_os_error().is_some_and(|code| own.iter().any(|errno| errno.raw_os_error() == code))
-}
-
-impl AsyncRead for Shared {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Shared {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use actix_web::dev::Payload;
-    use http_body_util::BodyExt;
-    use hyper::Request;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
+    use std::time::Duration;
+
+    use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+
+    use super::{
+        super::connection::tests::{pair, used},
+        Stakes::*,
+        *,
     };
 
-    use super::{super::upload::Upload, *};
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    async fn pair() -> (Connection, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let connection = Connection::open(listener.local_addr().unwrap(), SECOND).await.unwrap();
-        (connection, listener.accept().await.unwrap().0)
-    }
-
-    async fn used(connection: &mut Connection, server: &mut TcpStream) {
-        let request = Request::get("/")
-            .header("host", "x")
-            .body(Upload::new(Payload::None, None, 0).outgoing(Default::default()))
-            .unwrap();
-        let answering = async {
-            let mut head = [0; 1_024];
-            assert!(server.read(&mut head).await.unwrap() > 0);
-            server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-        };
-        let (answer, ()) = tokio::join!(connection.sender.send_request(request), answering);
-        assert_eq!(answer.unwrap().into_body().collect().await.unwrap().to_bytes(), "ok");
+    async fn kept(pool: &Pool, serial: u64, now: Moment) -> TcpStream {
+        let (mut connection, mut server) = pair().await;
+        used(&mut connection, &mut server).await;
+        pool.put(serial, connection, now);
+        server
     }
 
     #[actix_web::test]
     async fn the_connection_used_last_is_used_next() {
         let (pool, now) = (Pool::default(), Moment(5));
-        let mut servers = Vec::new();
-        for _ in 0..2 {
-            let (mut connection, mut server) = pair().await;
-            used(&mut connection, &mut server).await;
-            servers.push((connection.socket.borrow().local_addr().unwrap(), server));
-            pool.put(1, connection, now);
+        let servers = [kept(&pool, 1, now).await, kept(&pool, 1, now).await];
+        assert!(pool.take(2, Repeatable, now).is_none(), "another member's connections are not taken");
+        for server in servers.iter().rev() {
+            let taken = pool.take(1, Once, now).unwrap();
+            assert_eq!(taken.local_addr(), server.peer_addr().unwrap());
         }
-        assert!(pool.take(2, now).is_none(), "another member's connections are not taken");
-        for (address, _) in servers.iter().rev() {
-            assert_eq!(pool.take(1, now).unwrap().socket.borrow().local_addr().unwrap(), *address);
-        }
-        assert!(pool.take(1, now).is_none());
+        assert!(pool.take(1, Repeatable, now).is_none());
     }
 
     #[actix_web::test]
-    async fn a_connection_that_the_member_has_closed_is_not_used_again() {
+    async fn a_connection_that_the_member_has_closed_carries_nothing_that_would_be_lost() {
         let (pool, now) = (Pool::default(), Moment(5));
-        let (mut connection, mut server) = pair().await;
-        used(&mut connection, &mut server).await;
-        pool.put(1, connection, now);
-        // No await between the close and the take: hyper's task has no chance to see it.
-        drop(server.into_std().unwrap());
-        assert!(pool.take(1, now).is_none());
+        for (stakes, is_taken) in [(Once, false), (Repeatable, true)] {
+            let server = kept(&pool, 1, now).await;
+            // No await between the close and the take: tokio has no chance to see it.
+            drop(server.into_std().unwrap());
+            assert_eq!(pool.take(1, stakes, now).is_some(), is_taken, "{stakes:?}");
+        }
     }
 
     #[actix_web::test]
-    async fn old_connections_and_those_of_other_lives_are_swept() {
+    async fn old_connections_closed_ones_and_those_of_other_lives_are_swept() {
         let (pool, now) = (Pool::default(), Moment(5));
-        let mut servers = Vec::new();
-        for serial in [1, 2] {
-            let (mut connection, mut server) = pair().await;
-            used(&mut connection, &mut server).await;
-            pool.put(serial, connection, now);
-            servers.push(server);
-        }
+        let mut servers = [kept(&pool, 1, now).await, kept(&pool, 2, now).await, kept(&pool, 2, now).await];
         pool.sweep(now, |serial| serial == 2);
-        assert_eq!(pool.idle(), 1);
-        assert!(pool.take(2, now + limits::POOL_IDLE).is_none(), "too old to be trusted");
+        assert_eq!(pool.idle(), 2);
+        servers[1].shutdown().await.unwrap();
+        let swept = async {
+            while pool.idle() > 1 {
+                tokio::task::yield_now().await;
+                pool.sweep(now, |_| true);
+            }
+        };
+        timeout(Duration::from_secs(5), swept).await.expect("a closed connection is kept");
         pool.sweep(now + limits::POOL_IDLE, |_| true);
         assert_eq!(pool.idle(), 0);
-    }
-
-    #[test]
-    fn a_lack_of_file_descriptors_is_not_the_members_fault() {
-        assert!(is_own_fault(&io::Error::from_raw_os_error(24)));
-        assert!(!is_own_fault(&io::Error::from(io::ErrorKind::ConnectionRefused)));
-        assert!(!is_own_fault(&io::Error::from_raw_os_error(111)));
+        let _server = kept(&pool, 2, now).await;
+        assert!(pool.take(2, Repeatable, now + limits::POOL_IDLE).is_none(), "too old to be trusted");
     }
 }

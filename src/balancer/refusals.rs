@@ -1,4 +1,4 @@
-//! How many requests the balancer has refused, by reason. What actix-http refuses before it is a request is not among them.
+//! How many requests the balancer has refused, by reason: here, and what actix-http refuses before it is a request (`client`).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -55,6 +55,13 @@ pub(crate) struct Nature {
     pub(crate) replayable: bool,
 }
 
+impl Nature {
+    /// What may have been executed may be sent again.
+    pub(crate) fn is_repeatable(self) -> bool {
+        self.idempotent && self.replayable
+    }
+}
+
 /// What is left of a request's attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Budget {
@@ -143,7 +150,7 @@ pub(crate) fn next(outcome: Outcome, nature: Nature, budget: Budget) -> Next {
     use Outcome::{Broke, Late, NotDoneAskAny, NotDoneAskNamed, Untouched};
     let safe = match outcome {
         Untouched(_) | NotDoneAskAny | NotDoneAskNamed => nature.replayable,
-        Broke(_) | Late => nature.idempotent && nature.replayable,
+        Broke(_) | Late => nature.is_repeatable(),
     };
     let stop = Next::Stop(stop(outcome));
     match outcome {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     choice::Binding, departure::Departure, local::Local, methods::Shares, refusals::Refusals, sticky::Sticky,
-    view::Published,
+    tls::Shown, view::Published,
 };
 use crate::{
     limits,
@@ -34,7 +34,7 @@ pub(crate) struct Rules {
     /// Requests that may wait for one member, and how long.
     pub(crate) queue: usize,
     pub(crate) queue_timeout: Duration,
-    pub(crate) refusals: Refusals,
+    pub(crate) refusals: Arc<Refusals>,
     /// As many in a row take a member out.
     pub(crate) fall: u32,
     pub(crate) trusted_proxies: Vec<IpNet>,
@@ -43,6 +43,8 @@ pub(crate) struct Rules {
     pub(crate) local: Option<Local>,
     pub(crate) listen: SocketAddr,
     pub(crate) departure: Arc<Departure>,
+    /// Shown to clients that come over TLS.
+    pub(crate) certificate: Option<Arc<Shown>>,
 }
 
 impl Rules {
@@ -61,7 +63,12 @@ impl Rules {
         Self {
             published: Published::default(),
             sticky: Sticky::new(&session.cookie),
-            binding: Binding { sticky: settings.sticky, failover: settings.failover, shares },
+            binding: Binding {
+                sticky: settings.sticky,
+                failover: settings.failover,
+                forced_recovery: settings.forced_recovery,
+                shares,
+            },
             method: settings.method,
             timeout: settings.timeout,
             retry_span: settings.retry_timeout.unwrap_or(settings.timeout * limits::RETRY_TIMEOUTS),
@@ -73,7 +80,7 @@ impl Rules {
             fail_on_timeout: settings.fail_on_timeout,
             queue: settings.queue,
             queue_timeout: settings.queue_timeout,
-            refusals: Refusals::default(),
+            refusals: Arc::default(),
             fall: settings.health_fall.get(),
             trusted_proxies: settings.trusted_proxies.clone(),
             manager: settings.manager.clone(),
@@ -81,6 +88,7 @@ impl Rules {
             local,
             listen,
             departure: Arc::default(),
+            certificate: None,
         }
     }
 }

@@ -1,39 +1,25 @@
-//! The front: binds, starts the workers, and sorts requests into those for members and those answered at the door.
+//! The front: what is prepared before it opens, what can be done with an open door, and the sorting of requests into those
+//! for members and those answered at the door.
 
-use std::{
-    fs,
-    future::{Future, ready},
-    io,
-    io::Read,
-    net::{Shutdown, SocketAddr, TcpListener},
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, future::Future, io, io::Read, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Addr, Recipient};
-use actix_http::{HttpService, Protocol, Request, Response, error::DispatchError};
-use actix_service::{
-    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_factory, fn_service, map_config,
-};
 use actix_web::{
-    App, HttpRequest, HttpResponse,
-    body::BoxBody,
-    dev::{AppConfig, Server, ServerHandle, ServiceResponse},
-    http::{KeepAlive, Method, StatusCode},
+    HttpRequest, HttpResponse,
+    dev::ServerHandle,
+    http::{Method, StatusCode},
     rt, web,
 };
 use bytes::Bytes;
-use socket2::{Domain, SockRef, Socket, Type};
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::timeout;
 
 use super::{
     actor::Balancer,
-    client::{Client, Running},
+    client::Running,
     departure::Departure,
+    entrance,
     forward::forward,
-    health, http2,
+    health,
     kept::Kept,
     local::Local,
     manager,
@@ -41,6 +27,7 @@ use super::{
     pages::{self, Refusal},
     paths,
     rules::Rules,
+    sockets::Sockets,
     tls,
     worker::Worker,
 };
@@ -55,8 +42,8 @@ pub struct Hall {
     /// The actor, for [`super::Observe`] and [`super::IsSettled`].
     pub balancer: Addr<Balancer>,
     rules: Arc<Rules>,
-    socket: TcpListener,
-    sealed: Option<Sealed>,
+    sockets: Sockets,
+    tls: Option<Arc<rustls::ServerConfig>>,
     workers: usize,
     shutdown: Duration,
 }
@@ -77,46 +64,45 @@ pub struct Door {
     pub server: rt::task::JoinHandle<io::Result<()>>,
     departure: Arc<Departure>,
     /// For a process that takes this one's place.
-    socket: TcpListener,
-    /// The port for TLS, which such a process opens anew beside this one.
-    own: Option<TcpListener>,
+    sockets: Sockets,
 }
 
 /// The sorry page's own address, as in the seeds' httpd.
 const SORRY_PATH: &str = "/sorry.html";
 
-/// Starts the balancer inside the running actix system: [`bind`], [`prepare`] and [`Hall::open`].
+/// Starts the balancer inside the running actix system: [`Sockets::bind`], [`prepare`] and [`Hall::open`].
 ///
 /// # Errors
 /// An address cannot be bound, or the sorry page or the certificate cannot be read; the text names it.
 pub fn start(settings: &settings::Balancer, session: &settings::Session, shutdown: Duration) -> io::Result<Door> {
-    prepare(settings, session, shutdown, bind(settings.listen)?, None)?.open()
+    prepare(settings, session, shutdown, Sockets::bind(settings)?, None)?.open()
 }
 
-/// Starts everything but the accepting of connections, on a socket that listens already.
+/// Starts everything but the accepting of connections, on sockets that listen already.
 ///
 /// `session` says how sessions are named and who holds them; `shutdown` is the longest graceful stop, in whole seconds.
 /// Members come from the settings and from [`Hall::roster`]. What an administrator sets is kept in `kept` across restarts.
 /// Must be called on a thread with an actix runtime.
 ///
 /// # Errors
-/// The sorry page cannot be read; the text names it.
+/// The sorry page or the certificate cannot be read; the text names it.
 pub fn prepare(
     settings: &settings::Balancer,
     session: &settings::Session,
     shutdown: Duration,
-    socket: TcpListener,
+    sockets: Sockets,
     kept: Option<Kept>,
 ) -> io::Result<Hall> {
     let sorry = sorry(settings)?;
-    let address = socket.local_addr()?;
-    let sealed = settings.tls.as_ref().map(Sealed::new).transpose()?;
-    let rules = Arc::new(Rules::new(settings, session, sorry, Local::new(&settings.local)?, address));
+    let address = sockets.plain.local_addr()?;
+    let (tls, certificate) = settings.tls.as_ref().map(tls::configure).transpose()?.unzip();
+    let rules = Rules::new(settings, session, sorry, Local::new(&settings.local)?, address);
+    let rules = Arc::new(Rules { certificate, ..rules });
     let orders = kept.as_ref().map(Kept::load).unwrap_or_default();
     let members = Members::with_orders(health::Rules::from(settings), &settings.members, orders, Moment::now());
     let balancer = Balancer::start_with(members, rules.clone(), kept, settings.timeout);
     let (roster, workers) = (balancer.clone().recipient(), settings.workers.get());
-    Ok(Hall { address, roster, balancer, rules, socket, sealed, workers, shutdown })
+    Ok(Hall { address, roster, balancer, rules, sockets, tls, workers, shutdown })
 }
 
 impl Hall {
@@ -125,13 +111,14 @@ impl Hall {
     /// # Errors
     /// What the operating system says.
     pub fn open(self) -> io::Result<Door> {
-        let Self { address, roster, balancer, rules, socket, sealed, workers, shutdown } = self;
-        let tls = sealed.as_ref().map(|sealed| sealed.listener.local_addr()).transpose()?;
-        let own = sealed.as_ref().map(|sealed| sealed.listener.try_clone()).transpose()?;
+        let Self { address, roster, balancer, rules, sockets, tls, workers, shutdown } = self;
         let departure = rules.departure.clone();
-        let server = serve(socket.try_clone()?, sealed, rules, balancer.clone(), workers, shutdown)?;
+        let Sockets { plain, tls: sealed } = sockets.try_clone()?;
+        let sealed = sealed.zip(tls);
+        let tls = sealed.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
+        let server = entrance::open(plain, sealed, rules, balancer.clone(), workers, shutdown)?;
         let handle = server.handle();
-        Ok(Door { address, tls, roster, balancer, handle, server: rt::spawn(server), departure, socket, own })
+        Ok(Door { address, tls, roster, balancer, handle, server: rt::spawn(server), departure, sockets })
     }
 }
 
@@ -147,23 +134,19 @@ impl Door {
         self.departure.refuse_restart(why);
     }
 
-    /// The listening socket, for another process.
+    /// The listening sockets, for another process.
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn socket(&self) -> io::Result<TcpListener> {
-        self.socket.try_clone()
+    pub fn sockets(&self) -> io::Result<Sockets> {
+        self.sockets.try_clone()
     }
 
-    /// Another process accepts on the same socket: this one does no more, and ends when every client has had its last
+    /// Another process accepts on the same sockets: this one does no more, and ends when every client has had its last
     /// answer here, or with `enough`.
     pub async fn retire(&self, enough: impl Future<Output = ()>) {
         self.departure.leave();
         self.handle.pause().await;
-        if let Some(own) = &self.own {
-            // Or the system would go on giving it connections that nobody takes.
-            let _ = SockRef::from(own).shutdown(Shutdown::Both);
-        }
         let empty = async {
             while self.departure.clients() > 0 {
                 tokio::time::sleep(limits::CLIENTS_CHECK).await;
@@ -178,7 +161,7 @@ impl Door {
     /// Accepts nothing more, finishes what runs within `longest`, then ends. Connections that are still busy after it
     /// are cut.
     pub async fn stop(self, longest: Duration) {
-        drop(self.socket);
+        drop(self.sockets);
         if timeout(longest, self.handle.stop(true)).await.is_err() {
             tracing::warn!("requests were cut at the end of the graceful stop");
             let _ = timeout(Duration::from_secs(1), self.handle.stop(false)).await;
@@ -205,181 +188,8 @@ fn sorry(settings: &settings::Balancer) -> io::Result<Bytes> {
     Ok(page.into())
 }
 
-/// Listens on the address.
-///
-/// # Errors
-/// The address cannot be bound; the text names it and its key.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    listen(address, "balancer.listen", Shared::No)
-}
-
-/// The port for TLS.
-struct Sealed {
-    listener: TcpListener,
-    config: Arc<rustls::ServerConfig>,
-}
-
-/// Whether another balancer may listen on the same port: one that takes this one's place.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shared {
-    Yes,
-    No,
-}
-
-impl Sealed {
-    fn new(settings: &settings::Tls) -> io::Result<Self> {
-        let config = tls::configure(settings)?;
-        Ok(Self { listener: listen(settings.listen, "balancer.tls.listen", Shared::Yes)?, config })
-    }
-}
-
-fn listen(address: SocketAddr, key: &str, shared: Shared) -> io::Result<TcpListener> {
-    let bound = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared == Shared::Yes)?;
-        socket.bind(&address.into())?;
-        socket.listen(limits::ACCEPT_BACKLOG as i32)?;
-        Ok(TcpListener::from(socket))
-    };
-    let what = || format!("cannot listen on {address} ({key}, or {})", settings::variable_of(key));
-    bound().map_err(|error| named(error, what()))
-}
-
-fn serve(
-    listener: TcpListener,
-    sealed: Option<Sealed>,
-    rules: Arc<Rules>,
-    balancer: Addr<Balancer>,
-    workers: usize,
-    shutdown: Duration,
-) -> io::Result<Server> {
-    let departure = rules.departure.clone();
-    let builder = Server::build()
-        .workers(workers)
-        .disable_signals()
-        .max_concurrent_connections(limits::CLIENT_CONNECTIONS.div_ceil(workers))
-        .shutdown_timeout(shutdown.as_secs().max(1));
-    let signal = builder.graceful_shutdown_signal();
-    let stopping = move || {
-        let signal = signal.clone();
-        async move { signal.notified().await }
-    };
-    let worker = move || {
-        let seed = getrandom::u64().unwrap_or_else(|_| Moment::now().0);
-        let worker = Rc::new(Worker::new(rules.clone(), balancer.clone(), seed));
-        rt::spawn(Worker::sweep(Rc::downgrade(&worker)));
-        worker
-    };
-    let plain = {
-        let (worker, stopping, address) = (worker.clone(), stopping.clone(), listener.local_addr()?);
-        let departure = departure.clone();
-        move || {
-            let departure = departure.clone();
-            fn_service(move |socket: TcpStream| {
-                let peer = socket.peer_addr().ok();
-                ready(Ok((Client::new(socket, departure.present()), Protocol::Http1, peer)))
-            })
-            .and_then(http1(application(worker()), stopping.clone(), address))
-        }
-    };
-    let builder = builder.listen("balancer", listener, plain)?;
-    let Some(Sealed { listener, config }) = sealed else { return Ok(builder.run()) };
-    let (address, acceptor) = (listener.local_addr()?, TlsAcceptor::from(config));
-    let sealed = move || {
-        let (worker, stopping, acceptor) = (worker.clone(), stopping.clone(), acceptor.clone());
-        let departure = departure.clone();
-        fn_factory(move || {
-            let (app, stopping, acceptor) = (application(worker()), stopping.clone(), acceptor.clone());
-            let departure = departure.clone();
-            async move {
-                let app = Rc::new(app.new_service(()).await?);
-                let shared = app.clone();
-                let http1 = http1(fn_factory(move || ready(Ok(shared.clone()))), stopping.clone(), address);
-                let http1 = Rc::new(http1.new_service(()).await?);
-                let http2 = for_http2(app);
-                Ok::<_, ()>(fn_service(move |socket: TcpStream| {
-                    let (acceptor, http1, http2) = (acceptor.clone(), http1.clone(), http2.clone());
-                    let (stopping, present) = (stopping.clone(), departure.present());
-                    async move {
-                        let peer = socket.peer_addr().ok();
-                        let _ = socket.set_nodelay(true); // fails only on a connection that is gone
-                        // Whoever is no TLS client in time is not worth a word: the internet is full of them.
-                        let Ok(Ok(stream)) = timeout(limits::TLS_HANDSHAKE, acceptor.accept(socket)).await else {
-                            return Ok(());
-                        };
-                        if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2) {
-                            http2::serve(stream, peer, http2, stopping()).await;
-                            drop(present);
-                            return Ok(());
-                        }
-                        http1.call((Client::sealed(stream, present), Protocol::Http1, peer)).await
-                    }
-                }))
-            }
-        })
-    };
-    Ok(builder.listen("balancer-tls", listener, sealed)?.run())
-}
-
-/// What answers requests of every protocol.
-fn application(
-    worker: Rc<Worker>,
-) -> impl ServiceFactory<Request, Config = (), Response = ServiceResponse<BoxBody>, Error = HttpResponse, InitError = ()>
-{
-    let app = App::new().app_data(worker).default_service(web::to(answer));
-    let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
-    map_config(app, |()| AppConfig::default())
-}
-
-/// HTTP/1 in front of it.
-fn http1<A, F>(
-    app: A,
-    stopping: impl Fn() -> F + Clone + 'static,
-    address: SocketAddr,
-) -> impl ServiceFactory<
-    (Client, Protocol, Option<SocketAddr>),
-    Config = (),
-    Response = (),
-    Error = DispatchError,
-    InitError = (),
->
-where
-    A: ServiceFactory<Request, Config = (), Response = ServiceResponse<BoxBody>, Error = HttpResponse, InitError = ()>
-        + 'static,
-    A::Future: 'static,
-    A::Service: 'static,
-    <A::Service as Service<Request>>::Future: 'static,
-    F: Future<Output = ()> + 'static,
-{
-    HttpService::build()
-        .graceful_shutdown_signal(stopping)
-        .keep_alive(KeepAlive::Timeout(limits::CLIENT_KEEP_ALIVE))
-        .client_request_timeout(limits::HEAD_TIMEOUT)
-        .client_disconnect_timeout(limits::CLIENT_LINGER)
-        // A client that closes its side has gone away, as for nginx: its request must not occupy a member.
-        .h1_allow_half_closed(false)
-        .local_addr(address)
-        .on_connect_ext(|client: &Client, data| {
-            data.insert(client.pace());
-            data.insert(client.scheme());
-        })
-        .finish(app)
-}
-
-/// HTTP/2 in front of the same.
-fn for_http2<S>(app: Rc<S>) -> http2::Application
-where
-    S: Service<Request, Response = ServiceResponse<BoxBody>, Error = HttpResponse> + 'static,
-    S::Future: 'static,
-{
-    Rc::new(move |request| {
-        let answered = app.call(request);
-        Box::pin(async move { answered.await.map_or_else(Response::from, Response::from) })
-    })
-}
-
-async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+/// Answers one request of any protocol.
+pub(crate) async fn answer(request: HttpRequest, payload: web::Payload) -> HttpResponse {
     let _running = Running::begin(&request);
     let Some(worker) = request.app_data::<Rc<Worker>>() else {
         return HttpResponse::InternalServerError().finish();
@@ -402,7 +212,8 @@ async fn sort(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload)
         return Err(Refusal::NotFound);
     }
     if paths::is_below(path, &worker.rules.manager.path) {
-        return manager::answer(worker, request, payload).await;
+        // Boxed: it is larger than all that a request to a member needs, and would be moved with each of them.
+        return Box::pin(manager::answer(worker, request, payload)).await;
     }
     if path == SORRY_PATH && matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(pages::sorry_page(StatusCode::OK, &worker.rules.sorry));

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::Path,
     sync::{Arc, Weak},
+    time::SystemTime,
 };
 
 use actix_web::rt;
@@ -19,6 +20,7 @@ use rustls::{
 };
 use tokio::time::sleep;
 
+use super::certificate::{Age, Term};
 use crate::{limits, settings};
 
 /// ALPN names (RFC 7301, RFC 9113 section 3.1).
@@ -27,12 +29,36 @@ const HTTP11: &[u8] = b"http/1.1";
 
 /// The certificate that is shown now.
 #[derive(Debug)]
-struct Shown(ArcSwap<CertifiedKey>);
+pub(crate) struct Shown(ArcSwap<Pair>);
+
+/// A certificate and its key.
+#[derive(Debug)]
+struct Pair {
+    key: Arc<CertifiedKey>,
+    term: Term,
+}
+
+impl Shown {
+    /// What an administrator is told of it now, if anything.
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.0.load().term.warning(today())
+    }
+
+    fn age(&self) -> Age {
+        self.0.load().term.age(today())
+    }
+}
+
+/// Seconds since 1970.
+fn today() -> i64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
 
 impl ResolvesServerCert for Shown {
     /// One certificate for everybody: a client that asks for another name sees that it is not meant.
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+        Some(self.0.load().key.clone())
     }
 }
 
@@ -41,29 +67,33 @@ impl ResolvesServerCert for Shown {
 ///
 /// # Errors
 /// What is wrong with which file, and what to do.
-pub(crate) fn configure(settings: &settings::Tls) -> io::Result<Arc<ServerConfig>> {
+pub(crate) fn configure(settings: &settings::Tls) -> io::Result<(Arc<ServerConfig>, Arc<Shown>)> {
     let stamp = Stamp::of(settings);
-    let key = read(settings).map_err(|problem| io::Error::new(io::ErrorKind::InvalidData, problem))?;
-    let shown = Arc::new(Shown(ArcSwap::from_pointee(key)));
+    let pair = read(settings).map_err(|problem| io::Error::new(io::ErrorKind::InvalidData, problem))?;
+    let shown = Arc::new(Shown(ArcSwap::from_pointee(pair)));
     rt::spawn(watch(settings.clone(), stamp, Arc::downgrade(&shown)));
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?;
-    let mut config = builder.with_no_client_auth().with_cert_resolver(shown);
+    let mut config = builder.with_no_client_auth().with_cert_resolver(shown.clone());
     config.alpn_protocols = match settings.http2 {
         true => vec![HTTP2.to_vec(), HTTP11.to_vec()],
         false => vec![HTTP11.to_vec()],
     };
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), shown))
 }
 
-/// Whether the certificate and its key could be shown, without starting anything.
+/// Whether the certificate and its key could be shown, and clients would believe it now, without starting anything.
 ///
 /// # Errors
 /// What is wrong with which file, and what to do.
 pub fn check_certificate(settings: &settings::Tls) -> Result<(), String> {
-    read(settings).map(drop)
+    let Pair { term, .. } = read(settings)?;
+    match (term.age(today()), term.warning(today())) {
+        (Age::Expired, Some(problem)) => Err(of("certificate", &settings.certificate, &problem)),
+        _ => Ok(()),
+    }
 }
 
 /// What a file looks like from outside; it differs when somebody has written or replaced it.
@@ -81,10 +111,13 @@ impl Stamp {
 }
 
 /// Takes new files over once they have been left alone for a moment: two files cannot be replaced at once. What is wrong
-/// with them is said once, and the old certificate stays.
+/// with them is said once, and the old certificate stays. That it ends soon is said once a day.
 async fn watch(settings: settings::Tls, mut taken: Stamp, shown: Weak<Shown>) {
-    let mut last = taken.clone();
+    let (mut last, mut said) = (taken.clone(), Age::Good);
     loop {
+        if let Some(shown) = shown.upgrade() {
+            said = tell(&settings, &shown, said);
+        }
         sleep(limits::CERTIFICATE_POLL).await;
         let Some(shown) = shown.upgrade() else { return };
         let files = settings.clone();
@@ -97,8 +130,8 @@ async fn watch(settings: settings::Tls, mut taken: Stamp, shown: Weak<Shown>) {
         taken = now;
         let files = settings.clone();
         match rt::task::spawn_blocking(move || read(&files)).await {
-            Ok(Ok(key)) => {
-                shown.0.store(Arc::new(key));
+            Ok(Ok(pair)) => {
+                shown.0.store(Arc::new(pair));
                 tracing::info!(certificate = %settings.certificate.display(), "a new certificate is shown from now on");
             }
             Ok(Err(problem)) => tracing::warn!(%problem, "the new certificate is refused, the old one stays"),
@@ -107,10 +140,23 @@ async fn watch(settings: settings::Tls, mut taken: Stamp, shown: Weak<Shown>) {
     }
 }
 
+/// Says it when the certificate stands otherwise than it was said last. Gives how it stands.
+fn tell(settings: &settings::Tls, shown: &Shown, said: Age) -> Age {
+    let (age, certificate) = (shown.age(), settings.certificate.display());
+    match shown.warning() {
+        Some(problem) if age != said && age == Age::Expired => tracing::error!(%certificate, "{problem}"),
+        Some(problem) if age != said => tracing::warn!(%certificate, "{problem}"),
+        _ => {}
+    }
+    age
+}
+
 /// Reads both files and makes sure that they belong together.
-fn read(settings: &settings::Tls) -> Result<CertifiedKey, String> {
+fn read(settings: &settings::Tls) -> Result<Pair, String> {
     let (certificate, key) = (&settings.certificate, &settings.key);
-    let chain = chain(certificate).map_err(|problem| of("certificate", certificate, &problem))?;
+    let bad_certificate = |problem: String| of("certificate", certificate, &problem);
+    let chain = chain(certificate).map_err(bad_certificate)?;
+    let term = chain.first().map_or_else(|| Err("it is empty".to_owned()), Term::of).map_err(bad_certificate)?;
     let bad_key = |problem: &str| of("key", key, problem);
     settings.check_key_mode().map_err(|problem| bad_key(&problem))?;
     let pem = contents(key).map_err(|error| bad_key(&error.to_string()))?;
@@ -121,7 +167,9 @@ fn read(settings: &settings::Tls) -> Result<CertifiedKey, String> {
         .map_err(|_| bad_key("this kind of key cannot be used; make one of RSA, ECDSA (P-256, P-384) or Ed25519"))?;
     let both = CertifiedKey::new(chain, signing);
     match both.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(both),
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
+            Ok(Pair { key: Arc::new(both), term })
+        }
         Err(_) => Err(bad_key(&format!("this is not the key of the certificate in {}", certificate.display()))),
     }
 }
@@ -190,7 +238,20 @@ mod tests {
     #[test]
     fn a_certificate_and_its_key_are_read() {
         let files = Files::new();
-        assert_eq!(read(&files.settings()).unwrap().cert.len(), 1);
+        assert_eq!(read(&files.settings()).unwrap().key.cert.len(), 1);
+    }
+
+    #[test]
+    fn a_certificate_that_has_expired_fails_the_check_and_is_shown_all_the_same() {
+        let files = Files::new();
+        assert_eq!(check_certificate(&files.settings()), Ok(()));
+        let mut wanted = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        wanted.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        files.write(&wanted.self_signed(&key).unwrap().pem(), &key.serialize_pem());
+        let said = check_certificate(&files.settings()).unwrap_err();
+        assert!(said.starts_with("balancer.tls.certificate ") && said.contains("expired on "), "{said}");
+        assert!(read(&files.settings()).is_ok(), "better than no port at all");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     client::Running,
-    pool,
+    connection,
     upload::Outgoing,
     view::{Busy, Counters},
 };
@@ -60,14 +60,14 @@ enum Reading {
 /// # Errors
 /// What the operating system says, and `TimedOut` after `longest`.
 pub(crate) async fn connect(address: SocketAddr, longest: Duration) -> io::Result<Sender> {
-    let socket = pool::connect(address, longest).await?;
-    let (sender, connection) = http1::Builder::new()
+    let socket = connection::connect(address, longest).await?;
+    let (sender, work) = http1::Builder::new()
         .max_header_size(limits::ANSWER_HEAD_BYTES)
         .handshake(TokioIo::new(socket))
         .await
         .map_err(io::Error::other)?;
     rt::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
+        if let Err(error) = work.with_upgrades().await {
             tracing::debug!(%address, %error, "connection to a member ended");
         }
     });

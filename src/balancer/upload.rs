@@ -114,6 +114,11 @@ impl Upload {
         Ok(self)
     }
 
+    /// There is something to be sent.
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Reads a small body of known length whole, so that a slow client occupies no member.
     ///
     /// # Errors

@@ -94,9 +94,14 @@ impl Worker {
 
     /// Waits until the member answers fewer requests than it may, for a bounded time and in a bounded queue.
     pub(crate) async fn admit(&self, member: &Arc<Member>) -> Admission {
-        if let Some(busy) = Busy::at_once(member) {
-            return Admission::Granted(busy);
+        match Busy::at_once(member) {
+            Some(busy) => Admission::Granted(busy),
+            // Boxed, as everything on the road of a request that is rare and large: its future is moved several times.
+            None => Box::pin(self.wait_for_room(member)).await,
         }
+    }
+
+    async fn wait_for_room(&self, member: &Arc<Member>) -> Admission {
         let Some(place) = Place::take(member, self.rules.queue) else { return Admission::Full };
         let mut late = pin!(sleep(self.rules.queue_timeout));
         loop {
@@ -148,15 +153,20 @@ impl Worker {
     /// Chooses; waits for a member that is coming, for a bounded time and number of requests.
     pub(crate) async fn choose(&self, pick: impl Fn(&View, Patience, &mut Picker) -> Chosen) -> Option<Choice> {
         let pick = |patience| pick(&self.rules.published.view(), patience, &mut self.picker.borrow_mut());
+        match pick(Patience::Fresh) {
+            Chosen::Member(choice) => Some(choice),
+            Chosen::Nobody => None,
+            Chosen::Wait => Box::pin(self.wait_for_member(pick)).await,
+        }
+    }
+
+    async fn wait_for_member(&self, pick: impl Fn(Patience) -> Chosen) -> Option<Choice> {
         let in_the_end = || match pick(Patience::Spent) {
             Chosen::Member(choice) => Some(choice),
             Chosen::Wait | Chosen::Nobody => None,
         };
-        match pick(Patience::Fresh) {
-            Chosen::Member(choice) => return Some(choice),
-            Chosen::Nobody => return None,
-            Chosen::Wait if self.waiting.get() >= limits::MEMBER_WAITERS => return in_the_end(),
-            Chosen::Wait => {}
+        if self.waiting.get() >= limits::MEMBER_WAITERS {
+            return in_the_end();
         }
         let _waiting = Waiting::begin(&self.waiting);
         let deadline = Instant::now() + limits::MEMBER_WAIT;

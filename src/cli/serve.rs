@@ -5,7 +5,6 @@ use std::{
     future::Future,
     io,
     mem::ManuallyDrop,
-    net::TcpListener,
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{self, ExitCode},
@@ -16,6 +15,7 @@ use sd_notify::NotifyState;
 
 use super::{Config, Failure, signals};
 use crate::{
+    balancer::Sockets,
     limits, observe,
     server::{self, Exit, Replaced, Succession},
     settings::Settings,
@@ -73,7 +73,7 @@ impl Balancer {
         let settings = self.process.config.sources().load()?.settings;
         settings.balancer.check_files()?;
         settings.cluster.secret()?;
-        let socket = supervisor::inherited_socket().map_err(|error| Failure::System("LISTEN_FDS", error))?;
+        let sockets = supervisor::inherited_sockets().map_err(|error| Failure::System("LISTEN_FDS", error))?;
         let (supervised, is_successor) = (self.process.supervised, self.successor);
         self.process.run(settings, |settings, line, stop| {
             let tell_ready = move || {
@@ -82,11 +82,11 @@ impl Balancer {
                 }
                 tell_manager(&[NotifyState::Ready]);
             };
-            let replace: Box<dyn Fn(TcpListener) -> Replaced> = match line {
+            let replace: Box<dyn Fn(Sockets) -> Replaced> = match line {
                 Some(parent) => Box::new(move |_| Box::pin(parent.clone().replace())),
-                None => Box::new(|socket| Box::pin(replace_by_hand(socket))),
+                None => Box::new(|sockets| Box::pin(replace_by_hand(sockets))),
             };
-            let succession = Succession { socket, is_successor, tell_ready: Box::new(tell_ready), replace };
+            let succession = Succession { sockets, is_successor, tell_ready: Box::new(tell_ready), replace };
             server::run_balancer(settings, succession, stop)
         })
     }
@@ -156,11 +156,11 @@ fn with_a_larger_stack() -> Result<io::Error, Failure> {
 
 /// Starts the same command line again beside this process, which goes when the other accepts. Whoever waits for this
 /// process sees it end: a shell shows its prompt again. systemd is told which process to watch from now on.
-async fn replace_by_hand(socket: TcpListener) -> Result<(), String> {
+async fn replace_by_hand(sockets: Sockets) -> Result<(), String> {
     let program = env::current_exe().map_err(|error| format!("this executable has no path: {error}"))?;
     let mut command = tokio::process::Command::new(program);
     command.args(env::args_os().skip(1).filter(|argument| argument != SUCCESSOR)).arg(SUCCESSOR);
-    if let Some(pid) = supervisor::start_successor(command, socket).await? {
+    if let Some(pid) = supervisor::start_successor(command, sockets).await? {
         tell_manager(&[NotifyState::MainPid(pid)]);
     }
     Ok(())

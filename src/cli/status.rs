@@ -175,6 +175,7 @@ pub(super) mod tests {
                 listen: "127.0.0.1:12121".parse().unwrap(),
                 pid: 4710,
                 refusals: RefusalCounts::default(),
+                warnings: Vec::new(),
             },
             nodes: nodes.iter().map(node).collect(),
         }

@@ -15,7 +15,8 @@ use super::{
     complain, say, signals,
 };
 use crate::{
-    balancer, limits, observe,
+    balancer::Sockets,
+    limits, observe,
     observe::{NodeState, StatusReport},
     settings::{self, Listening, Settings},
     supervisor::{self, ChildPlan, End},
@@ -44,25 +45,33 @@ impl Up {
         let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
         let mut settings = self.config.sources().load()?.settings;
         settings.cluster.secret()?;
-        let given = supervisor::inherited_socket().map_err(|error| Failure::System("LISTEN_FDS", error))?;
-        if given.is_some() {
-            settings.balancer.listen.set_port(0); // it is not to be found free: who gave the socket has bound it
+        let given = supervisor::inherited_sockets().map_err(|error| Failure::System("LISTEN_FDS", error))?;
+        if let Some(given) = &given {
+            // They are not to be found free: who gave the sockets has bound them.
+            settings.balancer.listen.set_port(0);
+            if let (Some(_), Some(tls)) = (&given.tls, &mut settings.balancer.tls) {
+                tls.listen.set_port(0);
+            }
         }
         let plan = supervisor::plan(&settings, self.nodes(), &program, self.config.config.as_deref())?;
         observe::start_log();
         forget_last_address(&settings);
-        let socket = match given {
-            Some(socket) => {
-                settings.balancer.listen = socket.local_addr().map_err(Failure::Listen)?;
-                socket
+        let sockets = match given {
+            Some(sockets) => {
+                settings.balancer.listen = sockets.plain.local_addr().map_err(Failure::Listen)?;
+                if let (Some(socket), Some(tls)) = (&sockets.tls, &mut settings.balancer.tls) {
+                    tls.listen = socket.local_addr().map_err(Failure::Listen)?;
+                }
+                sockets.completed(&settings.balancer)
             }
-            None => balancer::bind(settings.balancer.listen).map_err(Failure::Listen)?,
+            None => Sockets::bind(&settings.balancer),
         };
+        let sockets = sockets.map_err(Failure::Listen)?;
         let end = block_on(async {
             let signals = signals::first_and_second();
             let (first, second) = signals.map_err(|error| Failure::System("signals cannot be received", error))?;
             let came_up = announce(&settings, plan.nodes.clone());
-            Ok(supervisor::run(plan, socket, came_up, first, second).await?)
+            Ok(supervisor::run(plan, sockets, came_up, first, second).await?)
         })?;
         match end {
             End::Graceful => Ok(ExitCode::SUCCESS),

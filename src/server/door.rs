@@ -3,7 +3,6 @@
 use std::{
     future::Future,
     io,
-    net::{SocketAddr, TcpListener},
     pin::{Pin, pin},
     time::Duration,
 };
@@ -14,24 +13,24 @@ use tracing::{info, warn};
 
 use super::{Exit, Failure, cannot_write, local_addr, server_ended};
 use crate::{
-    balancer::{self, Balancer, Door, IsSettled, Kept},
+    balancer::{self, Balancer, Door, IsSettled, Kept, Sockets},
     limits,
     membership::{self, HandOver, Leave, Member, Membership, Role, Subscribe},
     names::NodeId,
-    settings::{Listening, Settings},
+    settings::{self, Listening, Settings},
     time::Moment,
 };
 
 /// What a balancer's process was given by the one that started it, and how it gets a process in its place.
 pub struct Succession {
-    /// A socket that listens already.
-    pub socket: Option<TcpListener>,
-    /// Another process accepted, or accepts, on that socket: this one begins when it knows its members.
+    /// Sockets that listen already.
+    pub sockets: Option<Sockets>,
+    /// Another process accepted, or accepts, on them: this one begins when it knows its members.
     pub is_successor: bool,
     /// Says that this process accepts.
     pub tell_ready: Box<dyn FnOnce()>,
-    /// Starts a process in place of this one, with this socket; ends when that accepts.
-    pub replace: Box<dyn Fn(TcpListener) -> Replaced>,
+    /// Starts a process in place of this one, with these sockets; ends when that accepts.
+    pub replace: Box<dyn Fn(Sockets) -> Replaced>,
 }
 
 /// Done, or why there is no other process.
@@ -60,10 +59,10 @@ pub async fn run_balancer(
     succession: Succession,
     stop: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
-    let Succession { socket, is_successor, tell_ready, replace } = succession;
+    let Succession { sockets, is_successor, tell_ready, replace } = succession;
     let mut stop = pin!(stop);
     let run = settings.node.run.clone();
-    let Some(mut open) = Open::new(settings, socket, is_successor, stop.as_mut()).await? else {
+    let Some(mut open) = Open::new(settings, sockets, is_successor, stop.as_mut()).await? else {
         return Ok(Exit::Stopped);
     };
     tell_ready();
@@ -97,18 +96,19 @@ impl Open {
     /// None when it is to stop before it has opened.
     async fn new(
         settings: Settings,
-        socket: Option<TcpListener>,
+        sockets: Option<Sockets>,
         is_successor: bool,
         stop: impl Future<Output = ()>,
     ) -> Result<Option<Self>, Failure> {
         let text = |error: io::Error| Failure(error.to_string());
-        let socket = match socket {
-            Some(socket) => inherited(socket, settings.balancer.listen).map_err(text)?,
-            None => balancer::bind(settings.balancer.listen).map_err(text)?,
+        let sockets = match sockets {
+            Some(sockets) => inherited(sockets, &settings.balancer),
+            None => Sockets::bind(&settings.balancer),
         };
+        let sockets = sockets.map_err(text)?;
         let (patience, kept) = (settings.node.shutdown_timeout, Kept::of(&settings.node.run));
         let hall =
-            balancer::prepare(&settings.balancer, &settings.session, patience, socket, Some(kept)).map_err(text)?;
+            balancer::prepare(&settings.balancer, &settings.session, patience, sockets, Some(kept)).map_err(text)?;
         let patience = if is_successor { limits::PORT_HANDED_OVER } else { Duration::ZERO };
         let membership = join(&settings, patience).await?;
         membership.do_send(Subscribe(hall.roster.clone()));
@@ -139,18 +139,18 @@ impl Open {
     /// Another process in place of this one, which goes on accepting until the other does, and after a failure.
     async fn replace(
         &self,
-        replace: impl Fn(TcpListener) -> Replaced,
+        replace: impl Fn(Sockets) -> Replaced,
         stop: impl Future<Output = ()>,
     ) -> Result<Exit, String> {
         if self.settings.balancer.membership != 0 {
             // A fixed port belongs to one process at a time. What was known of the members stays, and is checked.
             let _ = self.membership.send(HandOver).await;
         }
-        let socket =
-            self.door.socket().map_err(|error| format!("the listening socket cannot be given away: {error}"))?;
+        let sockets =
+            self.door.sockets().map_err(|error| format!("the listening sockets cannot be given away: {error}"))?;
         info!("a new process takes this one's place");
         tokio::select! {
-            replaced = replace(socket) => replaced.map(|()| Exit::Replaced),
+            replaced = replace(sockets) => replaced.map(|()| Exit::Replaced),
             () = stop => Ok(Exit::Stopped),
         }
     }
@@ -214,14 +214,19 @@ async fn join(settings: &Settings, patience: Duration) -> Result<Addr<Membership
         .map_err(|error| Failure(format!("cannot start membership: {error}")))
 }
 
-/// A changed address takes effect when the balancer is stopped and started: the socket is the one that users know.
-fn inherited(socket: TcpListener, wanted: SocketAddr) -> io::Result<TcpListener> {
-    socket.set_nonblocking(true)?;
-    let address = socket.local_addr()?;
-    if address.ip() != wanted.ip() || wanted.port() != 0 && address.port() != wanted.port() {
-        warn!(%address, balancer.listen = %wanted, "the socket was handed over, and listens where balancer.listen does not say");
+/// A changed address takes effect when the balancer is stopped and started: the sockets are those that users know. A port
+/// for TLS that is new in the settings is opened now.
+fn inherited(sockets: Sockets, settings: &settings::Balancer) -> io::Result<Sockets> {
+    let sockets = sockets.completed(settings)?;
+    let wanted = [Some(settings.listen), settings.tls.as_ref().map(|tls| tls.listen)].into_iter().flatten();
+    for (socket, (wanted, key)) in sockets.all().zip(wanted.zip(["balancer.listen", "balancer.tls.listen"])) {
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        if address.ip() != wanted.ip() || wanted.port() != 0 && address.port() != wanted.port() {
+            warn!(%address, %wanted, "the socket was handed over, and listens where {key} does not say");
+        }
     }
-    Ok(socket)
+    Ok(sockets)
 }
 
 /// Users wait in the socket meanwhile, so not for ever.

@@ -112,6 +112,7 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     set(&mut it.method, "balancer.method", raw.method, method)?;
     set(&mut it.sticky, "balancer.sticky", raw.sticky, switch)?;
     set(&mut it.failover, "balancer.failover", raw.failover, switch)?;
+    set(&mut it.forced_recovery, "balancer.forced_recovery", raw.forced_recovery, switch)?;
     set(&mut it.timeout, "balancer.timeout", raw.timeout, |value| duration(value, MILLI..=MINUTE * 60))?;
     set(&mut it.max_attempts, "balancer.max_attempts", raw.max_attempts, |value| values::count(value, 100))?;
     set(&mut it.retry_timeout, "balancer.retry_timeout", raw.retry_timeout, retry_timeout)?;

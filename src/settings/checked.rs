@@ -155,6 +155,8 @@ pub struct Balancer {
     pub sticky: bool,
     /// A request whose member is gone may go to another one.
     pub failover: bool,
+    /// When every member has failed, requests try them all the same.
+    pub forced_recovery: bool,
     /// The longest wait for a member: to connect, and for the first byte of an answer.
     pub timeout: Duration,
     /// Members tried for one request, the first one included.

@@ -106,6 +106,7 @@ impl Default for Balancer {
             method: Method::ByRequests,
             sticky: true,
             failover: true,
+            forced_recovery: true, // as httpd and mod_jk
             timeout: Duration::from_secs(2),
             max_attempts: MAX_ATTEMPTS,
             retry_timeout: None,

@@ -79,6 +79,7 @@ pub(super) struct Balancer {
     pub(super) method: Option<Scalar>,
     pub(super) sticky: Option<Scalar>,
     pub(super) failover: Option<Scalar>,
+    pub(super) forced_recovery: Option<Scalar>,
     pub(super) timeout: Option<Scalar>,
     pub(super) max_attempts: Option<Scalar>,
     pub(super) retry_timeout: Option<Scalar>,

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::TcpListener,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -18,7 +17,7 @@ use super::{
     child::{self, ChildPlan, End, Kept, Life, Lives, Order, command, kill, ordered},
     line::{Started, Word},
 };
-use crate::limits;
+use crate::{balancer::Sockets, limits};
 
 /// Given to a balancer that is not the first one on its socket.
 const SUCCESSOR: &str = "--successor";
@@ -27,7 +26,7 @@ const SUCCESSOR: &str = "--successor";
 pub(super) struct Door {
     pub(super) plan: ChildPlan,
     /// None once everything stops: who comes then is refused.
-    pub(super) socket: Option<TcpListener>,
+    pub(super) sockets: Option<Sockets>,
     pub(super) restart_timeout: Duration,
 }
 
@@ -75,8 +74,8 @@ impl Door {
     }
 
     fn start(&self, plan: &ChildPlan) -> io::Result<Started> {
-        let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let started = Started::start(command(plan), socket)?;
+        let sockets = self.sockets.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let started = Started::start(command(plan), sockets)?;
         info!(child = %plan.name, pid = started.child.id(), "started");
         Ok(started)
     }
@@ -139,7 +138,7 @@ impl Watch<'_> {
     }
 
     async fn stop(mut self, orders: &mut watch::Receiver<Order>) -> Kept {
-        self.door.socket = None;
+        self.door.sockets = None;
         let kept = child::stop(self.current.hang_up(), orders).await;
         match self.coming.join_next().await {
             Some(Ok(Ok(heir))) => worse(kept, child::stop(heir.hang_up(), orders).await),

@@ -1,17 +1,18 @@
-//! How a balancer is replaced by a new process: the listening socket is inherited, and the two talk through the one that
+//! How a balancer is replaced by a new process: the listening sockets are inherited, and the two talk through the one that
 //! started them.
 //!
 //! ```text
 //! old process            starter (`up`, or the old process)          new process
-//!     │ ── restart ────────────► │ ── starts it, with the socket ───────► │
+//!     │ ── restart ────────────► │ ── starts it, with the sockets ──────► │
 //!     │ accepts                  │ ◄─────────────────────────── ready ─── │ accepts too
 //!     │ ◄──────── replaced ───── │                                        │
 //!     │ accepts no more, finishes what it has, ends                       │
 //! ```
 //!
 //! The line is the standard input of the process, one end of a pair of sockets; words are single bytes. The listening
-//! socket comes as in systemd's socket activation (`LISTEN_FDS`), so systemd may be the starter too. One socket for both
-//! processes, not two with SO_REUSEPORT: there the connections that wait at the old one would be reset when it closes.
+//! sockets come as in systemd's socket activation (`LISTEN_FDS`), the one for TLS second, so systemd may be the starter
+//! too. The same sockets for both processes, not others with SO_REUSEPORT: there the connections that wait at the old ones
+//! would be reset when they close.
 
 use std::{
     fs::File,
@@ -34,7 +35,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::limits;
+use crate::{balancer::Sockets, limits};
 
 /// What is said on the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,19 +81,19 @@ impl Word {
 }
 
 impl Started {
-    /// Runs the command with a line as its standard input, and with the listening socket.
+    /// Runs the command with a line as its standard input, and with the listening sockets.
     ///
-    /// The socket is inherited by this child alone, as long as no other thread starts a process at this moment; nobody
+    /// The sockets are inherited by this child alone, as long as no other thread starts a process at this moment; nobody
     /// does in a supervisor, which has one thread, nor in a balancer, which starts no other processes.
-    pub(super) fn start(mut command: Command, door: &TcpListener) -> io::Result<Self> {
+    pub(super) fn start(mut command: Command, door: &Sockets) -> io::Result<Self> {
         let (ours, theirs) = Pair::pair()?;
         ours.set_nonblocking(true)?;
-        // A copy that a child inherits, closed here as soon as it has its own.
-        let inherited = rustix::io::dup(door)?;
+        // Copies that a child inherits, closed here as soon as it has its own.
+        let inherited = copies(&door.all().collect::<Vec<_>>())?;
         command
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .env("LISTEN_FDS", "1")
-            .env("LISTEN_FDS_FIRST_FD", inherited.as_raw_fd().to_string())
+            .env("LISTEN_FDS", inherited.len().to_string())
+            .env("LISTEN_FDS_FIRST_FD", inherited[0].as_raw_fd().to_string())
             .env_remove("LISTEN_PID") // the child's own, which nobody knows yet; without it the socket is for anyone
             .env_remove("LISTEN_FDNAMES");
         Ok(Self { child: command.spawn()?, line: UnixStream::from_std(ours)? })
@@ -130,6 +131,24 @@ impl Started {
     pub(super) fn hang_up(self) -> Child {
         self.child
     }
+}
+
+/// Copies of at least one socket, whose numbers follow one another as `LISTEN_FDS` wants it.
+fn copies(sockets: &[&TcpListener]) -> io::Result<Vec<OwnedFd>> {
+    // The system gives the least number that is free, so each one that is kept makes the next one larger.
+    let mut kept = Vec::new();
+    let mut copies: Vec<OwnedFd> = Vec::new();
+    while copies.len() < sockets.len() {
+        let copy = rustix::io::dup(sockets[copies.len()])?;
+        let follows = copies.last().is_none_or(|last| last.as_raw_fd() + 1 == copy.as_raw_fd());
+        if follows {
+            copies.push(copy);
+        } else {
+            kept.append(&mut copies);
+            kept.push(copy);
+        }
+    }
+    Ok(copies)
 }
 
 /// The next word. Never ends when the other end is closed: that a child has ended is seen elsewhere.
@@ -175,25 +194,28 @@ pub fn parent() -> (Parent, impl Future<Output = ()> + Send + 'static) {
     (Parent { answers: Arc::new(Mutex::new(answers)) }, gone)
 }
 
-/// The listening socket that this process was given: by a supervisor, by the process before it, or by systemd. To be asked
-/// for once, before there are threads.
+/// The listening sockets that this process was given: by a supervisor, by the process before it, or by systemd. To be
+/// asked for once, before there are threads.
 ///
 /// # Errors
-/// What was given is not one TCP socket that listens.
-pub fn inherited_socket() -> io::Result<Option<TcpListener>> {
+/// What was given is not one or two TCP sockets that listen.
+pub fn inherited_sockets() -> io::Result<Option<Sockets>> {
     let mut given = listenfd::ListenFd::from_env();
     let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    match given.len() {
-        0 => Ok(None),
-        1 => {
-            let socket = given.take_tcp_listener(0)?;
-            match &socket {
-                Some(socket) if !SockRef::from(socket).is_listener()? => wrong("the socket does not listen"),
-                _ => Ok(socket),
-            }
-        }
-        _ => wrong("more than one socket was given; the balancer listens on one"),
+    if given.len() > 2 {
+        return wrong("more than two sockets were given; the balancer listens on one for HTTP and one for TLS");
     }
+    if given.len() == 0 {
+        return Ok(None);
+    }
+    let Some(plain) = given.take_tcp_listener(0)? else { return Ok(None) };
+    let sockets = Sockets { plain, tls: if given.len() > 1 { given.take_tcp_listener(1)? } else { None } };
+    for socket in sockets.all() {
+        if !SockRef::from(socket).is_listener()? {
+            return wrong("a socket was given that does not listen");
+        }
+    }
+    Ok(Some(sockets))
 }
 
 /// Tells the starter that this process accepts connections. Nothing, if nobody listens there.
@@ -227,7 +249,7 @@ impl Parent {
 ///
 /// # Errors
 /// Why there is none; what was started has been killed. This process is still the one.
-pub async fn start_successor(command: Command, door: TcpListener) -> Result<Option<u32>, String> {
+pub async fn start_successor(command: Command, door: Sockets) -> Result<Option<u32>, String> {
     let mut started = Started::start(command, &door).map_err(|error| format!("it cannot be started: {error}"))?;
     let pid = started.child.id();
     match timeout(limits::RESTART_TIMEOUT, started.becomes_ready()).await {

@@ -14,13 +14,13 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
 
-const BOTH: &[&SupportedProtocolVersion] = &[&TLS12, &TLS13];
+pub(super) const BOTH: &[&SupportedProtocolVersion] = &[&TLS12, &TLS13];
 
 /// A folder with a certificate and its key.
-struct Files(tempfile::TempDir);
+pub(super) struct Files(tempfile::TempDir);
 
 impl Files {
-    fn new() -> (Self, CertificateDer<'static>) {
+    pub(super) fn new() -> (Self, CertificateDer<'static>) {
         let files = Self(tempfile::tempdir().unwrap());
         let certificate = files.renew();
         (files, certificate)
@@ -51,12 +51,12 @@ impl Files {
     }
 }
 
-async fn open_tls(files: &Files, http2: bool, members: Vec<StaticMember>) -> Door {
+pub(super) async fn open_tls(files: &Files, http2: bool, members: Vec<StaticMember>) -> Door {
     open_with(settings::Balancer { tls: Some(files.settings(http2)), ..settings(members) }).await
 }
 
 /// A client that believes this certificate alone.
-async fn connect(
+pub(super) async fn connect(
     door: &Door,
     certificate: &CertificateDer<'static>,
     versions: &[&'static SupportedProtocolVersion],
@@ -200,6 +200,19 @@ async fn http_2_is_spoken_where_the_client_can() {
     });
     let statuses = futures_util::future::join_all(many).await;
     assert_eq!(statuses, vec![200; 200], "more than run at once wait for their turn");
+}
+
+#[actix_web::test]
+async fn an_http_2_client_that_expects_100_continue_is_answered_all_the_same() {
+    let (r1, (files, certificate)) = (Node::start("r1"), Files::new());
+    let door = open_tls(&files, true, vec![r1.as_member()]).await;
+    let mut sender = http2(&door, &certificate).await;
+    for (expectation, status) in [("100-continue", 200), ("a miracle", 417)] {
+        let request = over_tls("POST", "/count", &[("expect", expectation)], "abc");
+        let reply = send_http2(&mut sender, request).await;
+        assert_eq!(reply.status, status, "{expectation}");
+        assert!(status != 200 || reply.text() == "3");
+    }
 }
 
 #[actix_web::test]

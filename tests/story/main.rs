@@ -13,6 +13,7 @@ mod joining;
 mod live;
 mod manager;
 mod managers;
+mod orders;
 mod pages;
 mod partition;
 mod pause;

@@ -9,6 +9,7 @@ pub mod chromium;
 pub mod cluster;
 pub mod load;
 pub mod machines;
+pub mod members;
 pub mod relay;
 pub mod webapps;
 

@@ -1,0 +1,232 @@
+//! How connections come in: accepted by actix-web's server, over TLS or plain, and spoken to in HTTP/1 or HTTP/2.
+//!
+//! A client of HTTP/1 that has been quiet for a moment rests: actix-web, which holds 16 KiB of buffers for each connection,
+//! is told that it has gone, and meets it anew when it says something. Most connections of a busy site rest.
+
+use std::{
+    future::{Future, ready},
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::Addr;
+use actix_http::{HttpService, Protocol, Request, Response, error::DispatchError};
+use actix_service::{
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_factory, fn_service, map_config,
+};
+use actix_web::{
+    App, HttpResponse,
+    body::BoxBody,
+    dev::{AppConfig, Server, ServiceResponse},
+    http::KeepAlive,
+    rt, web,
+};
+use futures_util::future::LocalBoxFuture;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::{actor::Balancer, client::Client, http2, rules::Rules, serve::answer, tls, worker::Worker};
+use crate::{limits, time::Moment};
+
+/// What the entrances of all workers are made from.
+#[derive(Clone)]
+struct Plan<S> {
+    rules: Arc<Rules>,
+    balancer: Addr<Balancer>,
+    /// Gives a future that ends when the server stops gracefully.
+    stopping: S,
+    /// Where it listens.
+    address: SocketAddr,
+    /// Of the port for TLS.
+    acceptor: Option<TlsAcceptor>,
+}
+
+/// One port on one worker.
+struct Entrance {
+    rules: Arc<Rules>,
+    acceptor: Option<TlsAcceptor>,
+    http1: Http1,
+    http2: http2::Application,
+    stopping: Box<dyn Fn() -> LocalBoxFuture<'static, ()>>,
+}
+
+/// Speaks HTTP/1 with a client until it goes or rests.
+type Http1 = Box<dyn Fn(Client, Option<SocketAddr>) -> LocalBoxFuture<'static, ()>>;
+
+/// Starts accepting.
+///
+/// # Errors
+/// What the operating system says.
+pub(crate) fn open(
+    plain: TcpListener,
+    sealed: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
+    rules: Arc<Rules>,
+    balancer: Addr<Balancer>,
+    workers: usize,
+    shutdown: Duration,
+) -> io::Result<Server> {
+    let builder = Server::build()
+        .workers(workers)
+        .disable_signals()
+        .max_concurrent_connections(limits::CLIENT_CONNECTIONS.div_ceil(workers))
+        .shutdown_timeout(shutdown.as_secs().max(1));
+    let signal = builder.graceful_shutdown_signal();
+    let stopping = move || {
+        let signal = signal.clone();
+        async move { signal.notified().await }
+    };
+    let plan = Plan { rules, balancer, stopping, address: plain.local_addr()?, acceptor: None };
+    let first = plan.clone();
+    let builder = builder.listen("balancer", plain, move || entrance(first.clone()))?;
+    let Some((listener, config)) = sealed else { return Ok(builder.run()) };
+    let plan = Plan { address: listener.local_addr()?, acceptor: Some(config.into()), ..plan };
+    Ok(builder.listen("balancer-tls", listener, move || entrance(plan.clone()))?.run())
+}
+
+/// What actix-web's server makes an entrance with, on each worker.
+fn entrance<S, F>(
+    plan: Plan<S>,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = ()>
+where
+    S: Fn() -> F + Clone + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    fn_factory(move || {
+        let plan = plan.clone();
+        async move {
+            let entrance = Rc::new(plan.entrance().await?);
+            Ok::<_, ()>(fn_service(move |socket| {
+                let entrance = entrance.clone();
+                async move {
+                    entrance.attend(socket).await;
+                    Ok::<_, ()>(())
+                }
+            }))
+        }
+    })
+}
+
+impl<S, F> Plan<S>
+where
+    S: Fn() -> F + Clone + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    async fn entrance(self) -> Result<Entrance, ()> {
+        let app = Rc::new(application(self.worker()).new_service(()).await?);
+        let shared = app.clone();
+        let http1 = http1(fn_factory(move || ready(Ok(shared.clone()))), self.stopping.clone(), self.address);
+        let http1 = http1.new_service(()).await?;
+        let stopping = self.stopping;
+        Ok(Entrance {
+            rules: self.rules,
+            acceptor: self.acceptor,
+            http1: Box::new(move |client, peer| {
+                let served = http1.call((client, Protocol::Http1, peer));
+                // What is wrong with a request is answered; what is wrong with a connection is its end.
+                Box::pin(async move { drop(served.await) })
+            }),
+            http2: for_http2(app),
+            stopping: Box::new(move || Box::pin(stopping())),
+        })
+    }
+
+    fn worker(&self) -> Rc<Worker> {
+        let seed = getrandom::u64().unwrap_or_else(|_| Moment::now().0);
+        let worker = Rc::new(Worker::new(self.rules.clone(), self.balancer.clone(), seed));
+        rt::spawn(Worker::sweep(Rc::downgrade(&worker)));
+        worker
+    }
+}
+
+impl Entrance {
+    async fn attend(&self, socket: TcpStream) {
+        let (peer, present) = (socket.peer_addr().ok(), self.rules.departure.present());
+        let _ = socket.set_nodelay(true); // fails only on a connection that is gone
+        let refusals = self.rules.refusals.clone();
+        let Some(acceptor) = &self.acceptor else {
+            return self.speak_http1(Client::new(socket, present, refusals), peer).await;
+        };
+        // Whoever is no TLS client in time is not worth a word: the internet is full of them.
+        let Ok(Ok(stream)) = timeout(limits::TLS_HANDSHAKE, acceptor.accept(socket)).await else { return };
+        if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2) {
+            // Boxed, as HTTP/1 is: a connection that rests is to be small.
+            Box::pin(http2::serve(stream, peer, self.http2.clone(), (self.stopping)())).await;
+            drop(present);
+        } else {
+            self.speak_http1(Client::sealed(stream, present, refusals), peer).await;
+        }
+    }
+
+    /// Until the client is gone.
+    async fn speak_http1(&self, mut client: Client, peer: Option<SocketAddr>) {
+        loop {
+            let place = client.resting_place();
+            (self.http1)(client, peer).await;
+            let Some(resting) = place.take() else { return };
+            match resting.awake((self.stopping)()).await {
+                Some(awake) => client = awake,
+                None => return,
+            }
+        }
+    }
+}
+
+/// What answers requests of every protocol.
+fn application(
+    worker: Rc<Worker>,
+) -> impl ServiceFactory<Request, Config = (), Response = ServiceResponse<BoxBody>, Error = HttpResponse, InitError = ()>
+{
+    let app = App::new().app_data(worker).default_service(web::to(answer));
+    let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+    map_config(app, |()| AppConfig::default())
+}
+
+/// HTTP/1 in front of it.
+fn http1<A, F>(
+    app: A,
+    stopping: impl Fn() -> F + Clone + 'static,
+    address: SocketAddr,
+) -> impl ServiceFactory<
+    (Client, Protocol, Option<SocketAddr>),
+    Config = (),
+    Response = (),
+    Error = DispatchError,
+    InitError = (),
+>
+where
+    A: ServiceFactory<Request, Config = (), Response = ServiceResponse<BoxBody>, Error = HttpResponse, InitError = ()>
+        + 'static,
+    A::Future: 'static,
+    A::Service: 'static,
+    <A::Service as Service<Request>>::Future: 'static,
+    F: Future<Output = ()> + 'static,
+{
+    HttpService::build()
+        .graceful_shutdown_signal(stopping)
+        .keep_alive(KeepAlive::Timeout(limits::CLIENT_KEEP_ALIVE))
+        .client_request_timeout(limits::HEAD_TIMEOUT)
+        .client_disconnect_timeout(limits::CLIENT_LINGER)
+        // A client that closes its side has gone away, as for nginx: its request must not occupy a member.
+        .h1_allow_half_closed(false)
+        .local_addr(address)
+        .on_connect_ext(|client: &Client, data| {
+            data.insert(client.pace());
+            data.insert(client.scheme());
+        })
+        .finish(app)
+}
+
+/// HTTP/2 in front of the same.
+fn for_http2<S>(app: Rc<S>) -> http2::Application
+where
+    S: Service<Request, Response = ServiceResponse<BoxBody>, Error = HttpResponse> + 'static,
+    S::Future: 'static,
+{
+    Rc::new(move |request| {
+        let answered = app.call(request);
+        Box::pin(async move { answered.await.map_or_else(Response::from, Response::from) })
+    })
+}

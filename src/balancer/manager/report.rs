@@ -1,0 +1,128 @@
+//! What the manager tells: what the balancer counts, and what each node says of itself.
+
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use super::super::{
+    control,
+    view::{Member, MemberReport, Standing, View},
+    worker::Worker,
+};
+use crate::{
+    limits,
+    observe::{BalancerReport, NodeReport, NodeState, PeerReport, SessionCounts, StatusReport, Terms},
+    time::Moment,
+};
+
+/// What `json` and `?json` answer. A stable interface: fields are only added.
+#[derive(Serialize)]
+pub(super) struct Report {
+    pub(super) balancer: BalancerReport,
+    /// The clock of this machine, in milliseconds, for rates between two reports. It has no meaning of its own.
+    pub(super) at_ms: u64,
+    pub(super) members: Vec<ReportedMember>,
+}
+
+/// A member: what the balancer counts, and what the node says of itself.
+#[derive(Serialize)]
+pub(super) struct ReportedMember {
+    #[serde(flatten)]
+    pub(super) counted: MemberReport,
+    pub(super) state: NodeState,
+    pub(super) pid: Option<u32>,
+    /// None for a member that does not say; one that is no tasuki node never does.
+    pub(super) sessions: Option<SessionCounts>,
+    pub(super) staying: usize,
+    pub(super) peers: Vec<PeerReport>,
+    /// Age of the oldest write that a peer has not acknowledged.
+    pub(super) lag_ms: u64,
+}
+
+/// Asks every member at once; who does not answer in time is listed with what the balancer knows.
+pub(super) async fn status(worker: &Worker) -> StatusReport {
+    let view: &View = &worker.rules.published.view();
+    let balancer = balancer(worker);
+    StatusReport { balancer, nodes: join_all(view.members.iter().map(|member| report(member))).await }
+}
+
+async fn report(member: &Member) -> NodeReport {
+    let path = "/.tasuki/status";
+    let asked = control::ask(member.address, hyper::Method::GET, path, None, limits::STATUS_TIMEOUT).await;
+    let silent = asked.is_err();
+    let said = asked.ok().and_then(|(_, body)| serde_json::from_slice::<NodeReport>(&body).ok());
+    let mut report = said.unwrap_or_else(|| known(member, silent));
+    // Under this route the balancer knows it, and nothing a node says may put it under another.
+    report.route = member.route.clone();
+    report.state = usable_state(report.state, member.standing);
+    let Member { admin, weight, standby, ref differs, .. } = *member;
+    report.terms = Terms { admin, weight, standby, differs: differs.clone() };
+    report
+}
+
+/// A node counts as ready when this balancer uses it too: a rolling restart waits for that before the next one.
+fn usable_state(said: NodeState, standing: Standing) -> NodeState {
+    match (said, standing) {
+        (NodeState::Ready, Standing::Coming) => NodeState::Starting,
+        (NodeState::Ready, Standing::Failed) => NodeState::Failed,
+        (said, _) => said,
+    }
+}
+
+/// What is known of a member that does not say anything of itself. One that answers all the same is no tasuki node.
+fn known(member: &Member, silent: bool) -> NodeReport {
+    let state = match member.standing {
+        _ if silent => NodeState::Failed,
+        Standing::Failed => NodeState::Failed,
+        Standing::Coming => NodeState::Starting,
+        Standing::Usable | Standing::Draining | Standing::Disabled => NodeState::Ready,
+    };
+    NodeReport {
+        route: member.route.clone(),
+        pid: None,
+        http: member.address,
+        state,
+        duty: member.duty,
+        sessions: SessionCounts::default(),
+        peers: Vec::new(),
+        writes_refused: 0,
+        staying: 0,
+        webapps: Vec::new(),
+        terms: Terms::default(),
+    }
+}
+
+fn balancer(worker: &Worker) -> BalancerReport {
+    let rules = &worker.rules;
+    let warnings = rules.certificate.as_ref().and_then(|shown| shown.warning()).into_iter().collect();
+    BalancerReport { listen: rules.listen, pid: std::process::id(), refusals: rules.refusals.report(), warnings }
+}
+
+/// What the page shows: the balancer's counts beside what each node says.
+pub(super) async fn everything(worker: &Worker) -> Report {
+    let view: &View = &worker.rules.published.view();
+    let nodes = join_all(view.members.iter().map(|member| report(member))).await;
+    let members = view.report(Moment::now()).into_iter().zip(nodes).map(|(counted, node)| ReportedMember {
+        counted,
+        state: node.state,
+        sessions: node.pid.map(|_| node.sessions),
+        pid: node.pid,
+        staying: node.staying,
+        lag_ms: node.peers.iter().map(|peer| peer.lag_ms).max().unwrap_or(0),
+        peers: node.peers,
+    });
+    let balancer = balancer(worker);
+    Report { balancer, at_ms: Moment::now().0, members: members.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_ready_when_the_balancer_uses_it_too() {
+        assert_eq!(usable_state(NodeState::Ready, Standing::Coming), NodeState::Starting);
+        assert_eq!(usable_state(NodeState::Ready, Standing::Usable), NodeState::Ready);
+        assert_eq!(usable_state(NodeState::Stopping, Standing::Usable), NodeState::Stopping);
+        assert_eq!(usable_state(NodeState::Failed, Standing::Usable), NodeState::Failed);
+    }
+}
