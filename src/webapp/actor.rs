@@ -24,7 +24,7 @@ use super::{
     archive::Fault,
     catalog::Catalogue,
     deployments::{Deployments, Outcome},
-    folder::{self, Candidate, Kind},
+    folder::{self, Candidate, Kind, Lying},
     orders::{self, Prepared},
     reader,
     rollout::{Calm, Rollout, Step, Trust},
@@ -91,7 +91,7 @@ struct Look {
 
 /// What lies in the folder, and what has come of what was to be read.
 struct Seen {
-    candidates: BTreeMap<String, Candidate>,
+    lying: Lying,
     outcomes: Vec<(String, Outcome)>,
     calm: Calm,
 }
@@ -133,7 +133,7 @@ impl Deployer {
             hinted: Arc::default(),
         };
         orders::deploy_at_start(&mut deployer, deployed);
-        deployer.deployments.saw(&seen.candidates, seen.outcomes, Moment::now());
+        deployer.deployments.saw(&seen.lying, seen.outcomes, Moment::now());
         deployer.publish();
         Ok(deployer)
     }
@@ -189,7 +189,7 @@ impl Deployer {
                 self.folder_fails = false;
                 again |= seen.calm == Calm::Moving;
                 let has_changed = !seen.outcomes.is_empty();
-                self.deployments.saw(&seen.candidates, seen.outcomes, Moment::now());
+                self.deployments.saw(&seen.lying, seen.outcomes, Moment::now());
                 if has_changed {
                     self.publish();
                 }
@@ -234,18 +234,21 @@ fn changes(kind: &EventKind) -> bool {
 
 /// One look: what is there, what is to be done, and the doing of what takes time.
 fn look(folder: &Path, work: &Work, mut rollout: Rollout, trust: Trust) -> Look {
-    let candidates = match folder::candidates(folder) {
-        Ok(candidates) => candidates,
+    let lying = match folder::candidates(folder) {
+        Ok(lying) => lying,
         Err(error) => return Look { rollout, outcome: Err(error) },
     };
     let stamps =
         |found: &BTreeMap<String, Candidate>| found.iter().map(|(name, it)| (name.clone(), it.stamp)).collect();
-    let before: BTreeMap<String, u64> = stamps(&candidates);
+    let before: BTreeMap<String, u64> = stamps(&lying.candidates);
     let (steps, mut calm) = rollout.look(&before, trust);
     let read: Vec<(String, Outcome)> =
-        steps.into_iter().map(|step| carry_out(folder, work, &candidates, step)).collect();
-    let after =
-        if read.is_empty() { Ok(before.clone()) } else { folder::candidates(folder).map(|found| stamps(&found)) };
+        steps.into_iter().map(|step| carry_out(folder, work, &lying.candidates, step)).collect();
+    let after = if read.is_empty() {
+        Ok(before.clone())
+    } else {
+        folder::candidates(folder).map(|found| stamps(&found.candidates))
+    };
     let mut outcomes = Vec::new();
     for (name, outcome) in read {
         let unchanged = after.as_ref().is_ok_and(|after| after.get(&name) == before.get(&name));
@@ -258,7 +261,7 @@ fn look(folder: &Path, work: &Work, mut rollout: Rollout, trust: Trust) -> Look 
             outcomes.push((name, outcome));
         }
     }
-    Look { rollout, outcome: Ok(Seen { candidates, outcomes, calm }) }
+    Look { rollout, outcome: Ok(Seen { lying, outcomes, calm }) }
 }
 
 fn carry_out(folder: &Path, work: &Work, candidates: &BTreeMap<String, Candidate>, step: Step) -> (String, Outcome) {

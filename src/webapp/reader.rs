@@ -70,8 +70,21 @@ pub(super) fn read_archive(name: &str, label: &str, at: &Path, work: &Work) -> R
     };
     let unpacked = work.unpack(name, |into| archive::unpack(label, at, into), no_room)?;
     let mut readout = read_folder(name, label, unpacked.folder()).map_err(Fault::Refused)?;
+    if let Some(wrapper) = wrapper(unpacked.folder()) {
+        let (context, inside) = (readout.app.context().as_str(), format!("{wrapper}/"));
+        let what = format!("everything in it lies in the folder {inside}, so it answers below {context}/{inside}");
+        readout.remarks.push(format!("{label}: {what}; pack what is in that folder instead"));
+    }
     readout.app.unpacked = Some(unpacked);
     Ok(readout)
+}
+
+/// The one folder that a webapp was packed in together with itself: WEB-INF lies in there.
+fn wrapper(folder: &Path) -> Option<String> {
+    let mut entries = fs::read_dir(folder).ok()?.flatten();
+    let (only, other) = (entries.next()?, entries.next());
+    let is_webapp = other.is_none() && only.path().join("WEB-INF").is_dir();
+    is_webapp.then(|| only.file_name().to_string_lossy().into_owned())
 }
 
 /// What the descriptor's error pages are. One that is not there would be missed when it is needed.
@@ -233,7 +246,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::webapp::{Resource, SessionTimeout};
+    use crate::webapp::{Resource, SessionTimeout, packing};
 
     fn read(webapps: &Path, name: &str) -> Result<Readout, Refusal> {
         read_folder(name, name, &webapps.join(name))
@@ -319,6 +332,21 @@ mod tests {
         }
         let large = "x".repeat(limits::TEMPLATE_BYTES as usize + 1);
         assert!(refusal(&[("x/a.html.j2", &large)], "x").contains("1048576"));
+    }
+
+    #[test]
+    fn an_archive_of_the_folder_instead_of_its_content_is_remarked() {
+        let place = tempfile::tempdir().unwrap();
+        let (work, _) = Work::open(&place.path().join("work"));
+        let read = |files: &[(&str, &[u8])]| {
+            let at = place.path().join("shop.war");
+            fs::write(&at, packing::packed(files)).unwrap();
+            read_archive("shop", "shop.war", &at, &work).unwrap().remarks
+        };
+        let remarks = read(&[("shop/index.html", b"x"), ("shop/WEB-INF/web.xml", b"<web-app/>")]);
+        assert!(remarks[0].contains("answers below /shop/shop/"), "{remarks:?}");
+        assert_eq!(read(&[("index.html", b"x"), ("WEB-INF/web.xml", b"<web-app/>")]), [""; 0]);
+        assert_eq!(read(&[("css/a.css", b"x")]), [""; 0]);
     }
 
     #[test]
