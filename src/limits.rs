@@ -451,6 +451,9 @@ const _: () = assert!(ASSETS_KEPT_BYTES / ASSET_SHELVES / ASSET_NEW_SHARE >= 2 *
 /// What is smaller is not compressed: with its head it fits into one packet as it is. nginx's gzip_min_length is 20 bytes.
 pub const COMPRESSED_FROM_BYTES: u64 = 1024;
 
+/// A larger page is sent as it is: it would hold up the other requests of its worker for some milliseconds.
+pub const COMPRESSED_PAGE_BYTES: u64 = 256 * 1024;
+
 /// Bytes of a static file that are given to a connection at once: a slow client holds no more than this in memory.
 pub const ASSET_CHUNK_BYTES: usize = 64 * 1024;
 
@@ -472,6 +475,15 @@ pub const ERROR_PAGE_BYTES: u64 = 256 * 1024;
 
 /// Bytes of one rendered page.
 pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Characters of a line that is shown with a page's fault.
+pub const FAULT_LINE: usize = 160;
+
+/// Templates named on the way to a page's fault.
+pub const FAULT_TEMPLATES: usize = 8;
+
+/// Names of a failed template that are shown.
+pub const FAULT_NAMES: usize = 64;
 
 /// Fields of a query or a form. Tomcat's maxParameterCount.
 pub const PARAMETERS: usize = 1_000;

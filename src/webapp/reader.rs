@@ -50,8 +50,8 @@ pub(super) fn read_folder(name: &str, label: &str, folder: &Path) -> Result<Read
         version: version.clone(),
         parameters: descriptor.parameters.clone(),
     };
-    let pages = pages(sources(label, &listing.files)?, &application, &descriptor)?;
     let assets = assets(label, folder, &listing.files, &descriptor, &mut remarks);
+    let pages = pages(sources(label, &listing.files)?, &application, &descriptor, &assets)?;
     let error_pages = error_pages(label, &descriptor, &pages, &listing.files)?;
     let tally = Tally::default();
     let app = Webapp { name, version, descriptor, pages, assets, error_pages, unpacked: None, tally };
@@ -128,13 +128,15 @@ fn pages(
     sources: Vec<Source>,
     application: &Application,
     descriptor: &Descriptor,
+    assets: &HashMap<String, Arc<Asset>>,
 ) -> Result<HashMap<String, Arc<Page>>, Refusal> {
     let pages: Vec<String> = sources.iter().map(|s| s.name.clone()).filter(|name| name.starts_with('/')).collect();
-    let templates = Templates::compile(sources, application).map_err(|broken| Refusal {
+    let mut templates = Templates::compile(sources, application).map_err(|broken| Refusal {
         file: broken.file,
-        place: broken.line.map(|line| (line, None)),
+        place: broken.line.map(|line| (line, broken.column)),
         what: broken.what,
     })?;
+    templates.add_assets(application.context.clone(), assets.clone());
     let templates = Arc::new(templates);
     let page = |name: String| {
         let produced = name.strip_suffix(".j2").unwrap_or(&name).to_owned();
@@ -315,9 +317,9 @@ mod tests {
     #[test]
     fn a_broken_webapp_is_refused_with_file_and_line() {
         let broken = refusal(&[("x/a.html.j2", "fine\n\n{% if %}")], "x");
-        assert!(broken.starts_with("x/a.html.j2:3: syntax error"), "{broken}");
+        assert!(broken.starts_with("x/a.html.j2:3:7: syntax error"), "{broken}");
         let broken = refusal(&[("x/WEB-INF/templates/b.html.j2", "\n{{ a b }}")], "x");
-        assert!(broken.starts_with("x/WEB-INF/templates/b.html.j2:2: "), "{broken}");
+        assert!(broken.starts_with("x/WEB-INF/templates/b.html.j2:2:6: "), "{broken}");
         let broken = refusal(&[("x/WEB-INF/web.xml", "<web-app>\n<a></b></web-app>")], "x");
         assert!(broken.starts_with("x/WEB-INF/web.xml:2:"), "{broken}");
         let broken = refusal(&[("x/a.html.j2", "{% include 'nav.html.j2' %}")], "x");
