@@ -244,9 +244,9 @@ impl Deployments {
 
 /// The reports of all webapps fit one answer of a node.
 fn cut(text: String) -> String {
-    match text.char_indices().nth(limits::REPORTED_CHARACTERS) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
+    match text.floor_char_boundary(limits::REPORTED_BYTES) {
+        end if end < text.len() => format!("{}...", &text[..end]),
+        _ => text,
     }
 }
 

@@ -115,6 +115,15 @@ fn a_version_is_superseded_since_the_newer_one_came_and_no_more_when_that_goes()
 }
 
 #[test]
+fn a_sentence_of_a_report_has_a_bounded_length() {
+    let mut it = Deployments::default();
+    let long = Refusal::new("shop", "\u{7533}".repeat(10_000));
+    saw(&mut it, [("shop".into(), Outcome::Refused(long))], START);
+    let said = report(&it, "shop").error.unwrap();
+    assert!(said.len() <= limits::REPORTED_BYTES + "...".len() && said.ends_with("\u{7533}..."), "{said}");
+}
+
+#[test]
 fn entries_that_do_not_count_are_named() {
     let mut it = Deployments::default();
     let candidate = Candidate { entry: "shop.war".into(), kind: Kind::War, stamp: 1, hides: vec!["shop".into()] };
