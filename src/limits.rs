@@ -369,10 +369,10 @@ pub const ARCHIVE_PATH_BYTES: usize = 255;
 /// Longer than a slow network stalls.
 pub const ARCHIVE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Characters of one sentence of a report about a webapp: those of all webapps fit [`CONTROL_ANSWER_BYTES`].
-pub const REPORTED_CHARACTERS: usize = 400;
+/// Bytes of one sentence of a report about a webapp: one of each webapp fit [`CONTROL_ANSWER_BYTES`].
+pub const REPORTED_BYTES: usize = 400;
 
-const _: () = assert!(WEBAPPS * (REPORTED_CHARACTERS + CONTEXT_PATH_BYTES * 2) <= CONTROL_ANSWER_BYTES);
+const _: () = assert!(WEBAPPS * (REPORTED_BYTES + CONTEXT_PATH_BYTES * 2) <= CONTROL_ANSWER_BYTES);
 
 /// Webapps that were checked for the cluster and wait to be deployed. A deployment checks one and then deploys it.
 pub const WEBAPPS_PREPARED: usize = 4;

@@ -123,7 +123,7 @@ impl Worker {
         visit.app.tally().note(rendered.as_ref().map_or(true, |rendered| rendered.status.is_server_error()));
         let Rendered { status, mut headers, content_type, body, mut draft } =
             rendered.map_err(|error| self.broken(&page, &error))?;
-        note_version(&mut draft, &visit.app);
+        note_version(&mut draft, visit.app.tag());
         let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(not_done)?;
         let body = match page.uses_session() {
             true => body,

@@ -60,17 +60,67 @@ impl Worker {
 
 /// Notes in a session which version it is on: when it begins, and when it goes to another one. A session that nobody
 /// writes is not begun by that.
-pub(super) fn note_version(draft: &mut Draft, app: &Webapp) {
+pub(super) fn note_version(draft: &mut Draft, tag: Option<&str>) {
     let is_begun = match draft.fate() {
         Fate::Continues | Fate::Renewed => draft.id().is_some() || !draft.changes().is_empty(),
         Fate::Ends => !draft.changes().is_empty(),
     };
-    if !is_begun || draft.get_as::<String>(VERSION_ATTRIBUTE).as_deref() == app.tag() {
+    if !is_begun || draft.get_as::<String>(VERSION_ATTRIBUTE).as_deref() == tag {
         return;
     }
-    match app.tag() {
+    match tag {
         // A session that is full to the last byte follows the newest version instead.
         Some(tag) => drop(draft.set(VERSION_ATTRIBUTE, &tag)),
         None => drop(draft.remove(VERSION_ATTRIBUTE)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::draft::Change;
+
+    fn on_version(tag: Option<&str>) -> Draft {
+        let mut draft = Draft::blank();
+        draft.set("n", &1).unwrap();
+        note_version(&mut draft, tag);
+        let attributes: Vec<_> = draft.attributes().map(|(name, value)| (name.into(), value.clone())).collect();
+        Draft::of(Some(SessionId([1; 16])), attributes)
+    }
+
+    fn tag(draft: &Draft) -> Tag {
+        draft.get_as(VERSION_ATTRIBUTE)
+    }
+
+    #[test]
+    fn a_session_begins_with_its_version_and_a_visit_begins_none() {
+        assert_eq!(tag(&on_version(Some("2"))).as_deref(), Some("2"));
+        assert_eq!(tag(&on_version(None)), None);
+        let mut visit = Draft::blank();
+        note_version(&mut visit, Some("2"));
+        assert!(visit.changes().is_empty());
+    }
+
+    #[test]
+    fn a_session_that_goes_to_another_version_is_written_once() {
+        let mut draft = on_version(Some("2"));
+        note_version(&mut draft, Some("2"));
+        assert!(draft.changes().is_empty());
+        note_version(&mut draft, Some("11"));
+        assert!(matches!(draft.changes(), [Change::Set(..)]) && tag(&draft).as_deref() == Some("11"));
+        let mut back = on_version(Some("2"));
+        note_version(&mut back, None);
+        assert!(matches!(back.changes(), [Change::Remove(_)]) && tag(&back).is_none());
+    }
+
+    #[test]
+    fn a_session_that_ends_is_not_begun_anew_by_that() {
+        let mut draft = on_version(Some("2"));
+        draft.invalidate();
+        note_version(&mut draft, Some("2"));
+        assert!(draft.changes().is_empty());
+        draft.set("n", &1).unwrap();
+        note_version(&mut draft, Some("2"));
+        assert_eq!(tag(&draft).as_deref(), Some("2"));
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     app::Webapp,
     catalog::{Catalog, Version},
-    folder::Candidate,
+    folder::{Candidate, Lying},
     orders::Origin,
     reader::Readout,
     refusal::Refusal,
@@ -28,6 +28,8 @@ pub(super) struct Deployments {
     left_out: BTreeMap<String, Refusal>,
     /// Entries of the folder that do not count because another one stands for the webapp.
     beside: BTreeMap<String, String>,
+    /// Entries of the folder that are not looked at.
+    beyond: usize,
     /// Since when a newer version has been there.
     superseded: BTreeMap<String, Moment>,
     /// Unpacked archives that are replaced. Each goes when no request uses it.
@@ -60,12 +62,7 @@ enum Trouble {
 
 impl Deployments {
     /// Takes what one look at the folder has seen and read.
-    pub(super) fn saw(
-        &mut self,
-        candidates: &BTreeMap<String, Candidate>,
-        outcomes: Vec<(String, Outcome)>,
-        now: Moment,
-    ) {
+    pub(super) fn saw(&mut self, lying: &Lying, outcomes: Vec<(String, Outcome)>, now: Moment) {
         for (name, outcome) in outcomes {
             match outcome {
                 Outcome::Ready(readout) => self.take(name, *readout),
@@ -78,7 +75,12 @@ impl Deployments {
             }
         }
         self.lose_patience(now);
-        self.note_beside(candidates);
+        self.note_beside(&lying.candidates);
+        if lying.beyond > self.beyond {
+            let most = limits::WEBAPPS;
+            tracing::error!("{} webapps of the folder are not looked at: there are {most} others", lying.beyond);
+        }
+        self.beyond = lying.beyond;
     }
 
     /// What the cluster has deployed now, and what of it was left out.
@@ -242,9 +244,9 @@ impl Deployments {
 
 /// The reports of all webapps fit one answer of a node.
 fn cut(text: String) -> String {
-    match text.char_indices().nth(limits::REPORTED_CHARACTERS) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
+    match text.floor_char_boundary(limits::REPORTED_BYTES) {
+        end if end < text.len() => format!("{}...", &text[..end]),
+        _ => text,
     }
 }
 

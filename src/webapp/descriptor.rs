@@ -156,6 +156,10 @@ impl Reading<'_> {
                     if !rules.http_only {
                         self.remark(child, "scripts can read the session cookie: <http-only> is false".into());
                     }
+                    if rules.name.is_none() && rules.path.as_deref().is_some_and(|path| path != context.cookie_path()) {
+                        let what = "webapps whose cookies have one name and one path take each other's sessions away";
+                        self.remark(child, format!("{what}; give this one a <name> of its own"));
+                    }
                     self.descriptor.cookie = rules;
                 }
                 "tracking-mode" if child.text == "COOKIE" => {}

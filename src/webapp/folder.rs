@@ -24,6 +24,15 @@ pub(super) struct Candidate {
     pub(super) hides: Vec<String>,
 }
 
+/// What lies in the webapps folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lying {
+    /// By the full names of the webapps.
+    pub(super) candidates: BTreeMap<String, Candidate>,
+    /// Entries that are not looked at: there are [`limits::WEBAPPS`] others.
+    pub(super) beyond: usize,
+}
+
 /// The first one counts: Tomcat looks for an archive before a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -39,13 +48,15 @@ pub(super) enum Kind {
 ///
 /// # Errors
 /// The folder itself cannot be read.
-pub(super) fn candidates(webapps: &Path) -> io::Result<BTreeMap<String, Candidate>> {
+pub(super) fn candidates(webapps: &Path) -> io::Result<Lying> {
+    let mut beyond = 0;
     let mut found: BTreeMap<String, Candidate> = BTreeMap::new();
     for entry in fs::read_dir(webapps)? {
         let entry = entry?;
         let Ok(file_name) = entry.file_name().into_string() else { continue };
         let Some((kind, name)) = kind_of(&file_name, &entry.path()) else { continue };
         if found.len() == limits::WEBAPPS && !found.contains_key(name) {
+            beyond += 1;
             continue;
         }
         let stamp = stamp_of(&file_name, kind, &entry.path());
@@ -55,7 +66,7 @@ pub(super) fn candidates(webapps: &Path) -> io::Result<BTreeMap<String, Candidat
             Some(other) => other.stand_beside(candidate),
         }
     }
-    Ok(found)
+    Ok(Lying { candidates: found, beyond })
 }
 
 impl Candidate {
@@ -119,26 +130,34 @@ mod tests {
     fn an_archive_stands_before_a_folder_of_the_same_name() {
         let folder =
             webapps(&["shop/index.html", "shop.zip", "shop.WAR", "a#b/x", "note.txt", ".shop.war.Xa3b", ".git/a"]);
-        let found = candidates(folder.path()).unwrap();
+        let found = candidates(folder.path()).unwrap().candidates;
         assert_eq!(found.keys().collect::<Vec<_>>(), ["a#b", "shop"]);
         let shop = &found["shop"];
         assert_eq!((shop.entry.as_str(), shop.kind), ("shop.WAR", Kind::War));
         assert_eq!(shop.hides, ["shop", "shop.zip"]);
         fs::remove_file(folder.path().join("shop.WAR")).unwrap();
         fs::remove_file(folder.path().join("shop.zip")).unwrap();
-        let after = candidates(folder.path()).unwrap();
+        let after = candidates(folder.path()).unwrap().candidates;
         assert_eq!((after["shop"].kind, after["shop"].hides.len()), (Kind::Folder, 0));
         assert_ne!(after["shop"].stamp, shop.stamp, "what stands there now is read");
     }
 
     #[test]
+    fn more_webapps_than_are_looked_at_are_counted() {
+        let names: Vec<String> = (0..limits::WEBAPPS + 3).map(|n| format!("w{n}.war")).collect();
+        let folder = webapps(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let lying = candidates(folder.path()).unwrap();
+        assert_eq!((lying.candidates.len(), lying.beyond), (limits::WEBAPPS, 3));
+    }
+
+    #[test]
     fn a_stamp_changes_with_any_file() {
         let folder = webapps(&["x/a.css", "x/WEB-INF/web.xml", "y.war"]);
-        let before = candidates(folder.path()).unwrap();
-        assert_eq!(candidates(folder.path()).unwrap(), before);
+        let before = candidates(folder.path()).unwrap().candidates;
+        assert_eq!(candidates(folder.path()).unwrap().candidates, before);
         fs::write(folder.path().join("x/a.css"), "ab").unwrap();
         fs::write(folder.path().join("y.war"), "longer").unwrap();
-        let after = candidates(folder.path()).unwrap();
+        let after = candidates(folder.path()).unwrap().candidates;
         assert!(after["x"].stamp != before["x"].stamp && after["y"].stamp != before["y"].stamp);
         assert!(candidates(&folder.path().join("none")).is_err());
     }

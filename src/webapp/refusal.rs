@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Why a webapp was not deployed. What was deployed under its name before goes on answering.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub struct Refusal {
-    /// The file at fault, relative to the webapps folder; within an archive as if it were a folder.
+    /// The file at fault, relative to the webapps folder; within an archive as if it were a folder. Empty where it is no
+    /// file that is at fault.
     pub file: String,
     /// Line and, where known, column in it, from 1.
     pub place: Option<(usize, Option<usize>)>,
@@ -28,6 +29,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.place {
+            _ if self.file.is_empty() => f.write_str(&self.what),
             Some((line, Some(column))) => write!(f, "{}:{line}:{column}: {}", self.file, self.what),
             Some((line, None)) => write!(f, "{}:{line}: {}", self.file, self.what),
             None => write!(f, "{}: {}", self.file, self.what),

@@ -4,6 +4,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -50,7 +51,8 @@ impl Work {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let of_name = self.folder.join(name);
         let filling = Unpacked { folder: of_name.join(format!("{number}.tmp")) };
-        fs::create_dir_all(&filling.folder).map_err(&failed)?;
+        // What lies in an archive may be nobody else's business.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&filling.folder).map_err(&failed)?;
         fill(&filling.folder)?;
         let full = Unpacked { folder: of_name.join(number.to_string()) };
         fs::rename(&filling.folder, &full.folder).map_err(&failed)?;
@@ -78,6 +80,8 @@ impl Drop for Unpacked {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -99,6 +103,8 @@ mod tests {
         let unpacked = work.unpack("shop##2", write, |error| error).unwrap();
         let other = work.unpack("shop##2", write, |error| error).unwrap();
         assert!(unpacked.folder().join("a").exists() && unpacked.folder() != other.folder());
+        let mode = fs::metadata(unpacked.folder()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "for its owner only");
         drop(unpacked);
         let refused = work.unpack("shop##2", |_| Err(io::Error::other("full")), |error| error);
         assert_eq!(refused.unwrap_err().to_string(), "full");

@@ -33,7 +33,7 @@ fn deployed(name: &str, version: &str) -> (String, Deployed) {
 }
 
 fn saw(it: &mut Deployments, outcomes: impl IntoIterator<Item = (String, Outcome)>, now: Moment) {
-    it.saw(&BTreeMap::new(), outcomes.into_iter().collect(), now);
+    it.saw(&Lying::default(), outcomes.into_iter().collect(), now);
 }
 
 fn report(it: &Deployments, name: &str) -> WebappReport {
@@ -115,10 +115,20 @@ fn a_version_is_superseded_since_the_newer_one_came_and_no_more_when_that_goes()
 }
 
 #[test]
+fn a_sentence_of_a_report_has_a_bounded_length() {
+    let mut it = Deployments::default();
+    let long = Refusal::new("shop", "\u{7533}".repeat(10_000));
+    saw(&mut it, [("shop".into(), Outcome::Refused(long))], START);
+    let said = report(&it, "shop").error.unwrap();
+    assert!(said.len() <= limits::REPORTED_BYTES + "...".len() && said.ends_with("\u{7533}..."), "{said}");
+}
+
+#[test]
 fn entries_that_do_not_count_are_named() {
     let mut it = Deployments::default();
     let candidate = Candidate { entry: "shop.war".into(), kind: Kind::War, stamp: 1, hides: vec!["shop".into()] };
-    it.saw(&[("shop".to_owned(), candidate)].into(), vec![ready("shop", "a")], START);
+    let lying = Lying { candidates: [("shop".to_owned(), candidate)].into(), beyond: 0 };
+    it.saw(&lying, vec![ready("shop", "a")], START);
     assert_eq!(report(&it, "shop").notes, ["shop.war stands for it, shop beside it does not count"]);
     saw(&mut it, [], START);
     assert_eq!(report(&it, "shop").notes, [""; 0]);

@@ -150,13 +150,15 @@ fn a_cookie_that_browsers_would_throw_away_is_refused() {
 #[test]
 fn what_weakens_a_cookie_and_other_ways_to_track_are_remarked() {
     let (descriptor, remarks) = with(
-        "<session-config><cookie-config>\n<http-only>false</http-only></cookie-config>\n\
+        "<session-config><cookie-config><path>/</path>\n<http-only>false</http-only></cookie-config>\n\
          <tracking-mode>COOKIE</tracking-mode>\n<tracking-mode>URL</tracking-mode></session-config>",
     )
     .unwrap();
     assert!(!descriptor.cookie.http_only);
-    assert_eq!(remarks.iter().map(|r| r.line).collect::<Vec<_>>(), [2, 5]);
-    assert!(remarks[0].what.contains("scripts") && remarks[1].what.contains("URL"));
+    assert_eq!(remarks.iter().map(|r| r.line).collect::<Vec<_>>(), [2, 2, 5]);
+    assert!(
+        remarks[0].what.contains("scripts") && remarks[1].what.contains("<name>") && remarks[2].what.contains("URL")
+    );
 }
 
 #[test]
