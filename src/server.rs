@@ -161,6 +161,7 @@ impl Node {
             min_copies: settings.cluster.min_copies.get(),
             response_headers: settings.node.response_headers,
             trusted_proxies: settings.balancer.trusted_proxies.clone(),
+            version_timeout: settings.node.version_timeout,
             orders,
             key: badge.key.clone(),
             deployments,

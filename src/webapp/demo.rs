@@ -90,6 +90,7 @@ impl Browser {
             remote_addr: "127.0.0.1".into(),
             scheme: "http".into(),
             host: "localhost:12121".into(),
+            error: None,
             now: jiff::Timestamp::UNIX_EPOCH,
         };
         let member = |(route, duty): (&str, Duty)| {

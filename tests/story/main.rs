@@ -4,6 +4,8 @@ mod aborts;
 mod concurrency;
 mod counter;
 mod crash;
+mod deploy;
+mod descriptors;
 mod duty;
 mod failover;
 mod form;
@@ -14,6 +16,7 @@ mod managers;
 mod pages;
 mod partition;
 mod pause;
+mod redeploy;
 mod repair;
 mod restart;
 mod secret;
@@ -25,6 +28,7 @@ mod support;
 mod takeover;
 mod tls;
 mod uploads;
+mod versions;
 
 /// Runs a story on one thread, as a browser's tabs would.
 fn story(story: impl Future<Output = ()>) {

@@ -5,7 +5,7 @@
 //! | name | members |
 //! |---|---|
 //! | `session` | `get(name, default)`, `set(name, value)`, `add(name, n)`, `has`, `remove`, `renew()`, `invalidate()`, `.id`, `.is_new`, `.name` |
-//! | `request` | `.method .path .query .query_string .form .json .headers .cookies .remote_addr .scheme .host .user`, `header(name)`, `field(name, most)` (of the form: trimmed, cut, never undefined), `form_all(name)`, `query_all(name)`, `file(name)`, `files(name)` |
+//! | `request` | `.method .path .query .query_string .form .json .headers .cookies .remote_addr .scheme .host .user .error`, `header(name)`, `field(name, most)` (of the form: trimmed, cut, never undefined), `form_all(name)`, `query_all(name)`, `file(name)`, `files(name)` |
 //! | a file | `.field .name .content_type .size`, `bytes(most)`, `text(most, encoding='utf-8')` |
 //! | `response` | `status(code)`, `header(name, value)`, `cookie(name, value, max_age=, path=, ...)`, and what ends the page: `redirect(url, code, external=)`, `send(bytes, content_type, file_name=, inline=)` |
 //! | `application` | `.name .context .version .parameters` |
@@ -45,7 +45,7 @@ pub(super) use self::templates::{Application, Source, Templates};
 pub use self::{
     body::{Body, Content, TooManyParameters, Upload, base_name, json, parameters},
     exchange::{Follows, MemberInfo, NodeInfo},
-    request::Request,
+    request::{Request, RequestError},
 };
 use self::{exchange::Exchange, templates::produced};
 use crate::{limits, session::draft::Draft};
@@ -175,11 +175,12 @@ impl fmt::Display for PageError {
 }
 
 /// The type of what a page produces, by its name; text is UTF-8.
-fn content_type(produced: &str) -> HeaderValue {
+pub(super) fn content_type(produced: &str) -> HeaderValue {
     header_of(&mime_guess::from_path(produced).first_or_octet_stream())
 }
 
-fn header_of(mime: &mime_guess::Mime) -> HeaderValue {
+/// The header of a type; text is UTF-8 unless it says otherwise.
+pub(super) fn header_of(mime: &mime_guess::Mime) -> HeaderValue {
     let is_text = mime.type_() == "text"
         || matches!(mime.subtype().as_str(), "json" | "javascript" | "xml")
         || mime.suffix().is_some_and(|suffix| suffix == "xml" || suffix == "json");

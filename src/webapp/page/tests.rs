@@ -59,6 +59,7 @@ fn get(query: &str) -> Request {
         remote_addr: "192.0.2.7".into(),
         scheme: "http".into(),
         host: "localhost:12121".into(),
+        error: None,
         now: jiff::Timestamp::UNIX_EPOCH,
     }
 }
