@@ -476,6 +476,15 @@ pub const ERROR_PAGE_BYTES: u64 = 256 * 1024;
 /// Bytes of one rendered page.
 pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
+/// Characters of a line that is shown with a page's fault.
+pub const FAULT_LINE: usize = 160;
+
+/// Templates named on the way to a page's fault.
+pub const FAULT_TEMPLATES: usize = 8;
+
+/// Names of a failed template that are shown.
+pub const FAULT_NAMES: usize = 64;
+
 /// Fields of a query or a form. Tomcat's maxParameterCount.
 pub const PARAMETERS: usize = 1_000;
 

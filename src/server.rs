@@ -159,6 +159,7 @@ impl Node {
             roster: roster.clone(),
             session: settings.session.clone(),
             min_copies: settings.cluster.min_copies.get(),
+            development: settings.node.development,
             response_headers: settings.node.response_headers,
             trusted_proxies: settings.balancer.trusted_proxies.clone(),
             version_timeout: settings.node.version_timeout,

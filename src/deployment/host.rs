@@ -364,8 +364,8 @@ impl Host {
     }
 
     fn rehearsal(&self, talk: &Talk) -> Rehearsal {
-        let (route, life) = (self.config.route.clone(), self.config.me);
-        let me = MemberInfo { route, duty: Duty::Serving, me: true, life, follows: None };
+        let HostConfig { route, me: life, .. } = self.config.clone();
+        let me = MemberInfo { route, life, duty: Duty::Serving, me: true, follows: None };
         let node = NodeInfo::new(&self.config.route, &[me], SessionCounts::default());
         Rehearsal { path: talk.probe.clone(), node: node.into(), now: Timestamp::now() }
     }

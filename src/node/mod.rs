@@ -16,6 +16,7 @@ pub mod control;
 mod cookie;
 mod deploy;
 mod dress;
+mod fault;
 mod gate;
 mod handover;
 mod notice;
@@ -82,6 +83,8 @@ pub struct House {
     pub session: settings::Session,
     /// `cluster.min_copies`
     pub min_copies: usize,
+    /// `node.development`
+    pub development: bool,
     /// `Tasuki-Node` and `Tasuki-Copies` on every reply.
     pub response_headers: bool,
     /// Fronts of other makes on other machines whose `X-Forwarded-*` are believed.
@@ -138,6 +141,7 @@ impl House {
         SessionRules {
             context: app.context().clone(),
             reach: if descriptor.distributable { Reach::Cluster } else { Reach::Node },
+            concurrency: descriptor.concurrency,
             timeout: match descriptor.session_timeout {
                 SessionTimeout::Unspecified => Some(self.session.timeout),
                 SessionTimeout::After(timeout) => Some(timeout),
@@ -180,6 +184,7 @@ struct SessionRules {
     context: ContextPath,
     reach: crate::session::replica::Reach,
     timeout: Option<Duration>,
+    concurrency: crate::webapp::Concurrency,
 }
 
 impl Traffic {

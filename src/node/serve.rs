@@ -16,7 +16,7 @@ use tracing::error;
 use super::{
     House, Worker, body,
     commit::Done,
-    control, cookie, dress,
+    control, cookie, dress, fault,
     gate::{Attempt, NotDone},
     refusal,
     version::note_version,
@@ -122,7 +122,7 @@ impl Worker {
         let rendered = self.render(&page, asked, draft);
         visit.app.tally().note(rendered.as_ref().map_or(true, |rendered| rendered.status.is_server_error()));
         let Rendered { status, mut headers, content_type, body, mut draft } =
-            rendered.map_err(|error| broken(&error))?;
+            rendered.map_err(|error| self.broken(&page, &error))?;
         note_version(&mut draft, &visit.app);
         let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(not_done)?;
         let body = match page.uses_session() {
@@ -150,9 +150,19 @@ impl Worker {
         let file = request.path.clone();
         let render = AssertUnwindSafe(|| page.render(request, draft, &info));
         // A page must not take the other requests of this worker with it.
-        std::panic::catch_unwind(render).unwrap_or_else(|_| {
-            Err(PageError { file, line: None, what: "the page panicked: a fault of tasuki".into() })
-        })
+        std::panic::catch_unwind(render)
+            .unwrap_or_else(|_| Err(PageError::new(file, "the page panicked: a fault of tasuki")))
+    }
+
+    /// The client gets a number, the log gets the rest, and so does the client where pages are developed.
+    fn broken(&self, page: &Page, error: &PageError) -> HttpResponse {
+        let reference = format!("{:08x}", getrandom::u32().unwrap_or_default());
+        error!(%reference, "{error}");
+        if self.house.development {
+            return fault::page(error, &page.names(), &reference);
+        }
+        let what = format!("This page failed. Please tell the administrator this number: {reference}.");
+        refusal::page(StatusCode::INTERNAL_SERVER_ERROR, &what)
     }
 
     fn sign(&self, response: &mut HttpResponse) {
@@ -245,12 +255,4 @@ fn redirect(to: String, query: &str) -> HttpResponse {
 
 fn not_found() -> HttpResponse {
     refusal::page(StatusCode::NOT_FOUND, "There is no page at this address.")
-}
-
-/// The client gets a number, the log gets the rest.
-fn broken(error: &PageError) -> HttpResponse {
-    let reference = getrandom::u32().unwrap_or_default();
-    error!(reference = format_args!("{reference:08x}"), "{error}");
-    let what = format!("This page failed. Please tell the administrator this number: {reference:08x}.");
-    refusal::page(StatusCode::INTERNAL_SERVER_ERROR, &what)
 }

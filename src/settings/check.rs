@@ -93,6 +93,7 @@ fn node(raw: raw::Node) -> Result<Node, Wrong> {
     set(&mut it.snapshot, "node.snapshot", raw.snapshot, switch)?;
     set(&mut it.workers, "node.workers", raw.workers, workers)?;
     set(&mut it.response_headers, "node.response_headers", raw.response_headers, switch)?;
+    set(&mut it.development, "node.development", raw.development, switch)?;
     let most = limits::UPLOADS_BYTES;
     set(&mut it.max_file_bytes, "node.max_file_bytes", raw.max_file_bytes, |value| whole(value, 0..=most))?;
     set(&mut it.max_upload_bytes, "node.max_upload_bytes", raw.max_upload_bytes, |value| whole(value, 0..=most))?;

@@ -130,6 +130,8 @@ pub struct Node {
     pub workers: NonZero<usize>,
     /// `Tasuki-Node` and `Tasuki-Copies` on every reply.
     pub response_headers: bool,
+    /// A page that fails shows its error and the lines of its template to whoever asked.
+    pub development: bool,
     /// Bytes of one file of a form.
     pub max_file_bytes: u64,
     /// Bytes of a whole form with files.

@@ -381,7 +381,7 @@ mod tests {
         site.write("ROOT/index.html.j2", "two\n{% if %}");
         let reports = site.until(|reports| reports[0].error.is_some()).await;
         assert_eq!(reports[0].version, good);
-        assert!(reports[0].error.as_ref().unwrap().starts_with("ROOT/index.html.j2:2: "), "{reports:?}");
+        assert!(reports[0].error.as_ref().unwrap().starts_with("ROOT/index.html.j2:2:7: "), "{reports:?}");
         assert!(site.finds("/"));
         site.write("ROOT/index.html.j2", "three");
         let reports = site.until(|reports| reports[0].error.is_none()).await;

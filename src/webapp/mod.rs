@@ -42,8 +42,8 @@ pub use descriptor::{Concurrency, CookieRules, Descriptor, ErrorPages, Secure, S
 pub use orders::{Check, Checked, SetDeployed};
 pub use pack::pack;
 pub use page::{
-    Body, Content, Follows, MemberInfo, NodeInfo, Page, PageError, Rendered, Request, RequestError, TooManyParameters,
-    Upload, base_name, json, parameters,
+    Body, Content, Follows, MemberInfo, NodeInfo, Page, PageError, Place, Rendered, Request, RequestError,
+    TooManyParameters, Upload, base_name, json, parameters,
 };
 pub use refusal::Refusal;
 pub use rehearsal::Rehearsal;

@@ -120,7 +120,7 @@ fn pages(
     let pages: Vec<String> = sources.iter().map(|s| s.name.clone()).filter(|name| name.starts_with('/')).collect();
     let mut templates = Templates::compile(sources, application).map_err(|broken| Refusal {
         file: broken.file,
-        place: broken.line.map(|line| (line, None)),
+        place: broken.line.map(|line| (line, broken.column)),
         what: broken.what,
     })?;
     templates.add_assets(application.context.clone(), assets.clone());
@@ -304,9 +304,9 @@ mod tests {
     #[test]
     fn a_broken_webapp_is_refused_with_file_and_line() {
         let broken = refusal(&[("x/a.html.j2", "fine\n\n{% if %}")], "x");
-        assert!(broken.starts_with("x/a.html.j2:3: syntax error"), "{broken}");
+        assert!(broken.starts_with("x/a.html.j2:3:7: syntax error"), "{broken}");
         let broken = refusal(&[("x/WEB-INF/templates/b.html.j2", "\n{{ a b }}")], "x");
-        assert!(broken.starts_with("x/WEB-INF/templates/b.html.j2:2: "), "{broken}");
+        assert!(broken.starts_with("x/WEB-INF/templates/b.html.j2:2:6: "), "{broken}");
         let broken = refusal(&[("x/WEB-INF/web.xml", "<web-app>\n<a></b></web-app>")], "x");
         assert!(broken.starts_with("x/WEB-INF/web.xml:2:"), "{broken}");
         let broken = refusal(&[("x/a.html.j2", "{% include 'nav.html.j2' %}")], "x");

@@ -86,7 +86,7 @@ async fn if_one_is_refused_nothing_changes_and_each_fault_is_told() {
     let refusals = site.set(&[("cart", &good), ("shop", &broken), ("a/b", &good)]).await.unwrap_err();
     let told: Vec<String> = refusals.iter().map(Refusal::to_string).collect();
     assert!(told[0].starts_with("a/b: a webapp's name has no slash"), "{told:?}");
-    assert!(told[1].starts_with("shop/index.html.j2:2: syntax error") && told.len() == 2, "{told:?}");
+    assert!(told[1].starts_with("shop/index.html.j2:2:7: syntax error") && told.len() == 2, "{told:?}");
     assert!(site.app("/cart/").is_none() && Arc::ptr_eq(&site.app("/shop/").unwrap(), &before));
     assert_eq!(site.check("shop", &broken).await.unwrap_err(), refusals[1]);
     assert_eq!(site.unpacked("shop") + site.unpacked("cart"), 0, "nothing is left of what was refused");
@@ -99,7 +99,7 @@ async fn what_the_cluster_had_deployed_answers_from_the_start_and_what_is_broken
     let reports = site.reports().await;
     let shop = reports.iter().find(|report| report.name == "shop").unwrap();
     assert_eq!((shop.source, shop.context.is_some()), (WebappSource::Folder, true));
-    assert!(shop.error.as_ref().unwrap().starts_with("shop/index.html.j2:1: "), "{shop:?}");
+    assert!(shop.error.as_ref().unwrap().starts_with("shop/index.html.j2:1:4: "), "{shop:?}");
     let cart = reports.iter().find(|report| report.name == "cart##2").unwrap();
     assert_eq!((cart.source, cart.error.as_deref()), (WebappSource::Deployed, None));
 }

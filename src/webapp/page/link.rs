@@ -1,15 +1,23 @@
 //! `url()`: a path of this webapp as a link. It never leads to another server.
 
 use minijinja::{
-    Error, ErrorKind, Value,
+    AutoEscape, Error, ErrorKind, State, Value,
     value::{Kwargs, ValueKind},
 };
 
 use crate::{names::ContextPath, webapp::path};
 
 /// The link to a path within the webapp, with these query parameters: a list is several of one name, and what is undefined or
-/// none is left out. Marked safe when it has nothing to escape, so that slashes stay readable in HTML.
-pub(super) fn url(context: &ContextPath, to: &str, query: &Kwargs) -> Result<Value, Error> {
+/// none is left out. Marked safe where it has nothing to escape, so that slashes stay readable in HTML.
+pub(super) fn url(state: &State<'_, '_>, context: &ContextPath, to: &str, query: &Kwargs) -> Result<Value, Error> {
+    let link = link(context, to, query)?;
+    let harmless = |b: u8| b.is_ascii_alphanumeric() || b"-._~/?=%:@+,#".contains(&b);
+    // In JSON it is a string like any other.
+    let is_readable = matches!(state.auto_escape(), AutoEscape::Html) && link.bytes().all(harmless);
+    Ok(if is_readable { Value::from_safe_string(link) } else { Value::from(link) })
+}
+
+fn link(context: &ContextPath, to: &str, query: &Kwargs) -> Result<String, Error> {
     let query = encoded(query)?;
     let (to, fragment) = to.split_at(to.find('#').unwrap_or(to.len()));
     let mark = match (query.is_empty(), to.contains('?')) {
@@ -19,9 +27,7 @@ pub(super) fn url(context: &ContextPath, to: &str, query: &Kwargs) -> Result<Val
     };
     // Two slashes, or a backslash that browsers take for one, would make the next word a host.
     let to = to.trim_start_matches(['/', '\\', '\t', '\n', '\r', ' ']);
-    let link = format!("{}/{}{mark}{query}{}", path::encode(context.as_str()), kept(to), kept(fragment));
-    let harmless = |b: u8| b.is_ascii_alphanumeric() || b"-._~/?=%:@+,#".contains(&b);
-    Ok(if link.bytes().all(harmless) { Value::from_safe_string(link) } else { Value::from(link) })
+    Ok(format!("{}/{}{mark}{query}{}", path::encode(context.as_str()), kept(to), kept(fragment)))
 }
 
 /// Percent-encodes what may not stand in a URL (RFC 3986); what is encoded, or divides it, stays.
@@ -84,7 +90,7 @@ mod tests {
 
     fn link(to: &str) -> String {
         let none = Kwargs::from_iter(std::iter::empty::<(String, Value)>());
-        url(&ContextPath::root(), to, &none).unwrap().to_string()
+        super::link(&ContextPath::root(), to, &none).unwrap()
     }
 
     #[test]

@@ -19,10 +19,12 @@
 mod body;
 mod csrf;
 mod exchange;
+mod fault;
 mod flash;
 mod format;
 mod link;
 mod live;
+mod output;
 mod reach;
 mod request;
 mod response;
@@ -30,7 +32,7 @@ mod session;
 mod templates;
 mod upload;
 
-use std::{error::Error as _, fmt, sync::Arc};
+use std::sync::Arc;
 
 use actix_web::{
     http::{
@@ -39,15 +41,17 @@ use actix_web::{
     },
     web::Bytes,
 };
-use minijinja::{AutoEscape, ErrorKind, Value};
+use minijinja::Value;
 
+pub(super) use self::output::{content_type, header_of};
 pub(super) use self::templates::{Application, Source, Templates};
 pub use self::{
     body::{Body, Content, TooManyParameters, Upload, base_name, json, parameters},
     exchange::{Follows, MemberInfo, NodeInfo},
+    fault::{PageError, Place},
     request::{Request, RequestError},
 };
-use self::{exchange::Exchange, templates::produced};
+use self::{exchange::Exchange, output::Sheet, templates::produced};
 use crate::{limits, session::draft::Draft};
 
 /// A page of one version of a webapp.
@@ -73,17 +77,6 @@ pub struct Rendered {
     pub body: Bytes,
     /// The draft with what the page changed: to be committed before the answer is sent.
     pub draft: Draft,
-}
-
-/// A page that could not be rendered: the webapp's fault, answered with 500. Nothing of its draft is committed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct PageError {
-    /// The template, relative to the webapps folder: `shop/WEB-INF/templates/base.html.j2`.
-    pub file: String,
-    /// The line in it, if it is known.
-    pub line: Option<usize>,
-    /// What went wrong. For the log, not for the client.
-    pub what: String,
 }
 
 impl Page {
@@ -124,9 +117,10 @@ impl Page {
         }
         let exchange = Arc::new(Exchange::new(request, draft, node));
         let template = self.templates.environment.get_template(&self.name).map_err(|error| self.error(&error))?;
-        let body = match template.render(Value::from_dyn_object(exchange.clone())) {
-            Ok(body) if body.len() <= limits::PAGE_BYTES => Bytes::from(body),
-            Ok(body) => return Err(self.too_large(body.len())),
+        let mut sheet = Sheet::default();
+        let body = match template.render_captured_to(Value::from_dyn_object(exchange.clone()), &mut sheet) {
+            Ok(_) => Bytes::from(sheet.into_bytes()),
+            Err(_) if sheet.is_full() => return Err(self.too_large()),
             Err(error) => exchange.response.end().ok_or_else(|| self.error(&error))?,
         };
         let draft = exchange.session.take().map_err(|error| self.error(&error))?;
@@ -138,23 +132,22 @@ impl Page {
         Ok(Rendered { status, headers, content_type, body, draft })
     }
 
-    /// Names the innermost template of a chain of errors: an include's own line tells little.
-    fn error(&self, error: &minijinja::Error) -> PageError {
-        let mut inner = error;
-        while let Some(source) = inner.source().and_then(|source| source.downcast_ref()) {
-            inner = source;
-        }
-        let what = match inner.kind() {
-            ErrorKind::OutOfFuel => format!("the page needs more than {} steps", limits::PAGE_FUEL),
-            kind => inner.detail().map_or(kind.to_string(), |detail| format!("{kind}: {detail}")),
-        };
-        let place = if inner.name().is_some() { inner } else { error };
-        PageError { file: self.templates.file(place.name().unwrap_or(&self.name)), line: place.line(), what }
+    /// Names that its template uses and does not define itself, such as `session.count`: for whoever looks for a fault.
+    pub fn names(&self) -> Vec<String> {
+        let template = self.templates.environment.get_template(&self.name);
+        let mut names: Vec<String> = template.map(|it| it.undeclared_variables(true)).into_iter().flatten().collect();
+        names.sort_unstable();
+        names.truncate(limits::FAULT_NAMES);
+        names
     }
 
-    fn too_large(&self, bytes: usize) -> PageError {
-        let what = format!("the page has {bytes} bytes; {} are allowed", limits::PAGE_BYTES);
-        PageError { file: self.templates.file(&self.name), line: None, what }
+    fn too_large(&self) -> PageError {
+        let what = format!("the page has more than the {} bytes that are allowed", limits::PAGE_BYTES);
+        PageError::new(self.templates.file(&self.name), what)
+    }
+
+    fn error(&self, error: &minijinja::Error) -> PageError {
+        PageError::of(error, &self.templates, &self.name)
     }
 }
 
@@ -162,43 +155,6 @@ impl Rendered {
     /// The body, where it is text.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap_or_default()
-    }
-}
-
-impl fmt::Display for PageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "{}:{line}: {}", self.file, self.what),
-            None => write!(f, "{}: {}", self.file, self.what),
-        }
-    }
-}
-
-/// The type of what a page produces, by its name; text is UTF-8.
-pub(super) fn content_type(produced: &str) -> HeaderValue {
-    header_of(&mime_guess::from_path(produced).first_or_octet_stream())
-}
-
-/// The header of a type; text is UTF-8 unless it says otherwise.
-pub(super) fn header_of(mime: &mime_guess::Mime) -> HeaderValue {
-    let is_text = mime.type_() == "text"
-        || matches!(mime.subtype().as_str(), "json" | "javascript" | "xml")
-        || mime.suffix().is_some_and(|suffix| suffix == "xml" || suffix == "json");
-    let text = if is_text && mime.get_param("charset").is_none() {
-        format!("{}; charset=utf-8", mime.essence_str())
-    } else {
-        mime.to_string()
-    };
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"))
-}
-
-/// How values are escaped in a template, by the name of what it produces. A name that says nothing is taken for
-/// HTML: escaping too much is seen at once, escaping too little is not.
-fn escaping(name: &str) -> AutoEscape {
-    match produced(name).rsplit('.').next() {
-        Some("txt" | "csv" | "css" | "md") => AutoEscape::None,
-        Some("json" | "js") => AutoEscape::Json,
-        _ => AutoEscape::Html,
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn missing(sources: &[Source]) -> Option<Broken> {
         } else {
             format!("there is no template {name:?} in WEB-INF/templates (a page's own path starts with a slash)")
         };
-        Some(Broken { file: source.file.clone(), line: Some(line), what })
+        Some(Broken { file: source.file.clone(), line: Some(line), column: None, what })
     })
 }
 

@@ -7,7 +7,9 @@ use std::{
 
 use minijinja::{Environment, Error, ErrorKind, State, Value, value::Kwargs};
 
-use super::{csrf, escaping, exchange, format::Formats, link, reach, request::RequestObject, session::SessionObject};
+use super::{
+    csrf, exchange, fault, format::Formats, link, output, reach, request::RequestObject, session::SessionObject,
+};
 use crate::{limits, names::ContextPath, webapp::assets::Asset};
 
 /// What pages see as `application`.
@@ -43,6 +45,7 @@ pub(in crate::webapp) struct Templates {
 pub(in crate::webapp) struct Broken {
     pub(in crate::webapp) file: String,
     pub(in crate::webapp) line: Option<usize>,
+    pub(in crate::webapp) column: Option<usize>,
     pub(in crate::webapp) what: String,
 }
 
@@ -52,8 +55,12 @@ impl Templates {
     pub(in crate::webapp) fn compile(sources: Vec<Source>, application: &Application) -> Result<Self, Broken> {
         let session_users = reach::session_users(&sources);
         let missing = reach::missing(&sources);
-        let formats =
-            Formats::of(application).map_err(|what| Broken { file: descriptor(application), line: None, what })?;
+        let formats = Formats::of(application).map_err(|what| Broken {
+            file: descriptor(application),
+            line: None,
+            column: None,
+            what,
+        })?;
         let mut environment = environment(application);
         formats.add_to(&mut environment);
         let mut files = BTreeMap::new();
@@ -69,10 +76,10 @@ impl Templates {
 
     /// Lets pages ask for the address of a static file: `asset('/style.css')`.
     pub(in crate::webapp) fn add_assets(&mut self, context: ContextPath, assets: HashMap<String, Arc<Asset>>) {
-        let asset = move |path: &str| match assets.get(path) {
+        let asset = move |state: &State<'_, '_>, path: &str| match assets.get(path) {
             Some(asset) => {
                 let version = asset.digits().map(|digits| ("v", Value::from(digits)));
-                link::url(&context, path, &Kwargs::from_iter(version))
+                link::url(state, &context, path, &Kwargs::from_iter(version))
             }
             None => Err(Error::new(ErrorKind::InvalidOperation, format!("{path:?} is no static file of this webapp"))),
         };
@@ -98,14 +105,17 @@ pub(super) fn produced(name: &str) -> &str {
 fn environment(application: &Application) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_auto_reload(false);
-    environment.set_auto_escape_callback(escaping);
+    environment.set_auto_escape_callback(output::escaping);
+    environment.set_formatter(output::write_value);
     environment.set_fuel(Some(limits::PAGE_FUEL));
     environment.set_recursion_limit(limits::PAGE_RECURSION);
     // Debug information clones the template's source into each error; the line is kept without it.
     environment.set_debug(false);
     environment.add_global("application", described(application));
     let context = application.context.clone();
-    environment.add_function("url", move |path: &str, query: Kwargs| link::url(&context, path, &query));
+    environment.add_function("url", move |state: &State<'_, '_>, path: &str, query: Kwargs| {
+        link::url(state, &context, path, &query)
+    });
     environment.add_function("now", now);
     environment.add_function("csrf_token", |state: &State<'_, '_>| token(state).map(Value::from));
     environment.add_function("csrf_field", |state: &State<'_, '_>| token(state).map(|token| csrf::field(&token)));
@@ -147,7 +157,8 @@ fn descriptor(application: &Application) -> String {
 
 fn broken(file: &str, error: &Error) -> Broken {
     let what = error.detail().map_or(error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
-    Broken { file: file.to_owned(), line: error.line(), what }
+    let column = error.template_source().and_then(|source| fault::columns(source, error)).map(|(first, _)| first);
+    Broken { file: file.to_owned(), line: error.line(), column, what }
 }
 
 #[cfg(test)]

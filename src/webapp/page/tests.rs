@@ -2,6 +2,8 @@
 
 mod answers;
 mod bodies;
+mod escapes;
+mod faults;
 mod formats;
 
 use std::sync::Arc;
@@ -125,7 +127,7 @@ fn a_value_made_of_others_can_be_kept() {
 fn what_is_no_data_is_refused_where_it_is_set() {
     for value in ["range", "response", "[response]", "{'a': url}"] {
         let error = fails(&format!("\n{{% do session.set('x', {value}) %}}"));
-        assert!(error.to_string().starts_with("shop/index.html.j2:2: "), "{error}");
+        assert!(error.to_string().starts_with("shop/index.html.j2:2:"), "{error}");
         assert!(error.what.contains("session attribute \"x\""), "{error}");
     }
     let nested = fails(
@@ -263,7 +265,7 @@ fn a_login_renews_the_session_and_its_token() {
 #[test]
 fn a_page_is_bounded() {
     let error = fails("a\n{% for i in range(100000) %}{% for j in range(100000) %}{{ j }}{% endfor %}{% endfor %}");
-    assert_eq!((error.file.as_str(), error.line), ("shop/index.html.j2", Some(2)));
+    assert_eq!((error.place.file.as_str(), error.place.line), ("shop/index.html.j2", Some(2)));
     assert!(error.what.contains("250000 steps"), "{error}");
     fails(
         "{% set ns = namespace(x='xxxxxxxxxxxxxxxx') %}{% for i in range(64) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
@@ -271,28 +273,6 @@ fn a_page_is_bounded() {
     assert!(fails("{{ 'x' * 5000000 }}").what.contains("bytes"));
     fails("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}");
     fails("{% include '/index.html.j2' %}");
-}
-
-#[test]
-fn an_error_names_the_innermost_template() {
-    let page = pages(&[("/index.html.j2", "\n{% include 'a.html.j2' %}"), ("a.html.j2", "\n\n{{ sesion.count }}")]);
-    let error = page.render(get(""), Draft::blank(), &node()).unwrap_err();
-    assert_eq!((error.file.as_str(), error.line), ("shop/a.html.j2", Some(3)));
-    assert!(error.to_string().contains("undefined"), "{error}");
-}
-
-#[test]
-fn what_a_page_produces_decides_type_and_escaping() {
-    for (name, kind, escaped) in [
-        ("/a.html.j2", "text/html; charset=utf-8", "&lt;&quot;"),
-        ("/a.txt.j2", "text/plain; charset=utf-8", "<\""),
-        ("/a.json.j2", "application/json; charset=utf-8", "\"<\\\"\""),
-        ("/a.svg.j2", "image/svg+xml; charset=utf-8", "&lt;&quot;"),
-        ("/a.bin.j2", "application/octet-stream", "&lt;&quot;"),
-    ] {
-        let rendered = pages(&[(name, "{{ '<\"' }}")]).render(get(""), Draft::blank(), &node()).unwrap();
-        assert_eq!((rendered.content_type.to_str().unwrap(), rendered.text()), (kind, escaped), "{name}");
-    }
 }
 
 /// What a page changes in a session with these attributes, which are compared at the ends of a request.
