@@ -17,10 +17,9 @@ use tokio::{
     task::LocalSet,
 };
 
-use crate::upstream::BYTES;
-
 /// With what a browser sends, and a session of the one member.
-const REQUEST: &[u8] = b"GET /page HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
+pub(crate) const PAGE: &[u8] =
+    b"GET /page HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
     Accept: text/html,application/xhtml+xml\r\nAccept-Language: en\r\n\
     Cookie: JSESSIONID=00112233445566778899AABBCCDDEEFF.r1\r\n\r\n";
 
@@ -39,12 +38,12 @@ struct Shared {
 }
 
 impl Load {
-    pub(crate) fn start(address: SocketAddr, connections: usize) -> Self {
+    pub(crate) fn start(address: SocketAddr, connections: usize, request: &[u8]) -> Self {
         let shared = Arc::<Shared>::default();
-        let clients = shared.clone();
+        let (clients, request) = (shared.clone(), Arc::<[u8]>::from(request));
         let thread = thread::spawn(move || {
             block_on(async {
-                let client = |_| tokio::task::spawn_local(client(address, clients.clone()));
+                let client = |_| tokio::task::spawn_local(client(address, request.clone(), clients.clone()));
                 for client in (0..connections).map(client).collect::<Vec<_>>() {
                     client.await.unwrap();
                 }
@@ -81,7 +80,7 @@ pub(crate) fn idle(address: SocketAddr, connections: usize) -> Vec<std::net::Tcp
         let mut buffer = vec![0; 4 * 1024];
         for _ in 0..connections {
             let mut stream = TcpStream::connect(address).await.expect("a connection (see ulimit -n)");
-            exchange(&mut stream, &mut buffer).await;
+            exchange(&mut stream, PAGE, &mut buffer).await;
             idle.push(stream.into_std().unwrap());
         }
         idle
@@ -93,29 +92,53 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     LocalSet::new().block_on(&runtime, work)
 }
 
-async fn client(address: SocketAddr, shared: Arc<Shared>) {
+async fn client(address: SocketAddr, request: Arc<[u8]>, shared: Arc<Shared>) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    let mut buffer = vec![0; 4 * 1024];
-    exchange(&mut stream, &mut buffer).await;
+    let mut buffer = vec![0; 64 * 1024];
+    exchange(&mut stream, &request, &mut buffer).await;
     shared.warm.fetch_add(1, Relaxed);
     while !shared.stop.load(Relaxed) {
-        exchange(&mut stream, &mut buffer).await;
+        exchange(&mut stream, &request, &mut buffer).await;
         shared.answered.fetch_add(1, Relaxed);
     }
 }
 
-async fn exchange(stream: &mut TcpStream, buffer: &mut [u8]) {
-    stream.write_all(REQUEST).await.unwrap();
+/// One request and the whole of its answer, whose body has a length or comes in chunks.
+async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) {
+    stream.write_all(request).await.unwrap();
     let mut filled = 0;
-    loop {
-        let read = stream.read(&mut buffer[filled..]).await.unwrap();
-        assert!(read > 0, "the proxy closed a connection");
-        filled += read;
-        let head = buffer[..filled].windows(4).position(|four| four == b"\r\n\r\n");
-        if head.is_some_and(|head| filled == head + 4 + BYTES) {
-            assert!(buffer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&buffer[..filled]));
-            return;
+    let end = loop {
+        filled += read(stream, &mut buffer[filled..]).await;
+        if let Some(head) = buffer[..filled].windows(4).position(|four| four == b"\r\n\r\n") {
+            break head + 4;
+        }
+    };
+    assert!(buffer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&buffer[..end]));
+    match length(&buffer[..end]) {
+        Some(length) => {
+            let mut left = length - (filled - end);
+            while left > 0 {
+                left -= read(stream, buffer).await;
+            }
+        }
+        None => {
+            while !buffer[..filled].ends_with(b"\r\n0\r\n\r\n") {
+                filled += read(stream, &mut buffer[filled..]).await;
+            }
         }
     }
+}
+
+async fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> usize {
+    let read = stream.read(buffer).await.unwrap();
+    assert!(read > 0, "the server closed a connection, or its answer is too long");
+    read
+}
+
+fn length(head: &[u8]) -> Option<usize> {
+    const NAME: &[u8] = b"content-length: ";
+    let at = head.windows(NAME.len()).position(|window| window.eq_ignore_ascii_case(NAME))? + NAME.len();
+    let digits = head[at..].split(|byte| *byte == b'\r').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }

@@ -1,7 +1,8 @@
 //! What the hop through the balancer costs, beside HAProxy and nginx: CPU time of the proxy's processes for each request,
 //! and memory for each idle connection.
 //!
-//! `cargo bench --bench door` does both, `cargo bench --bench door -- cpu` or `-- idle` one. What is not installed is left
+//! `cargo bench --bench door` does both, `cargo bench --bench door -- cpu` or `-- idle` one. `-- files` asks a node itself for
+//! static files, beside nginx. What is not installed is left
 //! out, with a line that says so (Debian: `apt-get install haproxy nginx-light`). `ROUNDS=7 SECONDS=3` by default, and
 //! `CONNECTIONS=1,32,256 IDLE=10000`. `OTHER=/path/to/tasuki` sets another build of tasuki beside this one.
 //!
@@ -10,6 +11,7 @@
 //! upstream and the load are threads of this program, which are not counted. All three read the session's cookie to choose the
 //! member, add `X-Forwarded-For`, and keep their connections to it.
 
+mod files;
 mod load;
 mod proxies;
 mod upstream;
@@ -22,13 +24,16 @@ use proxies::Proxy;
 /// How long connections are idle before they are weighed; all three keep them longer.
 const IDLE: Duration = Duration::from_secs(3);
 
-const USAGE: &str = "cpu, idle, or nothing for both";
+const USAGE: &str = "cpu, idle, or nothing for both; or files";
 
 fn main() {
     let wanted: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    assert!(wanted.iter().all(|it| it == "cpu" || it == "idle"), "{USAGE}");
+    assert!(wanted.iter().all(|it| ["cpu", "idle", "files"].contains(&it.as_str())), "{USAGE}");
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
     raise_file_limit();
+    if wanted.iter().any(|wanted| wanted == "files") {
+        return files::measure();
+    }
     let upstream = upstream::start();
     let proxies = proxies::start_all(upstream);
     if is_wanted("cpu") {
@@ -39,7 +44,7 @@ fn main() {
     }
 }
 
-fn number(name: &str, default: usize) -> usize {
+pub(crate) fn number(name: &str, default: usize) -> usize {
     env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
@@ -87,18 +92,23 @@ fn ratio(proxies: &[Proxy], row: &[Vec<f64>]) -> Option<f64> {
     Some(middle(&sorted(&ratios)))
 }
 
-fn sorted(values: &[f64]) -> Vec<f64> {
+pub(crate) fn sorted(values: &[f64]) -> Vec<f64> {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     values
 }
 
-fn middle(sorted: &[f64]) -> f64 {
+pub(crate) fn middle(sorted: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
 fn measure(proxy: &Proxy, connections: usize, span: Duration) -> f64 {
-    let load = Load::start(proxy.address, connections).wait_until_all_are_answered();
+    micros(proxy, connections, load::PAGE, span)
+}
+
+/// CPU time of a server's processes for each answer to this request.
+pub(crate) fn micros(proxy: &Proxy, connections: usize, request: &[u8], span: Duration) -> f64 {
+    let load = Load::start(proxy.address, connections, request).wait_until_all_are_answered();
     let (cpu, answered) = (proxy.cpu(), load.answered());
     thread::sleep(span);
     let (cpu, answered) = (proxy.cpu() - cpu, load.answered() - answered);
@@ -111,7 +121,7 @@ fn idle(proxies: &[Proxy]) {
     let connections = number("IDLE", 10_000);
     println!("memory of the proxy for each of {connections} idle keep-alive connections, after one request on each");
     for proxy in proxies {
-        Load::start(proxy.address, 32).wait_until_all_are_answered().finish();
+        Load::start(proxy.address, 32, load::PAGE).wait_until_all_are_answered().finish();
         let before = proxy.memory();
         let clients = load::idle(proxy.address, connections);
         thread::sleep(IDLE);

@@ -85,7 +85,7 @@ fn nginx(upstream: SocketAddr) -> Option<Proxy> {
     }))
 }
 
-fn installed(program: &str) -> Option<PathBuf> {
+pub(crate) fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     let found = folders.map(|folder| folder.join(program)).find(|file| file.is_file());
@@ -95,7 +95,7 @@ fn installed(program: &str) -> Option<PathBuf> {
     found
 }
 
-fn free() -> SocketAddr {
+pub(crate) fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -104,7 +104,7 @@ impl Proxy {
         Self::start_at(free(), name, settings, command)
     }
 
-    fn start_at(
+    pub(crate) fn start_at(
         address: SocketAddr,
         name: &'static str,
         settings: String,

@@ -6,7 +6,8 @@ use crate::{
     story,
     support::{
         chromium::{Chromium, Scheme},
-        cluster::Cluster,
+        cluster::{Cluster, is_running},
+        wait_for,
     },
 };
 
@@ -48,10 +49,13 @@ impl Applicant<'_> {
         self.window.run(&format!("document.getElementById('{field}').value = '{date}'")).await;
     }
 
-    /// kill -9 of the node that answered the page that is shown, and the number of its process.
+    /// kill -9 of the node that answered the page that is shown, and the number of its process, which has ended then: a POST
+    /// that reaches a dying process may have been executed, and is rightly not repeated.
     async fn kill_my_node(&self) -> (String, u32) {
         let node = self.window.text("footer .node b").await;
         let killed = self.cluster.kill(&node).await;
+        let has_ended = || std::future::ready((!is_running(killed)).then_some(()));
+        wait_for("the killed process ends", has_ended).await;
         (node, killed)
     }
 

@@ -1,12 +1,19 @@
-//! Pages that go wrong: the request suffers, the node does not.
+//! Pages that go wrong: the request suffers, the node does not. Static files that are the same wherever they are asked for.
 
 use std::fs;
 
 use hyper::StatusCode;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
     story,
-    support::cluster::{Cluster, Place},
+    support::{
+        browser::Browser,
+        cluster::{Cluster, Place},
+    },
 };
 
 /// A cluster of one node with these pages in `ROOT`.
@@ -48,4 +55,40 @@ fn a_page_that_fails_or_never_ends_is_an_error_and_no_more() {
         assert_eq!(browser.get("/good.txt").await.unwrap().body, "1");
         assert_eq!(cluster.node("r1").await.pid, before, "the same process answers");
     });
+}
+
+#[test]
+fn a_static_file_is_the_same_on_every_node_and_through_the_balancer() {
+    story(async {
+        let cluster = Cluster::up(2).await;
+        let nodes = cluster.settled(2).await.nodes;
+        let mut tags = Vec::new();
+        for address in nodes.iter().map(|node| node.http).chain([cluster.listen]) {
+            let mut browser = Browser::new(address);
+            browser.header = Some(("accept-encoding", "gzip"));
+            let answer = browser.get("/style.css").await.unwrap();
+            assert_eq!(answer.header("content-encoding"), Some("gzip"), "{address}");
+            assert!(browser.cookies.is_empty(), "a static file begins no session");
+            tags.push(answer.header("etag").unwrap().to_owned());
+            browser.header = Some(("range", "bytes=0-9"));
+            let part = browser.get("/style.css").await.unwrap();
+            assert_eq!((part.status, part.body.len()), (StatusCode::PARTIAL_CONTENT, 10), "{address}");
+            browser.header = Some(("if-none-match", "*"));
+            let known = browser.get("/style.css").await.unwrap();
+            assert_eq!((known.status, known.body.as_str()), (StatusCode::NOT_MODIFIED, ""), "{address}");
+            let head = head(address, "/style.css").await;
+            assert!(head.contains("content-length: ") && head.ends_with("\r\n\r\n"), "no byte of the body: {head}");
+        }
+        assert!(tags.iter().all(|tag| *tag == tags[0]), "{tags:?}");
+    });
+}
+
+/// Everything that a server sends for a HEAD request.
+async fn head(address: std::net::SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("HEAD {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    said.to_lowercase()
 }
