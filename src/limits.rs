@@ -365,6 +365,11 @@ pub const ARCHIVE_PATH_BYTES: usize = 255;
 /// Longer than a slow network stalls.
 pub const ARCHIVE_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Characters of one sentence of a report about a webapp: those of all webapps fit [`CONTROL_ANSWER_BYTES`].
+pub const REPORTED_CHARACTERS: usize = 400;
+
+const _: () = assert!(WEBAPPS * (REPORTED_CHARACTERS + CONTEXT_PATH_BYTES * 2) <= CONTROL_ANSWER_BYTES);
+
 /// Webapps that were checked for the cluster and wait to be deployed. A deployment checks one and then deploys it.
 pub const WEBAPPS_PREPARED: usize = 4;
 
@@ -446,6 +451,9 @@ const _: () = assert!(ASSETS_KEPT_BYTES / ASSET_SHELVES / ASSET_NEW_SHARE >= 2 *
 /// What is smaller is not compressed: with its head it fits into one packet as it is. nginx's gzip_min_length is 20 bytes.
 pub const COMPRESSED_FROM_BYTES: u64 = 1024;
 
+/// A larger page is sent as it is: it would hold up the other requests of its worker for some milliseconds.
+pub const COMPRESSED_PAGE_BYTES: u64 = 256 * 1024;
+
 /// Bytes of a static file that are given to a connection at once: a slow client holds no more than this in memory.
 pub const ASSET_CHUNK_BYTES: usize = 64 * 1024;
 
@@ -461,6 +469,9 @@ const _: () = assert!(PAGE_FUEL / 3 * 400 < PAGE_STACK_BYTES as u64);
 
 /// Nesting of includes and macros in one rendering. minijinja's default, 500, is made for the stack of a main thread.
 pub const PAGE_RECURSION: usize = 160;
+
+/// Bytes of a static file that is an error page: it is kept in memory.
+pub const ERROR_PAGE_BYTES: u64 = 256 * 1024;
 
 /// Bytes of one rendered page.
 pub const PAGE_BYTES: usize = 4 * 1024 * 1024;

@@ -162,6 +162,7 @@ impl Node {
             development: settings.node.development,
             response_headers: settings.node.response_headers,
             trusted_proxies: settings.balancer.trusted_proxies.clone(),
+            version_timeout: settings.node.version_timeout,
             orders,
             key: badge.key.clone(),
             deployments,

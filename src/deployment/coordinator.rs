@@ -229,7 +229,8 @@ async fn check(channel: &mut Channel, plan: &Plan, entry: &Entry, host: &Host) -
     let archive = entry.archive.clone().ok_or("there is nothing to check")?;
     let path = host.config.store.archive(&archive).ok_or("the archive is not on this node any more")?;
     let bytes = std::fs::metadata(&path).map_err(|error| error.to_string())?.len();
-    let mut said = ask(channel, &Ask::Check { name: plan.name.clone(), archive, bytes }).await?;
+    let mut said =
+        ask(channel, &Ask::Check { name: plan.name.clone(), archive, bytes, probe: plan.probe.clone() }).await?;
     if said == Say::Send {
         let mut parts = Parts::open(path).await?;
         loop {

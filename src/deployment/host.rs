@@ -13,6 +13,7 @@ use std::{
 
 use actix::Addr;
 use actix_web::rt;
+use jiff::Timestamp;
 use tokio::sync::{Mutex, mpsc};
 use tracing::{error, info, warn};
 
@@ -25,9 +26,11 @@ use super::{
 };
 use crate::{
     limits,
+    membership::Duty,
     names::{NodeId, Route},
+    observe::SessionCounts,
     replication::{Channel, Visit},
-    webapp::{self, Catalogue, Check, Deployer, Refusal, SetDeployed},
+    webapp::{self, Catalogue, Check, Deployer, MemberInfo, NodeInfo, Refusal, Rehearsal, SetDeployed},
 };
 
 /// What a host works with.
@@ -80,6 +83,8 @@ struct State {
 #[derive(Default)]
 struct Talk {
     arriving: Option<Arriving>,
+    /// The page that must be answered well.
+    probe: Option<String>,
     trial: Option<String>,
 }
 
@@ -139,9 +144,14 @@ impl Host {
     }
 
     /// Reads an archive of the store whole; nothing changes for users.
-    pub(super) async fn check(&self, name: &str, archive: &Digest) -> Result<Vec<String>, String> {
-        let path = self.config.store.archive(archive).ok_or("the archive is not here")?;
-        let checked = self.config.deployer.send(Check { name: name.into(), archive: path }).await;
+    pub(super) async fn check(
+        &self,
+        name: &str,
+        archive: &Digest,
+        rehearsal: Option<Rehearsal>,
+    ) -> Result<Vec<String>, String> {
+        let archive = self.config.store.archive(archive).ok_or("the archive is not here")?;
+        let checked = self.config.deployer.send(Check { name: name.into(), archive, rehearsal }).await;
         let checked = checked.map_err(|_| "the node is going down")?.map_err(|refusal| refusal.to_string())?;
         Ok(checked.remarks)
     }
@@ -198,7 +208,7 @@ impl Host {
         for (name, entry) in news {
             state.manifest.take(name, entry);
             let Some(archive) = &entry.archive else { continue };
-            if let Err(why) = self.check(name, archive).await {
+            if let Err(why) = self.check(name, archive, None).await {
                 error!("webapp {name}, which other nodes serve, is left out: {why}");
                 state.unfit.insert(archive.clone());
             }
@@ -267,7 +277,10 @@ impl Host {
     async fn obey(&self, ask: Ask, talk: &mut Talk) -> Option<Say> {
         let done = match ask {
             Ask::Part(part) => return self.take_part(part, talk).await,
-            Ask::Check { name, archive, bytes } => self.begin(name, archive, bytes, talk).await,
+            Ask::Check { name, archive, bytes, probe } => {
+                talk.probe = probe;
+                self.begin(name, archive, bytes, talk).await
+            }
             Ask::Activate { name, entry } => self.activate(&name, entry).await.map(|()| {
                 talk.trial = Some(name);
                 Say::Done("serves it".into())
@@ -295,7 +308,7 @@ impl Host {
 
     async fn begin(&self, name: String, archive: Digest, bytes: u64, talk: &mut Talk) -> Result<Say, String> {
         if self.config.store.archive(&archive).is_some() {
-            return self.check(&name, &archive).await.map(Say::Checked);
+            return self.check(&name, &archive, Some(self.rehearsal(talk))).await.map(Say::Checked);
         }
         if bytes > limits::ARCHIVE_BYTES {
             return Err(format!("the archive has {bytes} bytes; {} are allowed", limits::ARCHIVE_BYTES));
@@ -313,7 +326,7 @@ impl Host {
             let expected = archive.clone();
             let kept = blocking(move || incoming.finish(Some(&expected))).await;
             let checked = match kept {
-                Ok(_) => self.check(&name, &archive).await,
+                Ok(_) => self.check(&name, &archive, Some(self.rehearsal(talk))).await,
                 Err(error) => Err(error),
             };
             return Some(checked.map_or_else(Say::Refused, Say::Checked));
@@ -348,6 +361,13 @@ impl Host {
                 Err(error) => return send(channel, &Say::Refused(error)).await,
             }
         }
+    }
+
+    fn rehearsal(&self, talk: &Talk) -> Rehearsal {
+        let HostConfig { route, me: life, .. } = self.config.clone();
+        let me = MemberInfo { route, life, duty: Duty::Serving, me: true, follows: None };
+        let node = NodeInfo::new(&self.config.route, &[me], SessionCounts::default());
+        Rehearsal { path: talk.probe.clone(), node: node.into(), now: Timestamp::now() }
     }
 
     async fn probe(&self, talk: &Talk, path: Option<&str>) -> Result<String, String> {

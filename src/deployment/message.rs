@@ -13,8 +13,8 @@ use crate::{
 /// From the end that opened the channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Ask {
-    /// Check this archive for this name. Answered with [`Say::Send`] by a host that does not have it, else as if it had come.
-    Check { name: String, archive: Digest, bytes: u64 },
+    /// Check this archive for this name, and render the page that will be probed. Answered with [`Say::Send`] by a host that does not have it, else as if it had come.
+    Check { name: String, archive: Digest, bytes: u64, probe: Option<String> },
     /// A part of the archive that was asked for; an empty one ends it, and is answered.
     Part(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Serve this, on trial, for as long as the channel is open.

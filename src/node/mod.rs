@@ -15,6 +15,7 @@ mod commit;
 pub mod control;
 mod cookie;
 mod deploy;
+mod dress;
 mod fault;
 mod gate;
 mod handover;
@@ -23,6 +24,7 @@ mod refusal;
 mod serve;
 mod shortage;
 mod uploads;
+mod version;
 
 use std::{
     net::SocketAddr,
@@ -87,6 +89,8 @@ pub struct House {
     pub response_headers: bool,
     /// Fronts of other makes on other machines whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// `node.version_timeout`
+    pub version_timeout: Duration,
     /// Shows that a program of this machine may deploy.
     pub key: String,
     /// Where deployments are ordered.

@@ -7,7 +7,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Wrap
 use super::House;
 use crate::{
     limits,
-    membership::{Duty, Roster, RosterChanged},
+    membership::{NodeMember, RosterChanged},
     names::Route,
     observe::{PeerReport, SessionCounts},
     webapp::{Follows, MemberInfo, NodeInfo},
@@ -39,9 +39,9 @@ impl Notice {
     }
 
     fn publish(&self) {
-        let House { route, duty, roster, info, .. } = &*self.house;
-        let members = members(route, duty.get(), &roster.load(), &self.measured.peers);
-        info.store(Arc::new(NodeInfo::new(route, &members, self.measured.sessions)));
+        let members = members(&self.house, &self.measured.peers);
+        let info = NodeInfo::new(&self.house.route, &members, self.measured.sessions);
+        self.house.info.store(Arc::new(info));
     }
 
     /// Asks every link how far its peer is. What a page shows is at most [`limits::NOTICE_INTERVAL`] old and costs the
@@ -65,13 +65,17 @@ fn follows(peer: &PeerReport) -> (Route, Follows) {
 }
 
 /// All nodes in the order of their routes.
-fn members(me: &Route, duty: Duty, roster: &Roster, peers: &[(Route, Follows)]) -> Vec<MemberInfo> {
+fn members(house: &House, peers: &[(Route, Follows)]) -> Vec<MemberInfo> {
     let follows = |route: &Route| peers.iter().find(|(peer, _)| peer == route).map(|(_, follows)| *follows);
-    let mut members: Vec<_> = roster
-        .nodes()
-        .map(|node| MemberInfo { follows: follows(&node.route), route: node.route, duty: node.duty, me: false })
-        .collect();
-    members.push(MemberInfo { route: me.clone(), duty, me: true, follows: None });
+    let other = |node: NodeMember| MemberInfo {
+        follows: follows(&node.route),
+        route: node.route,
+        duty: node.duty,
+        me: false,
+        life: node.id,
+    };
+    let me = MemberInfo { route: house.route.clone(), duty: house.duty.get(), me: true, life: house.me, follows: None };
+    let mut members: Vec<_> = house.roster.load().nodes().map(other).chain([me]).collect();
     members.sort_by(|a, b| a.route.cmp(&b.route));
     members
 }

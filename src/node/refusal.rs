@@ -19,17 +19,24 @@ const ANY_NOT_DONE: &str = "any;not-done";
 /// The same of a request that may be done twice, and perhaps was done.
 const ANY_IN_DOUBT: &str = "any;in-doubt";
 
+/// Marks a reply whose page a webapp may replace by one of its own, and says what that page would say.
+#[derive(Clone, Debug)]
+pub(super) struct Plain(pub(super) String);
+
 /// A page of our own (RFC 9110 section 15).
 pub(super) fn page(status: StatusCode, what: &str) -> HttpResponse {
     let title = status.canonical_reason().unwrap_or("Error");
+    let plain = Plain(what.to_owned());
     let what = what.replace('&', "&amp;").replace('<', "&lt;");
-    head(status).body(format!(
+    let mut response = head(status).body(format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
          <style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1.5rem;\
          color-scheme:light dark}}h1{{font-size:1.6rem}}</style>\n<h1>{} {title}</h1>\n<p>{what}</p>\n",
         status.as_u16()
-    ))
+    ));
+    response.extensions_mut().insert(plain);
+    response
 }
 
 /// The head of a page of our own: it loads nothing, runs nothing, and is kept nowhere.
@@ -71,6 +78,8 @@ pub(super) fn not_done(why: &NotDone, method: &Method) -> HttpResponse {
             page(StatusCode::SERVICE_UNAVAILABLE, "This server has as many sessions as it can keep. Please try later.")
         }
     };
+    // It is about the cluster, and what our balancer reads.
+    response.extensions_mut().remove::<Plain>();
     let retry = match why {
         NotDone::AskNode(route) => route.as_str(),
         NotDone::AskAnother => "any",

@@ -99,6 +99,8 @@ fn node(raw: raw::Node) -> Result<Node, Wrong> {
     set(&mut it.max_upload_bytes, "node.max_upload_bytes", raw.max_upload_bytes, |value| whole(value, 0..=most))?;
     let stop = Duration::from_millis(100)..=MINUTE * 10;
     set(&mut it.shutdown_timeout, "node.shutdown_timeout", raw.shutdown_timeout, |value| duration(value, stop))?;
+    let side_by_side = Duration::ZERO..=MINUTE * 60 * 24 * 365;
+    set(&mut it.version_timeout, "node.version_timeout", raw.version_timeout, |value| duration(value, side_by_side))?;
     Ok(it)
 }
 

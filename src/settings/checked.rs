@@ -138,6 +138,8 @@ pub struct Node {
     pub max_upload_bytes: u64,
     /// The longest graceful stop.
     pub shutdown_timeout: Duration,
+    /// How long a session stays on the version of its webapp on which it began, after a newer one has come.
+    pub version_timeout: Duration,
 }
 
 /// The door.

@@ -93,6 +93,7 @@ impl Default for Node {
             max_file_bytes: 16 << 20,
             max_upload_bytes: 32 << 20,
             shutdown_timeout: Duration::from_secs(10),
+            version_timeout: Duration::from_secs(2 * 3_600),
         }
     }
 }

@@ -67,6 +67,7 @@ pub(super) struct Node {
     pub(super) max_file_bytes: Option<Scalar>,
     pub(super) max_upload_bytes: Option<Scalar>,
     pub(super) shutdown_timeout: Option<Scalar>,
+    pub(super) version_timeout: Option<Scalar>,
 }
 
 /// `[balancer]`

@@ -304,7 +304,7 @@ impl Handler<Observe> for Deployer {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.deployments.reports(Moment::now()))
+        MessageResult(self.deployments.reports())
     }
 }
 

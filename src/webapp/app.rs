@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use actix_web::{http::header::HeaderValue, web::Bytes};
+
 use super::{
     assets::Asset,
     descriptor::Descriptor,
@@ -28,6 +30,8 @@ pub struct Webapp {
     pub(super) pages: HashMap<String, Arc<Page>>,
     /// Static files by their path. What is not listed is not served, whatever lies in the folder.
     pub(super) assets: HashMap<String, Arc<Asset>>,
+    /// By the location in the descriptor.
+    pub(super) error_pages: HashMap<String, ErrorPage>,
     /// Where its files are if it came as an archive: they go with the last request that uses them.
     pub(super) unpacked: Option<Unpacked>,
     pub(super) tally: Tally,
@@ -38,6 +42,24 @@ pub struct Webapp {
 pub struct Tally {
     asked: AtomicU64,
     failed: AtomicU64,
+}
+
+/// The session attribute that says on which version of its webapp a session began: the text behind `##`. A session without
+/// it began on the version without one.
+pub const VERSION_ATTRIBUTE: &str = "_version";
+
+/// What is shown instead of the server's own error page.
+#[derive(Clone, Debug)]
+pub enum ErrorPage {
+    /// A server page, to be rendered with [`RequestError`](super::RequestError).
+    Page(Arc<Page>),
+    /// A static file, in memory since the webapp was deployed.
+    Static {
+        /// Its type.
+        content_type: HeaderValue,
+        /// Its content.
+        body: Bytes,
+    },
 }
 
 /// What answers for a path of a webapp.
@@ -96,6 +118,11 @@ impl Webapp {
     /// What its web.xml says.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
+    }
+
+    /// What is shown for a status instead of the server's own page, if anything is.
+    pub fn error_page(&self, status: u16) -> Option<&ErrorPage> {
+        self.error_pages.get(self.descriptor.error_pages.of(status)?)
     }
 
     /// Finds what answers for a path within the webapp, as [`Catalog::find`](super::Catalog::find) gave it.

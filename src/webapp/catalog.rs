@@ -45,7 +45,12 @@ pub enum Found<'a> {
         path: Cow<'a, str>,
     },
     /// A webapp asked for without its slash: redirect to this path (percent-encoded); the query goes behind it.
-    AddSlash(String),
+    AddSlash {
+        /// Its newest version.
+        app: Arc<Webapp>,
+        /// The path.
+        to: String,
+    },
     /// No webapp answers here (there is no `ROOT`).
     NotFound,
     /// Not a path that can be looked up: 400.
@@ -74,7 +79,7 @@ impl Catalog {
         loop {
             if let Some(versions) = self.apps.get(&path[..end]) {
                 return if end == path.len() {
-                    Found::AddSlash(path::encode(&format!("{path}/")))
+                    Found::AddSlash { app: versions.newest().clone(), to: path::encode(&format!("{path}/")) }
                 } else {
                     Found::Webapp { app: versions.newest().clone(), versions: versions.clone(), path: tail(path, end) }
                 };
@@ -96,6 +101,11 @@ impl Versions {
     /// Where new sessions begin.
     pub fn newest(&self) -> &Arc<Webapp> {
         &self.apps[0].app
+    }
+
+    /// All of them, the newest first.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Webapp>> {
+        self.apps.iter().map(|version| &version.app)
     }
 
     /// There is nothing to choose from.
@@ -142,6 +152,7 @@ mod tests {
             descriptor: Descriptor::default(),
             pages: HashMap::new(),
             assets: assets.iter().map(|path| ((*path).to_owned(), Asset::plain("/".as_ref(), path))).collect(),
+            error_pages: HashMap::new(),
             unpacked: None,
             tally: Tally::default(),
         };
@@ -151,7 +162,7 @@ mod tests {
     fn found(catalog: &Catalog, raw: &str) -> String {
         match catalog.find(raw) {
             Found::Webapp { app, path, .. } => format!("{} {path}", app.context()),
-            Found::AddSlash(to) => format!("-> {to}"),
+            Found::AddSlash { to, .. } => format!("-> {to}"),
             Found::NotFound => "none".into(),
             Found::Bad => "bad".into(),
         }

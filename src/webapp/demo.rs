@@ -5,12 +5,12 @@ use std::{path::Path, sync::Arc};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    Body, Catalogue, Deployer, Follows, Found, MemberInfo, NodeInfo, Page, Rendered, Request, Resource, SessionTimeout,
-    Sources, parameters,
+    Body, Catalogue, Content, Deployer, Follows, Found, MemberInfo, NodeInfo, Page, Rendered, Request, Resource,
+    SessionTimeout, Sources, Upload, parameters,
 };
 use crate::{
     membership::Duty,
-    names::SessionId,
+    names::{NodeId, SessionId},
     observe::SessionCounts,
     session::{draft::Draft, draft::Fate, value::Value},
 };
@@ -44,6 +44,14 @@ impl Browser {
         self.ask("POST", target, Some(&format!("{form}&_csrf={}", token.unwrap_or_default())))
     }
 
+    /// Sends a file, and expects to be led to a page.
+    fn attach(&mut self, target: &str, file: Upload) -> String {
+        let token: Option<String> = self.draft().get_as("_csrf");
+        let form = vec![("_csrf".to_owned(), token.unwrap_or_default()), ("go".to_owned(), "next".to_owned())];
+        let body = Body { form: Some(form), files: vec![file], ..Body::default() };
+        location(&self.ask_with("POST", target, body))
+    }
+
     /// Sends a form, and expects to be led to a page.
     fn submit(&mut self, target: &str, form: &str) -> String {
         location(&self.post(target, form))
@@ -65,6 +73,11 @@ impl Browser {
     }
 
     fn ask(&mut self, method: &str, target: &str, form: Option<&str>) -> Rendered {
+        let body = Body { form: form.map(|form| parameters(form).unwrap()), ..Body::default() };
+        self.ask_with(method, target, body)
+    }
+
+    fn ask_with(&mut self, method: &str, target: &str, body: Body) -> Rendered {
         let (page, path, query) = self.page(target);
         let mut headers = HeaderMap::new();
         headers.insert(HeaderName::from_static("accept-language"), HeaderValue::from_static(self.language));
@@ -72,17 +85,18 @@ impl Browser {
             method: method.into(),
             path,
             query,
-            body: Body { form: form.map(|form| parameters(form).unwrap()), ..Body::default() },
+            body,
             headers,
             remote_addr: "127.0.0.1".into(),
             scheme: "http".into(),
             host: "localhost:12121".into(),
+            error: None,
             now: jiff::Timestamp::UNIX_EPOCH,
         };
         let member = |(route, duty): (&str, Duty)| {
             let me = route == self.route;
             let follows = (!me).then_some(Follows { in_sync: duty == Duty::Serving, lag_ms: 3 });
-            MemberInfo { route: route.parse().unwrap(), duty, me, follows }
+            MemberInfo { route: route.parse().unwrap(), duty, me, life: NodeId(1), follows }
         };
         let members = [("r1", Duty::Serving), ("r2", Duty::Serving), ("r3", Duty::Draining)].map(member);
         let node = Arc::new(NodeInfo::new(&self.route.parse().unwrap(), &members, SessionCounts { owned: 2, held: 5 }));
@@ -215,8 +229,10 @@ fn a_request_is_filled_in_step_by_step_while_nodes_change() {
     );
     assert_eq!(
         browser.submit("/request/details.html", "from=2028-02-29&to=2028-03-01&reason=x&go=next"),
-        "/request/review.html"
+        "/request/attachment.html"
     );
+    assert_eq!(browser.submit("/request/attachment.html", "go=back"), "/request/details.html");
+    assert_eq!(browser.submit("/request/attachment.html", "go=next"), "/request/review.html", "it may be left out");
 
     browser.route = "r2";
     assert!(browser.get("/request/review.html").text().contains("2028-03-01"));
@@ -228,6 +244,44 @@ fn a_request_is_filled_in_step_by_step_while_nodes_change() {
     assert!(browser.session.is_none());
     assert!(browser.get("/request/login.html?bye").text().contains("You are signed out."));
     assert_eq!(location(&browser.get("/request/done.html")), "/request/login.html");
+}
+
+/// A form of `multipart/form-data` with one file.
+fn with_file(name: &str, content_type: &str, bytes: &[u8]) -> Upload {
+    let content = Content::Memory(bytes.to_vec());
+    Upload { field: "attachment".into(), name: name.into(), content_type: content_type.into(), content }
+}
+
+#[test]
+fn a_file_is_attached_looked_at_refused_and_taken_away() {
+    let mut browser = Browser::open();
+    browser.get("/request/login.html");
+    browser.submit("/request/login.html", "name=a&password=tasuki");
+    browser.get("/request/who.html");
+    browser.submit("/request/who.html", "name=a&department=b&kind=leave");
+    assert_eq!(location(&browser.get("/request/attachment.html")), "/request/details.html", "a step is not left out");
+    browser.submit("/request/details.html", "from=2028-02-29&to=2028-03-01&reason=&go=next");
+    for (file, message) in [
+        (with_file("a.txt", "text/plain", &[b'a'; 200 * 1024 + 1]), "larger than 200 KiB"),
+        (with_file("a.txt", "text/plain", b""), "This file is empty."),
+        (with_file("a.html", "text/html", b"<script>"), "Please choose a PDF"),
+    ] {
+        assert_eq!(browser.attach("/request/attachment.html", file), "/request/attachment.html");
+        assert!(browser.get("/request/attachment.html").text().contains(message), "{message}");
+        assert_eq!(location(&browser.get("/request/file.html")), "/request/attachment.html");
+    }
+    let bytes: Vec<u8> = (0..=255).collect();
+    let file = with_file("診断書 <1>.pdf", "application/pdf", &bytes);
+    assert_eq!(browser.attach("/request/attachment.html", file), "/request/review.html");
+    browser.route = "r2";
+    assert!(browser.get("/request/review.html").text().contains("診断書 &lt;1&gt;.pdf"));
+    let shown = browser.get("/request/file.html");
+    assert_eq!((&shown.body[..], shown.content_type.to_str().unwrap()), (&bytes[..], "application/pdf"));
+    let largest = with_file("b.png", "image/png", &[1; 200 * 1024]);
+    assert_eq!(browser.attach("/request/attachment.html", largest), "/request/review.html", "just small enough");
+    assert_eq!(browser.submit("/request/attachment.html", "go=remove"), "/request/attachment.html");
+    assert_eq!(location(&browser.get("/request/file.html")), "/request/attachment.html");
+    assert!(browser.get("/request/review.html").text().contains("<dd>none</dd>"));
 }
 
 #[test]
@@ -247,12 +301,14 @@ fn equipment_is_asked_for_in_japanese() {
         }
     }
     let typed = "item=%E6%A4%85%E5%AD%90&quantity=12&needed_by=2027-02-28&go=next";
-    assert_eq!(browser.submit("/request/details.html", typed), "/request/review.html");
+    assert_eq!(browser.submit("/request/details.html", typed), "/request/attachment.html");
     assert!(browser.get("/request/review.html").text().contains("椅子"));
     browser.submit("/request/who.html", "name=a&department=b&kind=leave");
     let review = location(&browser.get("/request/review.html"));
     assert_eq!(review, "/request/details.html", "another kind has other details");
     assert_eq!(browser.submit("/request/", ""), "/request/", "a draft can be discarded");
+    assert!(browser.get("/request/").text().contains("下書きを破棄しました。"), "it is said once");
+    assert!(!browser.get("/request/").text().contains("下書きを破棄しました。"));
     assert!(browser.get("/request/").text().contains("まだ申請はありません。"));
 }
 

@@ -129,12 +129,12 @@ impl Deployments {
     }
 
     /// One report for each webapp, in the order of their names.
-    pub(super) fn reports(&self, now: Moment) -> Vec<WebappReport> {
+    pub(super) fn reports(&self) -> Vec<WebappReport> {
         let mut names: Vec<&String> = self.folder.keys().chain(self.deployed.keys()).collect();
         names.extend(self.troubles.keys().chain(self.left_out.keys()));
         names.sort();
         names.dedup();
-        names.into_iter().map(|name| self.report(name, now)).collect()
+        names.into_iter().map(|name| self.report(name)).collect()
     }
 
     fn effective(&self) -> impl Iterator<Item = (&String, &Arc<Webapp>)> {
@@ -204,7 +204,7 @@ impl Deployments {
         }
     }
 
-    fn report(&self, name: &str, now: Moment) -> WebappReport {
+    fn report(&self, name: &str) -> WebappReport {
         let deployed = self.deployed.get(name).map(|deployed| &deployed.app);
         let app = deployed.or(self.folder.get(name));
         let by_cluster = deployed.is_some() || self.left_out.contains_key(name) && !self.folder.contains_key(name);
@@ -214,8 +214,8 @@ impl Deployments {
             version: app.map(|app| app.version.clone()),
             distributable: app.is_some_and(|app| app.descriptor.distributable),
             source: if by_cluster { WebappSource::Deployed } else { WebappSource::Folder },
-            error: self.error(name).map(Refusal::to_string),
-            notes: self.notes(name, now),
+            error: self.error(name).map(|refusal| cut(refusal.to_string())),
+            notes: self.notes(name),
         }
     }
 
@@ -226,7 +226,7 @@ impl Deployments {
         }
     }
 
-    fn notes(&self, name: &str, now: Moment) -> Vec<String> {
+    fn notes(&self, name: &str) -> Vec<String> {
         let in_folder = self.folder.contains_key(name) || self.troubles.contains_key(name);
         let hides = (self.deployed.contains_key(name) && in_folder).then(|| hidden(name));
         let trouble = self.troubles.get(name).and_then(|trouble| match trouble {
@@ -234,12 +234,17 @@ impl Deployments {
             Trouble::Broken(refusal) if self.deployed.contains_key(name) => Some(format!("in the folder: {refusal}")),
             Trouble::Broken(_) => None,
         });
-        let older = self
-            .superseded
-            .get(name)
-            .map(|since| format!("a newer version has taken the new sessions for {} s", now.since(*since).as_secs()));
+        let older = self.superseded.contains_key(name).then(|| "new sessions begin on a newer version".to_owned());
         let beside = self.beside.get(name).cloned();
-        [hides, trouble, older, beside].into_iter().flatten().collect()
+        [hides, trouble, older, beside].into_iter().flatten().map(cut).collect()
+    }
+}
+
+/// The reports of all webapps fit one answer of a node.
+fn cut(text: String) -> String {
+    match text.char_indices().nth(limits::REPORTED_CHARACTERS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }
 

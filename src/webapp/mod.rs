@@ -31,17 +31,19 @@ mod page;
 mod path;
 mod reader;
 mod refusal;
+mod rehearsal;
 mod rollout;
 mod work;
 
 pub use actor::{Deployer, NoFolder, Observe, Sources};
-pub use app::{Resource, Tally, Webapp};
+pub use app::{ErrorPage, Resource, Tally, VERSION_ATTRIBUTE, Webapp};
 pub use catalog::{Catalog, Catalogue, Found, Versions};
 pub use descriptor::{Concurrency, CookieRules, Descriptor, ErrorPages, Secure, SessionTimeout};
 pub use orders::{Check, Checked, SetDeployed};
 pub use pack::pack;
 pub use page::{
-    Body, Content, Follows, MemberInfo, NodeInfo, Page, PageError, Place, Rendered, Request, TooManyParameters, Upload,
-    base_name, json, parameters,
+    Body, Content, Follows, MemberInfo, NodeInfo, Page, PageError, Place, Rendered, Request, RequestError,
+    TooManyParameters, Upload, base_name, json, parameters,
 };
 pub use refusal::Refusal;
+pub use rehearsal::Rehearsal;

@@ -15,12 +15,13 @@ use super::{
     folder::archive_stamp,
     reader::{Readout, read_archive},
     refusal::Refusal,
+    rehearsal::{Rehearsal, rehearse},
     work::Work,
 };
 use crate::limits;
 
-/// Reads an archive whole, as if it were to be deployed: unpacked, descriptor read, every page compiled. Nothing changes
-/// for users. What was unpacked is kept for a [`SetDeployed`] of the same file.
+/// Reads an archive whole, as if it were to be deployed: unpacked, descriptor read, every page compiled, one of them
+/// rendered. Nothing changes for users. What was unpacked is kept for a [`SetDeployed`] of the same file.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<Checked, Refusal>")]
 pub struct Check {
@@ -28,6 +29,8 @@ pub struct Check {
     pub name: String,
     /// The archive.
     pub archive: PathBuf,
+    /// A page that is rendered for nobody, to see whether it fails.
+    pub rehearsal: Option<Rehearsal>,
 }
 
 /// An archive that can be deployed.
@@ -152,11 +155,13 @@ impl Deployer {
 impl Handler<Check> for Deployer {
     type Result = ResponseActFuture<Self, Result<Checked, Refusal>>;
 
-    fn handle(&mut self, Check { name, archive }: Check, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Check { name, archive, rehearsal }: Check, _: &mut Self::Context) -> Self::Result {
         let (work, label) = (self.work.clone(), name.clone());
         let task = tokio::task::spawn_blocking(move || {
             let origin = Origin::of(name, archive);
-            origin.read(&work).map(|readout| (origin, readout))
+            let readout = origin.read(&work)?;
+            rehearsal.map_or(Ok(()), |rehearsal| rehearse(&readout.app, &rehearsal))?;
+            Ok((origin, readout))
         });
         Box::pin(task.into_actor(self).map(move |read, actor, _| {
             let (origin, Readout { app, remarks }) = read.unwrap_or_else(|error| Err(our_fault(&label, &error)))?;

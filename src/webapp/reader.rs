@@ -9,14 +9,16 @@ use std::{
     sync::Arc,
 };
 
+use actix_web::http::header::HeaderValue;
+
 use super::{
-    app::{Tally, Webapp},
+    app::{ErrorPage, Tally, Webapp},
     archive::{self, Fault},
     assets::{Asset, Listed, collect},
     descriptor::{self, Descriptor},
     listing::{File, list},
     name::AppName,
-    page::{Application, Page, Source, Templates},
+    page::{self, Application, Page, Source, Templates},
     refusal::Refusal,
     work::Work,
 };
@@ -48,11 +50,11 @@ pub(super) fn read_folder(name: &str, label: &str, folder: &Path) -> Result<Read
         version: version.clone(),
         parameters: descriptor.parameters.clone(),
     };
-    let pages = pages(sources(label, &listing.files)?, &application, &descriptor)?;
     let assets = assets(label, folder, &listing.files, &descriptor, &mut remarks);
+    let pages = pages(sources(label, &listing.files)?, &application, &descriptor, &assets)?;
+    let error_pages = error_pages(label, &descriptor, &pages, &listing.files)?;
     let tally = Tally::default();
-    let app = Webapp { name, version, descriptor, pages, assets, unpacked: None, tally };
-    check_error_pages(label, &app)?;
+    let app = Webapp { name, version, descriptor, pages, assets, error_pages, unpacked: None, tally };
     Ok(Readout { app, remarks })
 }
 
@@ -72,16 +74,40 @@ pub(super) fn read_archive(name: &str, label: &str, at: &Path, work: &Work) -> R
     Ok(readout)
 }
 
-/// An error page that is not there would be missed when it is needed.
-fn check_error_pages(label: &str, app: &Webapp) -> Result<(), Refusal> {
-    let is_there = |location: &str| app.pages.contains_key(location) || app.assets.contains_key(location);
-    match app.descriptor.error_pages.all().find(|page| !is_there(&page.location)) {
-        None => Ok(()),
-        Some(page) => Err(Refusal {
-            file: format!("{label}/{DESCRIPTOR}"),
-            place: Some((page.line, Some(page.column))),
-            what: format!("there is no page and no static file for the error page {:?}", page.location),
-        }),
+/// What the descriptor's error pages are. One that is not there would be missed when it is needed.
+fn error_pages(
+    label: &str,
+    descriptor: &Descriptor,
+    pages: &HashMap<String, Arc<Page>>,
+    files: &[File],
+) -> Result<HashMap<String, ErrorPage>, Refusal> {
+    let mut found = HashMap::new();
+    for wanted in descriptor.error_pages.all() {
+        let location = &wanted.location;
+        let place = Some((wanted.line, Some(wanted.column)));
+        let refused = |what: String| Refusal { file: format!("{label}/{DESCRIPTOR}"), place, what };
+        let is_hidden = location.starts_with("/WEB-INF/") || location.ends_with(".j2");
+        let public = |file: &&File| !is_hidden && location[1..] == file.name;
+        let page = match (pages.get(location), files.iter().find(public)) {
+            (Some(page), _) => ErrorPage::Page(page.clone()),
+            (None, Some(file)) => {
+                let body = content(&file.at, limits::ERROR_PAGE_BYTES)
+                    .map_err(|what| refused(format!("the error page {location:?} {what}")))?;
+                ErrorPage::Static { content_type: content_type(descriptor, location), body: body.into() }
+            }
+            (None, None) => {
+                return Err(refused(format!("there is no page and no static file for the error page {location:?}")));
+            }
+        };
+        found.insert(location.clone(), page);
+    }
+    Ok(found)
+}
+
+fn content_type(descriptor: &Descriptor, name: &str) -> HeaderValue {
+    match descriptor.content_type(name).map(str::parse) {
+        Some(Ok(declared)) => page::header_of(&declared),
+        _ => page::content_type(name),
     }
 }
 
@@ -89,13 +115,15 @@ fn pages(
     sources: Vec<Source>,
     application: &Application,
     descriptor: &Descriptor,
+    assets: &HashMap<String, Arc<Asset>>,
 ) -> Result<HashMap<String, Arc<Page>>, Refusal> {
     let pages: Vec<String> = sources.iter().map(|s| s.name.clone()).filter(|name| name.starts_with('/')).collect();
-    let templates = Templates::compile(sources, application).map_err(|broken| Refusal {
+    let mut templates = Templates::compile(sources, application).map_err(|broken| Refusal {
         file: broken.file,
         place: broken.line.map(|line| (line, broken.column)),
         what: broken.what,
     })?;
+    templates.add_assets(application.context.clone(), assets.clone());
     let templates = Arc::new(templates);
     let page = |name: String| {
         let produced = name.strip_suffix(".j2").unwrap_or(&name).to_owned();
@@ -167,14 +195,17 @@ fn assets(
     assets
 }
 
+/// A file of a bounded size, or what is wrong with it.
+fn content(at: &Path, most: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(at).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
+    read.map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() as u64 > most { Err(format!("has more than {most} bytes")) } else { Ok(bytes) }
+}
+
 /// A text file of a bounded size, without a byte order mark.
 fn text(at: &str, file: &File, most: u64) -> Result<String, Refusal> {
-    let mut bytes = Vec::new();
-    let open = fs::File::open(&file.at).map_err(|error| Refusal::io(at, &error))?;
-    open.take(most + 1).read_to_end(&mut bytes).map_err(|error| Refusal::io(at, &error))?;
-    if bytes.len() as u64 > most {
-        return Err(Refusal::new(at, format!("has more than {most} bytes")));
-    }
+    let bytes = content(&file.at, most).map_err(|what| Refusal::new(at, what))?;
     let text = String::from_utf8(bytes).map_err(|error| Refusal {
         file: at.to_owned(),
         place: Some((

@@ -5,14 +5,19 @@ mod beside;
 mod concurrency;
 mod counter;
 mod crash;
+mod deploy;
+mod descriptors;
 mod duty;
 mod failover;
+mod form;
 mod joining;
+mod live;
 mod manager;
 mod managers;
 mod pages;
 mod partition;
 mod pause;
+mod redeploy;
 mod repair;
 mod restart;
 mod secret;
@@ -24,6 +29,7 @@ mod support;
 mod takeover;
 mod tls;
 mod uploads;
+mod versions;
 
 /// Runs a story on one thread, as a browser's tabs would.
 fn story(story: impl Future<Output = ()>) {

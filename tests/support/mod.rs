@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod load;
 pub mod machines;
 pub mod relay;
+pub mod webapps;
 
 use std::{
     future::Future,

@@ -35,6 +35,7 @@
     if (known) return known;
     const item = list.firstElementChild.cloneNode(true);
     item.dataset.route = node.route;
+    item.dataset.life = node.life;
     item.style.setProperty('--hue', node.hue);
     put(item.querySelector('.route'), node.route);
     const after = [...list.children].find((other) => other.dataset.route > node.route);
@@ -48,6 +49,11 @@
     const was = item.classList[0];
     item.className = node.state + (node.me ? ' me' : '');
     ['label', 'note', 'lag'].forEach((part) => put(item.querySelector(`[data-is=${part}]`), node[part]));
+    // A fast restart lies between two looks: only its new life shows it.
+    if (node.life && item.dataset.life && node.life !== item.dataset.life) {
+      tell(node.route, node.hue, live.dataset.restarted);
+    }
+    if (node.life) item.dataset.life = node.life;
     if (was !== node.state) tell(node.route, node.hue, node.label);
   };
 

@@ -80,6 +80,14 @@ pub(super) fn compress(plain: &[u8], coding: Coding) -> io::Result<Vec<u8>> {
     }
 }
 
+/// gzip for one answer, made while the client waits.
+///
+/// # Errors
+/// Never, since it is made in memory.
+pub(super) fn compress_quickly(plain: &[u8]) -> io::Result<Vec<u8>> {
+    gzip(plain, flate2::Compression::fast())
+}
+
 fn gzip(plain: &[u8], level: flate2::Compression) -> io::Result<Vec<u8>> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(plain.len() / 2), level);
     encoder.write_all(plain)?;

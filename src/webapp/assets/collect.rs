@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use actix_web::http::header::HeaderValue;
@@ -56,7 +56,8 @@ pub(in crate::webapp) fn collect(
         let media = Media::of(&file.path, file.content_type.as_deref());
         let place = Place { root: root.clone(), inside: file.inside.clone() };
         let codings = codings(&packed, &media, file.bytes);
-        Asset { ticket: Ticket::draw(), place, cache_control: rules.of_file(&file.path), media, packed, codings }
+        let (ticket, cache_control) = (Ticket::draw(), rules.of_file(&file.path));
+        Asset { ticket, place, cache_control, media, packed, codings, digits: OnceLock::new() }
     };
     let assets = files.iter().map(|file| (file.path.clone(), Arc::new(asset(file)))).collect();
     (assets, remarks)

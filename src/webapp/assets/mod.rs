@@ -18,10 +18,15 @@ mod collect;
 mod conditions;
 mod disk;
 mod media;
+mod page;
 mod representation;
 mod shelf;
 
-use std::{fs::File, io, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    sync::{Arc, OnceLock},
+};
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
@@ -35,6 +40,7 @@ use actix_web::{
 use futures_util::stream;
 
 pub(in crate::webapp) use self::collect::{Listed, collect};
+pub use self::page::pack_page;
 use self::{
     coding::Coding,
     conditions::{Part, Verdict, judge, part},
@@ -56,10 +62,15 @@ pub struct Asset {
     packed: Vec<(Coding, Place)>,
     /// In what it may be sent besides as it is.
     codings: Vec<Coding>,
+    /// What names its content in an address, once it was asked for.
+    digits: OnceLock<Option<String>>,
 }
 
 /// What is to be sent, and the open file where its bytes are on the disk.
 type Found = (Arc<Representation>, Option<File>);
+
+/// Digits of a hash in an address: enough that no two versions of a file share them, and short to read.
+const ADDRESS_DIGITS: usize = 12;
 
 /// How often a file on the disk is looked at again that is not the one that was hashed.
 const LOOKS: usize = 3;
@@ -83,6 +94,19 @@ pub async fn answer(asset: &Arc<Asset>, request: &HttpRequest) -> HttpResponse {
 }
 
 impl Asset {
+    /// What an address says of its content, as `v`: the beginning of its hash. None of a large file, which is not read for a
+    /// link, and of one that cannot be read. Reads the file the first time.
+    pub(in crate::webapp) fn digits(&self) -> Option<&str> {
+        let read = || {
+            let (_, stamp) = self.place.open().ok()?;
+            let is_small = stamp.bytes <= limits::ASSET_KEPT_BYTES;
+            let mut hash = is_small.then(|| self.place.read().ok()).flatten()?.hash;
+            hash.truncate(ADDRESS_DIGITS);
+            Some(hash)
+        };
+        self.digits.get_or_init(read).as_deref()
+    }
+
     /// Parts are of the file as it is: whoever asks for one has the beginning of that.
     fn coding(&self, request: &HttpRequest) -> Coding {
         if request.headers().contains_key(header::RANGE) {

@@ -25,7 +25,15 @@ pub(super) struct Element {
 ///
 /// A DOCTYPE is refused: it is where XML's attacks live, and no descriptor since Servlet 2.4 needs one.
 pub(super) fn read(source: &str, root: &str) -> Result<Element, Malformed> {
-    let mut tree = Tree { source, reader: Reader::from_str(source), root, open: Vec::new(), read: None, elements: 0 };
+    let mut tree = Tree {
+        source,
+        reader: Reader::from_str(source),
+        root,
+        open: Vec::new(),
+        read: None,
+        elements: 0,
+        last: Place::START,
+    };
     while tree.step()? {}
     tree.read.ok_or_else(|| malformed(source, source.len() as u64, format!("the file has no <{root}> element")))
 }
@@ -55,6 +63,16 @@ struct Tree<'a> {
     /// The root, when it is closed.
     read: Option<Element>,
     elements: usize,
+    /// Where the last element began. The next one begins behind it: nothing is counted twice.
+    last: Place,
+}
+
+/// A byte position with its line and column, both from 1.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    at: usize,
+    line: usize,
+    column: usize,
 }
 
 impl Tree<'_> {
@@ -100,7 +118,8 @@ impl Tree<'_> {
         if self.elements > limits::DESCRIPTOR_ELEMENTS {
             return wrong(format!("there are more than {} elements", limits::DESCRIPTOR_ELEMENTS));
         }
-        let (line, column) = place(self.source, at);
+        self.last = self.last.on_to(self.source, at);
+        let Place { line, column, .. } = self.last;
         self.open.push(Element { name: name.to_owned(), line, column, ..Element::default() });
         Ok(())
     }
@@ -148,15 +167,21 @@ fn character(entity: &BytesRef<'_>) -> Option<char> {
 }
 
 fn malformed(source: &str, position: u64, what: String) -> Malformed {
-    let (line, column) = place(source, position);
+    let Place { line, column, .. } = Place::START.on_to(source, position);
     Malformed { line, column, what }
 }
 
-/// Line and column of a byte position, both from 1.
-fn place(source: &str, position: u64) -> (usize, usize) {
-    let end = usize::try_from(position).unwrap_or(usize::MAX).min(source.len());
-    let before = &source.as_bytes()[..end];
-    let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-    (line, String::from_utf8_lossy(&before[line_start..]).chars().count() + 1)
+impl Place {
+    const START: Self = Self { at: 0, line: 1, column: 1 };
+
+    /// The place of a position that is not before this one.
+    fn on_to(self, source: &str, position: u64) -> Self {
+        let end = usize::try_from(position).unwrap_or(usize::MAX).min(source.len());
+        let between = source.as_bytes().get(self.at..end).unwrap_or_default();
+        let line_start = between.iter().rposition(|&byte| byte == b'\n').map(|at| at + 1);
+        let line = self.line + between.iter().filter(|&&byte| byte == b'\n').count();
+        let characters = String::from_utf8_lossy(&between[line_start.unwrap_or(0)..]).chars().count();
+        let column = characters + line_start.map_or(self.column, |_| 1);
+        Self { at: end, line, column }
+    }
 }

@@ -37,7 +37,7 @@ impl Site {
     }
 
     async fn check(&self, name: &str, archive: &Path) -> Result<Checked, Refusal> {
-        self.deployer.send(Check { name: name.into(), archive: archive.to_owned() }).await.unwrap()
+        self.deployer.send(Check { name: name.into(), archive: archive.to_owned(), rehearsal: None }).await.unwrap()
     }
 
     fn app(&self, path: &str) -> Option<Arc<Webapp>> {

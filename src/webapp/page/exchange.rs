@@ -13,7 +13,12 @@ use super::{
     response::ResponseObject,
     session::SessionObject,
 };
-use crate::{membership::Duty, names::Route, observe::SessionCounts, session::draft::Draft};
+use crate::{
+    membership::Duty,
+    names::{NodeId, Route},
+    observe::SessionCounts,
+    session::draft::Draft,
+};
 
 /// What pages see as `node`. Made when the roster changes, shared by all requests.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub struct MemberInfo {
     pub duty: Duty,
     /// It is the node that renders the page.
     pub me: bool,
+    /// This life of its process: another one after a restart.
+    pub life: NodeId,
     /// How well it follows that node; none for that node itself, and before it was measured.
     pub follows: Option<Follows>,
 }
@@ -66,6 +73,7 @@ fn member(member: &MemberInfo) -> Value {
         ("route", Value::from(member.route.as_str())),
         ("duty", Value::from(duty(member.duty))),
         ("me", Value::from(member.me)),
+        ("life", Value::from(member.life.to_string())),
         ("in_sync", Value::from(member.follows.map(|follows| follows.in_sync))),
         ("lag_ms", Value::from(member.follows.map(|follows| follows.lag_ms))),
     ])

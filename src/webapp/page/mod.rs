@@ -5,13 +5,13 @@
 //! | name | members |
 //! |---|---|
 //! | `session` | `get(name, default)`, `set(name, value)`, `add(name, n)`, `has`, `remove`, `renew()`, `invalidate()`, `.id`, `.is_new`, `.name` |
-//! | `request` | `.method .path .query .query_string .form .json .headers .cookies .remote_addr .scheme .host .user`, `header(name)`, `field(name, most)` (of the form: trimmed, cut, never undefined), `form_all(name)`, `query_all(name)`, `file(name)`, `files(name)` |
+//! | `request` | `.method .path .query .query_string .form .json .headers .cookies .remote_addr .scheme .host .user .error`, `header(name)`, `field(name, most)` (of the form: trimmed, cut, never undefined), `form_all(name)`, `query_all(name)`, `file(name)`, `files(name)` |
 //! | a file | `.field .name .content_type .size`, `bytes(most)`, `text(most, encoding='utf-8')` |
 //! | `response` | `status(code)`, `header(name, value)`, `cookie(name, value, max_age=, path=, ...)`, and what ends the page: `redirect(url, code, external=)`, `send(bytes, content_type, file_name=, inline=)` |
 //! | `application` | `.name .context .version .parameters` |
-//! | `node` | `.route`, `.members` (each `.route .duty .me`, and of the others `.in_sync .lag_ms`), `.sessions` (`.owned .held`, of this node) |
+//! | `node` | `.route`, `.members` (each `.route .duty .me`, `.life`, another one after a restart, and of the others `.in_sync .lag_ms`), `.sessions` (`.owned .held`, of this node) |
 //! | `flash` | `flash(message, kind)` keeps a message for the next page that asks `flash.take()`: each has `.message .kind` |
-//! | functions | `url(path, name=value, ...)`, `now()` (seconds since 1970), `csrf_field()`, `csrf_token()` |
+//! | functions | `url(path, name=value, ...)`, `asset(path)` (of a static file, with what names its content), `now()` (seconds since 1970), `csrf_field()`, `csrf_token()` |
 //! | filters | `date`, `time`, `datetime` (`style, lang=, zone=`), `number(decimals, lang=)`, `hue`; beside MiniJinja's own |
 //!
 //! Rendering is synchronous, reads no clock and waits for nothing; fuel, nesting and size are bounded by `limits`.
@@ -44,18 +44,15 @@ use actix_web::{
 };
 use minijinja::Value;
 
+pub(super) use self::output::{content_type, header_of};
 pub(super) use self::templates::{Application, Source, Templates};
 pub use self::{
     body::{Body, Content, TooManyParameters, Upload, base_name, json, parameters},
     exchange::{Follows, MemberInfo, NodeInfo},
     fault::{PageError, Place},
-    request::Request,
+    request::{Request, RequestError},
 };
-use self::{
-    exchange::Exchange,
-    output::{Sheet, content_type, header_of},
-    templates::produced,
-};
+use self::{exchange::Exchange, output::Sheet, templates::produced};
 use crate::{limits, session::draft::Draft};
 
 /// A page of one version of a webapp.

@@ -49,12 +49,12 @@ impl Write for Sheet {
 }
 
 /// The type of what a page produces, by its name; text is UTF-8.
-pub(super) fn content_type(produced: &str) -> HeaderValue {
+pub(in crate::webapp) fn content_type(produced: &str) -> HeaderValue {
     header_of(&mime_guess::from_path(produced).first_or_octet_stream())
 }
 
 /// A type as a header; text is UTF-8 where it does not say.
-pub(super) fn header_of(mime: &mime_guess::Mime) -> HeaderValue {
+pub(in crate::webapp) fn header_of(mime: &mime_guess::Mime) -> HeaderValue {
     let is_text = mime.type_() == "text"
         || matches!(mime.subtype().as_str(), "json" | "javascript" | "xml")
         || mime.suffix().is_some_and(|suffix| suffix == "xml" || suffix == "json");

@@ -40,6 +40,19 @@ pub struct Request {
     pub host: String,
     /// When it came.
     pub now: Timestamp,
+    /// What the page is to explain, if it is rendered as an error page.
+    pub error: Option<RequestError>,
+}
+
+/// What went wrong with a request: `request.error` of an error page. An error page sees no session, and its method is GET.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestError {
+    /// The status of the reply.
+    pub code: u16,
+    /// The path that was asked for, as in [`Request::path`].
+    pub path: String,
+    /// What the server's own page would say.
+    pub message: String,
 }
 
 #[derive(Debug)]
@@ -131,6 +144,7 @@ impl Object for RequestObject {
             "cookies" => Value::from_dyn_object(self.cookies().clone()),
             "headers" => Value::from_dyn_object(self.headers().clone()),
             "json" => return self.request.body.json.clone(),
+            "error" => return self.request.error.as_ref().map(described),
             "user" => return self.session.attribute("user"),
             _ => return None,
         })
@@ -169,6 +183,14 @@ impl Object for RequestObject {
             _ => Err(unknown("request", method)),
         }
     }
+}
+
+fn described(error: &RequestError) -> Value {
+    Value::from_pairs([
+        ("code", Value::from(error.code)),
+        ("path", Value::from(&error.path)),
+        ("message", Value::from(&error.message)),
+    ])
 }
 
 impl Pairs {

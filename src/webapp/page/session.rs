@@ -14,6 +14,7 @@ use crate::{
         draft::{Draft, Refused},
         value,
     },
+    webapp::VERSION_ATTRIBUTE,
 };
 
 /// Attributes are read as `session.name` or `session.get('name', default)`; `id` and `is_new` are the session's own.
@@ -144,8 +145,8 @@ impl Object for SessionObject {
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         let draft = self.draft();
-        let names =
-            draft.attributes().map(|(name, _)| name).filter(|name| ![csrf::ATTRIBUTE, flash::ATTRIBUTE].contains(name));
+        let hidden = [csrf::ATTRIBUTE, flash::ATTRIBUTE, VERSION_ATTRIBUTE];
+        let names = draft.attributes().map(|(name, _)| name).filter(|name| !hidden.contains(name));
         Enumerator::Values(names.map(Value::from).collect())
     }
 

@@ -1,13 +1,16 @@
 //! All templates of one webapp, compiled once for each deployment.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use minijinja::{Environment, Error, ErrorKind, State, Value, value::Kwargs};
 
 use super::{
     csrf, exchange, fault, format::Formats, link, output, reach, request::RequestObject, session::SessionObject, weight,
 };
-use crate::{limits, names::ContextPath};
+use crate::{limits, names::ContextPath, webapp::assets::Asset};
 
 /// What pages see as `application`.
 #[derive(Clone, Debug)]
@@ -69,6 +72,18 @@ impl Templates {
             Some(missing) => Err(missing),
             None => Ok(Self { environment, files, session_users }),
         }
+    }
+
+    /// Lets pages ask for the address of a static file: `asset('/style.css')`.
+    pub(in crate::webapp) fn add_assets(&mut self, context: ContextPath, assets: HashMap<String, Arc<Asset>>) {
+        let asset = move |state: &State<'_, '_>, path: &str| match assets.get(path) {
+            Some(asset) => {
+                let version = asset.digits().map(|digits| ("v", Value::from(digits)));
+                link::url(state, &context, path, &Kwargs::from_iter(version))
+            }
+            None => Err(Error::new(ErrorKind::InvalidOperation, format!("{path:?} is no static file of this webapp"))),
+        };
+        self.environment.add_function("asset", asset);
     }
 
     /// The file of a template, for messages.
@@ -145,4 +160,31 @@ fn broken(file: &str, error: &Error) -> Broken {
     let what = error.detail().map_or(error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
     let column = error.template_source().and_then(|source| fault::columns(source, error)).map(|(first, _)| first);
     Broken { file: file.to_owned(), line: error.line(), column, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_static_file_names_its_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::write(root.join("a b.css"), "body {}").unwrap();
+        std::fs::write(root.join("large.bin"), vec![0; limits::ASSET_KEPT_BYTES as usize + 1]).unwrap();
+        let context: ContextPath = "/shop".parse().unwrap();
+        let application =
+            Application { name: "shop".into(), context: context.clone(), version: String::new(), parameters: vec![] };
+        let mut templates = Templates::compile(vec![], &application).unwrap();
+        let assets = ["/a b.css", "/large.bin", "/gone.css"].map(|path| (path.to_owned(), Asset::plain(&root, path)));
+        templates.add_assets(context, HashMap::from(assets));
+        let rendered = |text: &str| templates.environment.render_str(text, ());
+        let address = rendered("{{ asset('/a b.css') }}").unwrap();
+        let digits = address.strip_prefix("/shop/a%20b.css?v=").unwrap_or_else(|| panic!("{address}"));
+        assert!(digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{address}");
+        assert_eq!(rendered("{{ asset('/large.bin') }}").unwrap(), "/shop/large.bin", "not read for a link");
+        assert_eq!(rendered("{{ asset('/gone.css') }}").unwrap(), "/shop/gone.css");
+        let wrong = rendered("{{ asset('/b.css') }}").unwrap_err().to_string();
+        assert!(wrong.contains("\"/b.css\" is no static file of this webapp"), "{wrong}");
+    }
 }

@@ -62,6 +62,7 @@ fn get(query: &str) -> Request {
         remote_addr: "192.0.2.7".into(),
         scheme: "http".into(),
         host: "localhost:12121".into(),
+        error: None,
         now: jiff::Timestamp::UNIX_EPOCH,
     }
 }
@@ -75,7 +76,10 @@ fn post(form: &str) -> Request {
 }
 
 fn node() -> Arc<NodeInfo> {
-    let member = |route: &str, duty, me| MemberInfo { route: route.parse().unwrap(), duty, me, follows: None };
+    let member = |route: &str, duty, me| {
+        let life = crate::names::NodeId(1);
+        MemberInfo { route: route.parse().unwrap(), duty, me, life, follows: None }
+    };
     let members = [member("r1", Duty::Serving, true), member("r2", Duty::Draining, false)];
     Arc::new(NodeInfo::new(&"r1".parse().unwrap(), &members, Default::default()))
 }
