@@ -492,6 +492,16 @@ pub const FAULT_NAMES: usize = 64;
 /// Fields of a query or a form. Tomcat's maxParameterCount.
 pub const PARAMETERS: usize = 1_000;
 
+/// Nesting of a value that a page prints or makes JSON of.
+pub const PRINTED_DEPTH: usize = 256;
+
+/// Spaces by which a page indents JSON, for each level.
+pub const JSON_INDENT: usize = 16;
+
+/// Time from which on a rendering is named in the log: it keeps its worker from other requests. Fuel bounds most of what a
+/// page does, but not how long it compares large texts.
+pub const PAGE_SLOW: Duration = Duration::from_secs(1);
+
 /// Messages kept for the next page. A page that is never shown must not fill the session.
 pub const FLASHES: usize = 16;
 

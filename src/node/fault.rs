@@ -13,19 +13,19 @@ pub(super) fn page(error: &PageError, names: &[String], reference: &str) -> Http
     let PageError { place, what, through, lines } = error;
     let mut body = format!("<p class=\"what\">{}</p>\n<p>In <b>{}</b></p>\n", escaped(what), escaped(&told(place)));
     if !lines.is_empty() {
-        let _ = write!(body, "<pre>{}</pre>\n", escaped(&code(lines, place)));
+        let _ = writeln!(body, "<pre>{}</pre>", escaped(&code(lines, place)));
     }
     for place in through.iter().rev() {
-        let _ = write!(body, "<p>by way of <b>{}</b></p>\n", escaped(&told(place)));
+        let _ = writeln!(body, "<p>by way of <b>{}</b></p>", escaped(&told(place)));
     }
     if !names.is_empty() {
         let names: Vec<String> = names.iter().map(|name| format!("<code>{}</code>", escaped(name))).collect();
-        let _ = write!(body, "<p>Names that the page uses: {}</p>\n", names.join(" "));
+        let _ = writeln!(body, "<p>Names that the page uses: {}</p>", names.join(" "));
     }
-    let _ = write!(
+    let _ = writeln!(
         body,
         "<p class=\"note\">The log has this as {reference}. You see it because <code>node.development</code> is on; \
-         users would see the number only.</p>\n"
+         users would see the number only.</p>"
     );
     refusal::head(StatusCode::INTERNAL_SERVER_ERROR).body(format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
@@ -81,8 +81,8 @@ mod tests {
         let error = PageError {
             place,
             what: "undefined <value>".into(),
-            through: vec![Place { file: "shop/index.html.j2".into(), line: Some(2), columns: None }],
-            lines: vec![(9, "<b>".into()), (10, "{{ nix }}".into())],
+            through: vec![Place { file: "shop/index.html.j2".into(), line: Some(2), columns: None }].into(),
+            lines: vec![(9, "<b>".into()), (10, "{{ nix }}".into())].into(),
         };
         let response = page(&error, &["session.n".to_owned()], "00c0ffee");
         assert_eq!(response.status(), 500);

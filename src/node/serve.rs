@@ -11,7 +11,7 @@ use actix_web::{
     web,
 };
 use jiff::Timestamp;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{
     House, Worker, body,
@@ -22,8 +22,10 @@ use super::{
     version::note_version,
 };
 use crate::{
+    limits,
     membership::Duty,
     session::draft::Draft,
+    time::Moment,
     webapp::{self, Found, Page, PageError, Rendered, Resource, Versions, Webapp},
 };
 
@@ -148,10 +150,16 @@ impl Worker {
     pub(super) fn render(&self, page: &Page, request: webapp::Request, draft: Draft) -> Result<Rendered, PageError> {
         let info = self.house.info.load_full();
         let file = request.path.clone();
+        let begun = Moment::now();
         let render = AssertUnwindSafe(|| page.render(request, draft, &info));
         // A page must not take the other requests of this worker with it.
-        std::panic::catch_unwind(render)
-            .unwrap_or_else(|_| Err(PageError::new(file, "the page panicked: a fault of tasuki")))
+        let rendered = std::panic::catch_unwind(render)
+            .unwrap_or_else(|_| Err(PageError::new(file.as_str(), "the page panicked: a fault of tasuki")));
+        let took = Moment::now().since(begun);
+        if took >= limits::PAGE_SLOW {
+            warn!(page = %file, ?took, "a page was slow, and its worker did nothing else meanwhile");
+        }
+        rendered
     }
 
     /// The client gets a number, the log gets the rest, and so does the client where pages are developed.

@@ -1,6 +1,7 @@
 //! What users are promised, told with real processes, real sockets and a real kill -9.
 
 mod aborts;
+mod beside;
 mod concurrency;
 mod counter;
 mod crash;

@@ -18,7 +18,10 @@ use crate::{
 
 /// A cluster of one node with these pages in `ROOT`.
 async fn with_pages(pages: &[(&str, &str)]) -> Cluster {
-    let place = Place::new();
+    with_pages_in(Place::new(), pages).await
+}
+
+async fn with_pages_in(place: Place, pages: &[(&str, &str)]) -> Cluster {
     let root = place.path("webapps/ROOT");
     fs::create_dir_all(&root).unwrap();
     for (name, text) in pages {
@@ -91,4 +94,26 @@ async fn head(address: std::net::SocketAddr, path: &str) -> String {
     let mut said = String::new();
     stream.read_to_string(&mut said).await.unwrap();
     said.to_lowercase()
+}
+
+#[test]
+fn a_fault_is_told_to_the_log_and_to_its_developer_only() {
+    story(async {
+        let pages = [("index.txt.j2", "{% include '/part.txt.j2' %}"), ("part.txt.j2", "one\n{{ nobody.knows }}")];
+        let of_users = with_pages(&pages).await;
+        let answer = of_users.browser().get("/index.txt").await.unwrap();
+        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!answer.body.contains("part.txt"), "{}", answer.body);
+        let number = answer.body.split("number: ").nth(1).unwrap()[..8].to_owned();
+        let log = of_users.place().log();
+        let line = log.lines().find(|line| line.contains(&number)).expect("the log has the number");
+        assert!(line.contains("ROOT/part.txt.j2:2:4: ") && line.contains("(from ROOT/index.txt.j2:1"), "{line}");
+        let of_developers = with_pages_in(Place::new().set("NODE__DEVELOPMENT", "true"), &pages).await;
+        let answer = of_developers.browser().get("/index.txt").await.unwrap();
+        for part in
+            ["ROOT/part.txt.j2, line 2, column 4", "> 2 | {{ nobody.knows }}".replace('>', "&gt;").as_str(), "^^^^^^"]
+        {
+            assert!(answer.body.contains(part), "{part:?} in {}", answer.body);
+        }
+    });
 }

@@ -15,9 +15,9 @@ pub struct PageError {
     /// What went wrong. For the log, not for the client.
     pub what: String,
     /// The templates that included, extended or called that one, the page first.
-    pub through: Vec<Place>,
+    pub through: Box<[Place]>,
     /// The lines around it, with their numbers.
-    pub lines: Vec<(usize, String)>,
+    pub lines: Box<[(usize, String)]>,
 }
 
 /// A place in a template.
@@ -35,7 +35,7 @@ impl PageError {
     /// Without a place in a file.
     pub fn new(file: impl Into<String>, what: impl Into<String>) -> Self {
         let place = Place { file: file.into(), ..Place::default() };
-        Self { place, what: what.into(), through: Vec::new(), lines: Vec::new() }
+        Self { place, what: what.into(), through: Box::default(), lines: Box::default() }
     }
 
     /// Names the innermost template of a chain of errors: an include's own line tells little.
@@ -53,7 +53,7 @@ impl PageError {
         let named = chain.iter().rev().find_map(|error| error.name()).unwrap_or(page);
         let lines = at.line.map(|line| excerpt(&source(templates, named), line)).unwrap_or_default();
         places.truncate(limits::FAULT_TEMPLATES);
-        Self { what: what(inner, at.snippet(&lines)), place: at, through: places, lines }
+        Self { what: what(inner, at.snippet(&lines)), place: at, through: places.into(), lines: lines.into() }
     }
 }
 

@@ -9,7 +9,10 @@ use minijinja::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::session::{SessionObject, unknown};
+use super::{
+    session::{SessionObject, unknown},
+    weight,
+};
 use crate::{
     limits,
     session::draft::{Draft, Refused},
@@ -60,10 +63,13 @@ impl Object for FlashObject {
         ObjectRepr::Plain
     }
 
-    fn call(self: &Arc<Self>, _: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
+    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
         let (message, kind, named): (Value, Option<String>, Kwargs) = from_args(args)?;
         let kind = kind.or(named.get("kind")?).unwrap_or_else(|| "info".to_owned());
         named.assert_all_used()?;
+        // All messages are encoded anew.
+        state.consume_fuel((limits::FLASHES * limits::FLASH_BYTES) as u64 / 64)?;
+        weight::weigh(state, &message)?;
         self.0.flash(&message.to_string(), &kind).map(|()| Value::UNDEFINED)
     }
 

@@ -99,6 +99,7 @@ impl Formats {
         style: Option<&str>,
         named: &Kwargs,
     ) -> Result<String, Error> {
+        state.consume_fuel(16 + style.map_or(0, |style| style.len() as u64))?;
         let language = self.language(state, named)?;
         let zone = match named.get::<Option<&str>>("zone")? {
             Some(name) => TimeZone::get(name).map_err(|_| wrong(format!("there is no time zone {name:?}")))?,

@@ -10,6 +10,7 @@ use crate::{names::ContextPath, webapp::path};
 /// The link to a path within the webapp, with these query parameters: a list is several of one name, and what is undefined or
 /// none is left out. Marked safe where it has nothing to escape, so that slashes stay readable in HTML.
 pub(super) fn url(state: &State<'_, '_>, context: &ContextPath, to: &str, query: &Kwargs) -> Result<Value, Error> {
+    state.consume_fuel(8 + to.len() as u64 / 16)?;
     let link = link(context, to, query)?;
     let harmless = |b: u8| b.is_ascii_alphanumeric() || b"-._~/?=%:@+,#".contains(&b);
     // In JSON it is a string like any other.

@@ -31,6 +31,7 @@ mod response;
 mod session;
 mod templates;
 mod upload;
+mod weight;
 
 use std::sync::Arc;
 

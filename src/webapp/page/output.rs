@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 
 use actix_web::http::header::HeaderValue;
-use minijinja::{AutoEscape, Error, ErrorKind, HtmlEscape, Output, State, Value, escape_formatter};
+use minijinja::{AutoEscape, Error, ErrorKind, HtmlEscape, Output, State, Value, escape_formatter, value::ValueKind};
 
-use super::templates::produced;
+use super::{templates::produced, weight};
 use crate::limits;
 
 /// JSON that may also stand inside `<script>`.
@@ -82,6 +82,9 @@ pub(super) fn escaping(name: &str) -> AutoEscape {
 
 /// Writes a value as its template escapes it.
 pub(super) fn write_value(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    if matches!(value.kind(), ValueKind::Seq | ValueKind::Map) {
+        weight::weigh(state, value)?;
+    }
     match state.auto_escape() {
         AutoEscape::Custom(_) if value.is_safe() => Ok(write!(out, "{value}")?),
         AutoEscape::Custom(kind) if kind == SCRIPT => Ok(out.write_str(&script(value)?)?),

@@ -8,7 +8,7 @@ use std::{
 use minijinja::{Environment, Error, ErrorKind, State, Value, value::Kwargs};
 
 use super::{
-    csrf, exchange, fault, format::Formats, link, output, reach, request::RequestObject, session::SessionObject,
+    csrf, exchange, fault, format::Formats, link, output, reach, request::RequestObject, session::SessionObject, weight,
 };
 use crate::{limits, names::ContextPath, webapp::assets::Asset};
 
@@ -120,6 +120,7 @@ fn environment(application: &Application) -> Environment<'static> {
     environment.add_function("csrf_token", |state: &State<'_, '_>| token(state).map(Value::from));
     environment.add_function("csrf_field", |state: &State<'_, '_>| token(state).map(|token| csrf::field(&token)));
     environment.add_filter("hue", exchange::hue);
+    weight::add_to(&mut environment);
     environment
 }
 

@@ -5,6 +5,7 @@ mod bodies;
 mod escapes;
 mod faults;
 mod formats;
+mod worst;
 
 use std::sync::Arc;
 
