@@ -27,6 +27,7 @@
 
 pub mod balancer;
 pub mod cli;
+pub mod deployment;
 pub mod limits;
 pub mod membership;
 pub mod names;

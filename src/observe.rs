@@ -5,7 +5,10 @@ use std::{io::IsTerminal, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
-use crate::{membership::Duty, names::Route};
+use crate::{
+    membership::Duty,
+    names::{ContextPath, Route},
+};
 
 /// Answer of `tasuki status --json` and of the manager's `status.json`. A stable interface: fields are only added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,9 +85,41 @@ pub struct NodeReport {
     /// drains.
     #[serde(default)]
     pub staying: usize,
+    /// Its webapps, by their full names.
+    #[serde(default)]
+    pub webapps: Vec<WebappReport>,
     /// On what terms the balancer uses it; a node does not know this of itself.
     #[serde(flatten)]
     pub terms: Terms,
+}
+
+/// How one webapp of a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebappReport {
+    /// The name of its folder or archive: `shop`, `shop##2`.
+    pub name: String,
+    /// Where it answers; none while no version of it is good.
+    pub context: Option<ContextPath>,
+    /// The fingerprint of the content that answers: equal on all nodes that have the same files.
+    pub version: Option<String>,
+    /// Its sessions are copied to other nodes.
+    pub distributable: bool,
+    /// Where what answers comes from.
+    pub source: WebappSource,
+    /// Why what lies there now is not what answers: file, line, what to do.
+    pub error: Option<String>,
+    /// What else an administrator should know of, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Where a webapp comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WebappSource {
+    /// The node's webapps folder.
+    Folder,
+    /// `tasuki deploy`: every node of the cluster has it.
+    Deployed,
 }
 
 /// On what terms a balancer uses a member: as the file says, unless an administrator has set it otherwise.

@@ -7,7 +7,7 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -29,19 +29,21 @@ use tracing::{info, warn};
 pub use self::door::{Replaced, Succession, run_balancer};
 use self::snapshot::Snapshots;
 use crate::{
+    deployment::{self, HostConfig, Neighbourhood, Store, Synced},
     limits,
     membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
     names::NodeId,
-    node::{self, Handover, House, NewDuty, Notice, Order, Shortage, Taker, Traffic, Worker, hand_over},
+    node::{self, Handover, House, NewDuty, Notice, Order, Shortage, Taker, Traffic, Uploads, Worker, hand_over},
+    observe::SessionCounts,
     replication::{
-        LinkSeal, Replicator, ReplicatorConfig,
+        Dialling, LinkSeal, Replicator, ReplicatorConfig,
         accept::{Doorway, accept},
         core::CoreConfig,
     },
     session::{SessionStore, Table, placement::Spread, snapshot::Part},
-    settings::{SessionManager, Settings, variable_of},
+    settings::{Badge, SessionManager, Settings, variable_of},
     time::Moment,
-    webapp::{Deployer, NodeInfo},
+    webapp::{Deployer, NodeInfo, Sources},
 };
 
 /// How a node or a balancer came to its end.
@@ -67,8 +69,11 @@ struct Node {
     notice: Addr<Notice>,
     exporter: Addr<Replicator>,
     store: Addr<SessionStore>,
-    deployer: Addr<Deployer>,
     snapshots: Snapshots,
+    /// Whether it is known what the other nodes have deployed.
+    synced: Synced,
+    badge: Badge,
+    run: PathBuf,
     /// Where the peers' links wait until this node has loaded its snapshot; none when they are accepted.
     door: Option<(TcpListener, Doorway)>,
     seal: LinkSeal,
@@ -111,9 +116,14 @@ impl Node {
             let variable = variable_of("node.http");
             warn!("balancers of other machines cannot reach this node at {http} (node.http); set {variable}");
         }
-        let deployer = Deployer::open(&settings.node.webapps).map_err(|error| Failure(error.to_string()))?;
-        let catalogue = deployer.catalogue();
         let route = settings.node.route.clone();
+        let run = settings.node.run.clone();
+        let (kept, manifest) = Store::open(&run, &route).map_err(|error| Failure(cannot_write(&run, &error)))?;
+        let deployed = kept.archives(&manifest.deployed());
+        let work = run.join("work").join(route.as_str());
+        let sources = Sources { deployed, ..Sources::new(&settings.node.webapps, &work) };
+        let deployer = Deployer::open(sources).map_err(|error| Failure(error.to_string()))?;
+        let (catalogue, deployer) = (deployer.catalogue(), deployer.start());
         let role = Role::Node { route: route.clone(), http, duty: Duty::Starting };
         let membership =
             Membership::start(&settings.cluster, secret.as_ref(), Member { id: me, address, role }, gossip)
@@ -122,35 +132,56 @@ impl Node {
         let seal = LinkSeal::new(&settings.cluster.name, secret.as_ref());
         let (exporter, store) = start_keepers(replicator_config(settings, &seal, &table, &membership, None));
         let (orders, taken) = mpsc::channel(limits::ORDERS);
+        let badge = Badge::draw(&route, http).map_err(|error| Failure(format!("no random key: {error}")))?;
+        let host = HostConfig {
+            me,
+            route: route.clone(),
+            http,
+            store: kept,
+            manifest,
+            deployer: deployer.clone(),
+            catalogue: catalogue.clone(),
+        };
+        let (visits, visited) = mpsc::channel(limits::VISITS);
+        let cluster = settings.cluster.name.clone();
+        let dialling = Dialling { cluster: cluster.clone(), me, route: route.clone(), seal: seal.clone() };
+        let neighbourhood = Neighbourhood { roster: roster.clone(), dialling, door: address, visits: visited };
+        let (deployments, synced) = deployment::start(host, neighbourhood);
         let house = Arc::new(House {
             me,
-            info: ArcSwap::from_pointee(NodeInfo::new(&route, &[])),
+            info: ArcSwap::from_pointee(NodeInfo::new(&route, &[], SessionCounts::default())),
             route,
             http,
             table: table.clone(),
             catalogue,
+            deployer,
             duty: duty.clone(),
             roster: roster.clone(),
             session: settings.session.clone(),
             min_copies: settings.cluster.min_copies.get(),
+            development: settings.node.development,
             response_headers: settings.node.response_headers,
             trusted_proxies: settings.balancer.trusted_proxies.clone(),
+            version_timeout: settings.node.version_timeout,
             orders,
+            key: badge.key.clone(),
+            deployments,
             replicators: vec![exporter.clone()].into(),
             traffic: Traffic::default(),
             shortage: Shortage::default(),
+            uploads: Uploads::open(&settings.node),
             handover: Handover::default(),
         });
         let notice = Notice::new(house.clone()).start();
         membership.do_send(Subscribe(notice.clone().recipient()));
         membership.do_send(Subscribe(exporter.clone().recipient()));
         let (claim_timeout, merged) = (settings.session.claim_timeout, exporter.clone().recipient());
-        let cluster = settings.cluster.name.clone();
         let offered = Taker::new(house.clone(), exporter.clone()).start().recipient();
-        let doorway = Doorway { table, cluster, seal: seal.clone(), duty, roster, claim_timeout, merged, offered };
+        let doorway =
+            Doorway { table, cluster, seal: seal.clone(), duty, roster, claim_timeout, merged, offered, visits };
         info!(route = %house.route, %http, replication = %address, life = %me, "node starting");
         let (workers, shutdown_timeout) = (settings.node.workers.get(), settings.node.shutdown_timeout);
-        let (deployer, snapshots) = (deployer.start(), Snapshots::new(settings));
+        let snapshots = Snapshots::new(settings);
         let door = Some((links, doorway));
         let mut node = Self {
             house,
@@ -158,8 +189,10 @@ impl Node {
             notice,
             exporter,
             store,
-            deployer,
             snapshots,
+            synced,
+            badge,
+            run,
             door,
             seal,
             workers,
@@ -197,6 +230,9 @@ impl Node {
     /// From the first look around to the order to go.
     async fn live(&mut self, orders: &mut mpsc::Receiver<Order>, patience: Duration) -> Result<Exit, Failure> {
         self.get_ready(patience).await?;
+        if let Err(error) = self.badge.write(&self.run) {
+            warn!("\"tasuki deploy\" cannot reach this node: {}", cannot_write(&self.run, &error));
+        }
         self.announce(Duty::Serving);
         info!(route = %self.house.route, http = %self.house.http, "node ready");
         let mut handing_over = None;
@@ -221,7 +257,8 @@ impl Node {
             let roster = self.house.roster.load_full();
             if roster.discovered {
                 self.load_snapshot().await?;
-                if self.is_linked(&roster).await {
+                // What it has not got it would answer with "not found".
+                if *self.synced.borrow() && self.is_linked(&roster).await {
                     return Ok(());
                 }
             }
@@ -275,6 +312,7 @@ impl Node {
 
     /// The graceful end: requests move away, what is owned is held by others or on the disk, the others know.
     async fn farewell(&self, server: &ServerHandle) {
+        self.badge.remove(&self.run);
         self.announce(Duty::Draining);
         let began = Moment::now();
         while self.has_reason_to_stay(began).await {
@@ -319,7 +357,7 @@ impl Node {
             ("membership", self.membership.connected()),
             ("notice", self.notice.connected()),
             ("session store", self.store.connected()),
-            ("deployer", self.deployer.connected()),
+            ("deployer", self.house.deployer.connected()),
             ("replicator", self.house.replicators_live()),
         ];
         match alive.iter().find(|(_, alive)| !alive) {

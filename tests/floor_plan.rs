@@ -20,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["cli"],
     &["supervisor", "server"],
     &["node"],
+    &["deployment"],
     &["webapp", "replication", "balancer"],
     &["session", "membership"],
     &["settings", "observe"],
@@ -50,6 +51,7 @@ const SHELLS: &[&str] = &[
     "balancer/upload.rs",
     "balancer/worker.rs",
     "cli/",
+    "deployment/sync.rs",
     "membership/actor.rs",
     "node/",
     "replication/accept.rs",
@@ -75,7 +77,10 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     // What seals: one home for each, and the keys are made in one place.
     (&["snow"], &["replication/seal.rs"]),
     (&["chacha20poly1305"], &["membership/seal.rs"]),
-    (&["blake2"], &["settings/secret.rs"]),
+    (&["blake2"], &["settings/secret.rs", "webapp/assets/disk.rs"]),
+    // What packs.
+    (&["flate2"], &["webapp/assets/coding.rs"]),
+    (&["brotli", ":", ":"], &["webapp/assets/coding.rs"]),
     (&["println", "!"], &["cli/"]),
     (&["print", "!"], &["cli/"]),
     (&["eprintln", "!"], &["cli/"]),
@@ -85,6 +90,7 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["io", ":", ":", "stderr"], &["cli/", "observe.rs"]),
     (&["Moment", ":", ":", "now"], SHELLS),
     (&["Instant", ":", ":", "now"], SHELLS),
+    (&["Timestamp", ":", ":", "now"], &["node/serve.rs"]),
     // The number of a life that must be above the last one's, also across restarts; how long a node was down; whether a
     // certificate is still good.
     (&["SystemTime"], &["balancer/tls.rs", "membership/actor.rs", "session/snapshot/file.rs"]),

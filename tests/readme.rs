@@ -1,4 +1,4 @@
-//! The README as a test: what it shows is run, and what then comes is compared with what it says.
+//! The README and the guide as a test: what they show is run, and what then comes is compared with what they say.
 //!
 //! Numbers that differ from run to run (ports, process ids, times) are masked; what users count is not.
 
@@ -54,10 +54,11 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Runs a block's commands one after the other, each as a reader would who waits until all is well.
-async fn play(cluster: &Cluster, block: &Block<'_>) {
+/// Runs a block's commands one after the other, each as a reader would who waits until all is well. The browser has the
+/// cookies of the reader's `jar`.
+async fn play(cluster: &Cluster, browser: &mut Browser, block: &Block<'_>) {
     let (mut shown, mut said) = (Routes::default(), Routes::default());
-    let (mut browser, mut node) = (cluster.browser(), None);
+    let mut node = None;
     for Step { command, shown: expected } in steps(block.text) {
         if let Some(path) = path(command) {
             let answer = browser.get(path).await.unwrap();
@@ -94,12 +95,15 @@ fn write_webapp(place: &Place, block: &Block<'_>) -> bool {
 
 /// Waits until every node has an answer for what a block asks for.
 async fn deployed(cluster: &Cluster, block: &Block<'_>) {
-    let nodes = cluster.settled(2).await.nodes;
     for path in block.text.lines().filter_map(|line| path(line.strip_prefix("$ ")?)) {
-        for node in &nodes {
-            wait_for(path, || async { Browser::new(node.http).get(path).await.ok().filter(|it| it.status == 200) })
-                .await;
-        }
+        answered(cluster, path).await;
+    }
+}
+
+/// Waits until every node has an answer for a path.
+async fn answered(cluster: &Cluster, path: &str) {
+    for node in &cluster.settled(2).await.nodes {
+        wait_for(path, || async { Browser::new(node.http).get(path).await.ok().filter(|it| it.status == 200) }).await;
     }
 }
 
@@ -138,13 +142,82 @@ fn what_one_tries_answers_as_shown() {
         for block in blocks(README) {
             if block.language == "console" {
                 deployed(&cluster, &block).await;
-                play(&cluster, &block).await;
+                play(&cluster, &mut cluster.browser(), &block).await;
                 played += 1;
             }
             written += usize::from(write_webapp(&place, &block));
         }
         assert_eq!((played, written), (5, 2), "blocks of commands, files of a webapp");
     });
+}
+
+/// Plays a page of the guide from its first block to its last, as one reader: how many blocks of commands it has, and
+/// how many files of a webapp.
+async fn read_through(cluster: &Cluster, place: &Place, browser: &mut Browser, text: &str) -> (usize, usize) {
+    let (mut played, mut written) = (0, 0);
+    for block in blocks(text) {
+        if block.language == "console" {
+            deployed(cluster, &block).await;
+            play(cluster, browser, &block).await;
+            played += 1;
+        }
+        written += usize::from(write_webapp(place, &block));
+    }
+    (played, written)
+}
+
+#[test]
+fn the_guide_answers_as_shown() {
+    story(async {
+        let place = place();
+        let cluster = Cluster::up_in(place.clone(), 2).await;
+        let mut reader = cluster.browser();
+        let first = include_str!("../docs/first-webapp.md");
+        assert_eq!(read_through(&cluster, &place, &mut reader, first).await, (2, 4));
+        answered(&cluster, "/guests/style.css").await;
+        let page = reader.get("/guests/").await.unwrap().body;
+        let token = page.split("name=\"_csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        let signed = reader.post("/guests/", &format!("_csrf={token}&name=%E8%8A%B1%E5%AD%90")).await.unwrap();
+        assert_eq!((signed.status.as_u16(), signed.header("location")), (303, Some("/guests/")));
+        let page = reader.get("/guests/").await.unwrap().body;
+        assert!(page.contains("Welcome, 花子!") && page.contains("<li>花子</li>"), "{page}");
+        let style = reader.get("/guests/style.css").await.unwrap();
+        assert_eq!(style.header("content-type"), Some("text/css; charset=utf-8"));
+
+        let jsp = include_str!("../docs/from-jsp.md");
+        assert_eq!(read_through(&cluster, &place, &mut cluster.browser(), jsp).await, (1, 2));
+    });
+}
+
+#[test]
+fn every_command_of_the_guide_is_understood() {
+    let place = place();
+    let lines = blocks(include_str!("../docs/deploying.md")).into_iter().filter(|block| block.language == "sh");
+    let lines: Vec<&str> = lines.flat_map(|block| block.text.lines()).collect();
+    for line in &lines {
+        let arguments = words(command(line).0.strip_prefix("tasuki ").unwrap());
+        let understood = bare(&place, &arguments).arg("--help").output().unwrap();
+        assert!(understood.status.success(), "{line}: {}", String::from_utf8_lossy(&understood.stderr));
+        let options: BTreeSet<&str> = arguments.iter().copied().filter(|word| word.starts_with("--")).collect();
+        let help = String::from_utf8_lossy(&understood.stdout).into_owned();
+        assert!(options.iter().all(|option| help.contains(option)), "{line}: {help}");
+    }
+    assert_eq!(lines.len(), 5);
+}
+
+#[test]
+fn every_link_of_the_guide_leads_somewhere() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let mut followed = 0;
+    for page in fs::read_dir(&docs).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = fs::read_to_string(&page).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.starts_with("http")) {
+            assert!(docs.join(target).exists(), "{}: {target} leads nowhere", page.display());
+            followed += 1;
+        }
+    }
+    assert!(followed > 10, "{followed} links");
 }
 
 /// The command without any setting of a test.

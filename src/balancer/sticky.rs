@@ -28,7 +28,8 @@ impl Sticky {
     /// Finds the session of a request; the path parameter wins over cookies, as in httpd.
     ///
     /// Of several cookies of the name (nested webapps) the first one counts whose route `is_member`; when none has
-    /// one, the first. At most [`limits::SESSION_COOKIES_TRIED`] are looked at.
+    /// one, a cookie of any name that holds an id of ours and such a route, for a webapp may name its own; else the first.
+    /// At most [`limits::SESSION_COOKIES_TRIED`] of either kind are looked at.
     pub(crate) fn find<'a>(
         &self,
         path: &'a str,
@@ -38,15 +39,22 @@ impl Sticky {
         if let Some(token) = self.in_path(path) {
             return Some(token);
         }
-        let mut first = None;
-        let tokens = cookie_headers.flat_map(|header| self.in_cookies(header)).take(limits::SESSION_COOKIES_TRIED);
-        for token in tokens {
-            if token.route.is_some_and(&is_member) {
-                return Some(token);
+        let (mut first, mut named_otherwise) = (None, None);
+        let (mut left, mut others_left) = (limits::SESSION_COOKIES_TRIED, limits::SESSION_COOKIES_TRIED);
+        for (name, token) in cookie_headers.flat_map(cookies) {
+            let is_of_member = token.route.is_some_and(&is_member);
+            if name == &*self.cookie && left > 0 {
+                left -= 1;
+                if is_of_member {
+                    return Some(token);
+                }
+                first = first.or(Some(token));
+            } else if name != &*self.cookie && others_left > 0 && matches!(token.key(), Key::Session(_)) {
+                others_left -= 1;
+                named_otherwise = named_otherwise.or(Some(token).filter(|_| is_of_member));
             }
-            first = first.or(Some(token));
         }
-        first
+        named_otherwise.or(first)
     }
 
     fn in_path<'a>(&self, path: &'a str) -> Option<Token<'a>> {
@@ -57,14 +65,15 @@ impl Sticky {
         let rest = &path[start..];
         Token::read(rest.split([';', '/', '?', '#']).next().unwrap_or_default())
     }
+}
 
-    fn in_cookies<'a>(&self, header: &'a [u8]) -> impl Iterator<Item = Token<'a>> {
-        header.split(|b| *b == b';').filter_map(|pair| {
-            let pair = std::str::from_utf8(pair).ok()?.trim();
-            let value = pair.strip_prefix(&*self.cookie)?.strip_prefix('=')?;
-            Token::read(value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value))
-        })
-    }
+/// Names and values of cookies that may hold a session.
+fn cookies(header: &[u8]) -> impl Iterator<Item = (&str, Token<'_>)> {
+    header.split(|b| *b == b';').filter_map(|pair| {
+        let (name, value) = std::str::from_utf8(pair).ok()?.trim().split_once('=')?;
+        let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
+        Some((name, Token::read(value)?))
+    })
 }
 
 impl<'a> Token<'a> {
@@ -139,6 +148,20 @@ mod tests {
         assert_eq!(find("/", &["JSESSIONID=A.gone; JSESSIONID=B.r2"]), Some(("B", Some("r2"))));
         assert_eq!(find("/", &["JSESSIONID=A.gone", "JSESSIONID=B.r2"]), Some(("B", Some("r2"))));
         assert_eq!(find("/", &["JSESSIONID=A.gone; JSESSIONID=B.lost"]), Some(("A", Some("gone"))));
+    }
+
+    #[test]
+    fn a_webapp_may_name_its_own_cookie() {
+        let id = SessionId([7; 16]).to_string();
+        let of = |text: &str| find("/", &[text]).map(|(id, route)| (id.to_owned(), route.map(str::to_owned)));
+        let own = |route: &str| Some((id.clone(), Some(route.to_owned())));
+        assert_eq!(of(&format!("a=b; SHOPID={id}.r2")), own("r2"));
+        assert_eq!(of(&format!("JSESSIONID=A.gone; SHOPID={id}.r2")), own("r2"));
+        assert_eq!(of(&format!("SHOPID={id}.r2; JSESSIONID=A.r1")), Some(("A".into(), Some("r1".into()))));
+        assert_eq!(of("track=x.r2; version=1.r1"), None, "no id of ours");
+        assert_eq!(of(&format!("SHOPID={id}.gone; JSESSIONID=A.lost")), Some(("A".into(), Some("lost".into()))));
+        let flood = format!("x={id}.gone; ").repeat(limits::SESSION_COOKIES_TRIED) + &format!("SHOPID={id}.r2");
+        assert_eq!(of(&flood), None);
     }
 
     #[test]

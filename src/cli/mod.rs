@@ -4,13 +4,16 @@
 
 mod check;
 mod client;
+mod deploy;
 mod duty;
+mod node;
 mod restart;
 mod secret;
 mod serve;
 mod signals;
 mod status;
 mod up;
+mod webapps;
 
 use std::{
     future::Future,
@@ -36,6 +39,8 @@ Examples:
   tasuki weight r1 10                 r1 gets a smaller share of new sessions
   tasuki restart --rolling            every node, one after the other, then the balancer; no session is lost
   tasuki restart balancer             a new process on the same socket; no connection is refused
+  tasuki deploy shop.war --canary r1  r1 serves it first; when its users see no failed page the others follow
+  tasuki rollback shop                back to the version before
   tasuki check --config my.toml       is this file good?
   TASUKI__SESSION__TIMEOUT=1h tasuki  any setting by environment variable
 
@@ -79,6 +84,14 @@ enum Command {
     Reset(duty::OneMember),
     /// Restart a node, the balancer, or all of them one after the other, and wait until it is back and in sync
     Restart(restart::Restart),
+    /// Put a webapp on all nodes at once, checked everywhere before any of them serves it
+    Deploy(deploy::Deploy),
+    /// Take back what was deployed under a name on all nodes
+    Undeploy(deploy::Undeploy),
+    /// Go back to what was deployed before on all nodes
+    Rollback(deploy::Rollback),
+    /// Show which version of each webapp answers on which node
+    Webapps(webapps::Webapps),
     /// Say whether the settings are good
     Check(check::Check),
     /// Make the secret of a cluster that spans several machines
@@ -108,6 +121,8 @@ enum Failure {
     Restart(#[from] restart::NotRestarted),
     #[error(transparent)]
     Drain(#[from] duty::NotDrained),
+    #[error(transparent)]
+    Deploy(#[from] deploy::NotDeployed),
     #[error("{file}: {problem}", file = file.display())]
     Secret { file: PathBuf, problem: String },
     #[error("{0}")]
@@ -136,6 +151,10 @@ pub fn run() -> ExitCode {
         Command::Standby(standby) => standby.run(),
         Command::Reset(member) => member.reset(),
         Command::Restart(restart) => restart.run(),
+        Command::Deploy(deploy) => deploy.run(),
+        Command::Undeploy(undeploy) => undeploy.run(),
+        Command::Rollback(rollback) => rollback.run(),
+        Command::Webapps(webapps) => webapps.run(),
         Command::Check(check) => check.run(),
         Command::Secret(secret) => secret.run(),
     };
@@ -208,6 +227,10 @@ mod tests {
             &["tasuki", "weight", "r1", "101"],
             &["tasuki", "standby", "r1", "yes"],
             &["tasuki", "resume", "r1", "--wait"],
+            &["tasuki", "deploy"],
+            &["tasuki", "deploy", "shop.war", "--watch", "5"],
+            &["tasuki", "deploy", "shop.war", "--canary", "r1", "--watch", "301"],
+            &["tasuki", "rollback"],
             &["tasuki", "restart"],
             &["tasuki", "restart", "r1", "--rolling"],
         ] {

@@ -1,6 +1,6 @@
 //! `tasuki status`: the table, or the report itself.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Args;
 
@@ -49,6 +49,7 @@ fn table(report: &StatusReport) -> String {
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     lines.extend(rows.iter().map(|row| aligned(row, &widths)));
     lines.extend(differing(report));
+    lines.extend(webapps(report));
     lines.join("\n")
 }
 
@@ -64,6 +65,25 @@ fn differing(report: &StatusReport) -> Vec<String> {
         )
     };
     let mut lines: Vec<String> = differing.map(line).collect();
+    if !lines.is_empty() {
+        lines.insert(0, String::new());
+    }
+    lines
+}
+
+/// What is wrong with webapps and what else is to be known of them, a line each, with the nodes that say so; none for none.
+fn webapps(report: &StatusReport) -> Vec<String> {
+    let mut said: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for node in &report.nodes {
+        for webapp in &node.webapps {
+            let kept = if webapp.context.is_some() { "the version before goes on" } else { "not deployed" };
+            let broken = webapp.error.iter().map(|error| format!("webapp {} is broken ({kept}): {error}", webapp.name));
+            let notes = webapp.notes.iter().map(|note| format!("webapp {}: {note}", webapp.name));
+            broken.chain(notes).for_each(|line| said.entry(line).or_default().push(node.route.as_str()));
+        }
+    }
+    let mut lines: Vec<String> =
+        said.into_iter().map(|(line, routes)| format!("{}: {line}", routes.join(", "))).collect();
     if !lines.is_empty() {
         lines.insert(0, String::new());
     }
@@ -121,7 +141,7 @@ fn duty_word(duty: Duty) -> &'static str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::observe::{BalancerReport, Differs, RefusalCounts, SessionCounts, Terms};
+    use crate::observe::{BalancerReport, Differs, RefusalCounts, SessionCounts, Terms, WebappReport, WebappSource};
 
     /// A report of nodes, each with the routes of the peers that it calls in sync.
     pub(in crate::cli) fn report(nodes: &[(&str, NodeState, &[&str])]) -> StatusReport {
@@ -147,6 +167,7 @@ pub(super) mod tests {
                 .collect(),
             writes_refused: 0,
             staying: 0,
+            webapps: Vec::new(),
             terms: Terms::default(),
         };
         StatusReport {
@@ -191,6 +212,27 @@ node-2  failed  serving  127.0.0.1:18080  -     12     3     r1 not in sync, 120
         let line = "\n\nr1 differs from the file: duty disabled (file: enabled), weight 7 (file: 50); \
                     \"tasuki reset r1\" takes it back";
         assert!(text.ends_with(line), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_webapp_is_said_once_for_all_nodes() {
+        let mut report = report(&[("r1", NodeState::Ready, &["r2"]), ("r2", NodeState::Ready, &["r1"])]);
+        let webapp = WebappReport {
+            name: "shop".into(),
+            context: "/shop".parse().ok(),
+            version: Some("1".into()),
+            distributable: true,
+            source: WebappSource::Folder,
+            error: Some("shop/a.html.j2:3: wrong".into()),
+            notes: Vec::new(),
+        };
+        let copying = WebappReport { error: None, notes: vec!["being copied".into()], context: None, ..webapp.clone() };
+        report.nodes[0].webapps = vec![webapp.clone(), WebappReport { name: "cart".into(), ..copying }];
+        report.nodes[1].webapps = vec![webapp];
+        let text = table(&report);
+        let lines = "\n\nr1: webapp cart: being copied\n\
+                     r1, r2: webapp shop is broken (the version before goes on): shop/a.html.j2:3: wrong";
+        assert!(text.ends_with(lines), "{text}");
     }
 
     #[test]

@@ -6,16 +6,16 @@ use tracing::warn;
 use super::{
     SessionRules, Worker,
     cookie::CookieChange,
-    gate::{Elsewhere, Entry, NotDone},
+    gate::{Admitted, Elsewhere, Entry, NotDone},
 };
 use crate::{
     names::SessionId,
     replication::{Replicate, WouldHold, ledger::Verdict},
     session::{
-        Slots, Swept,
+        Slots, Swept, Turn,
         delta::Update,
         draft::{Change, Draft, Fate},
-        replica::{self, Birth, Committed, NotOwner, Reach, Slot, Undo},
+        replica::{self, Birth, Committed, NotOwner, Reach, Slot, Standing, Undo},
         stamp::Epoch,
     },
     settings::SessionManager,
@@ -36,18 +36,44 @@ impl Worker {
     /// Runs to its end even when the client goes away meanwhile: a commit that a holder refuses must be taken back
     /// before the session's next turn.
     pub(super) async fn settle(&self, entry: Entry, draft: Draft, rules: &SessionRules) -> Result<Done, NotDone> {
-        let Entry { turn, cookie_is_stale, .. } = entry;
-        if draft.changes().is_empty() && draft.fate() == Fate::Continues {
+        let Entry { admitted, cookie_is_stale, .. } = entry;
+        let is_read = draft.changes().is_empty() && draft.fate() == Fate::Continues;
+        if is_read && !matches!(admitted, Admitted::Beside(_)) {
             return Ok(settle_read(&draft, cookie_is_stale));
         }
         let (worker, rules) = (self.clone(), rules.clone());
         let commit = rt::spawn(async move {
-            let done = worker.settle_write(&draft, &rules, cookie_is_stale).await;
+            let (turn, draft) = match admitted {
+                Admitted::Blank => (None, draft),
+                Admitted::InTurn(turn) => (Some(turn), draft),
+                Admitted::Beside(epoch) => worker.join(epoch, draft, &rules).await?,
+            };
+            let done = match is_read {
+                true => Ok(settle_read(&draft, cookie_is_stale)),
+                false => worker.settle_write(&draft, &rules, cookie_is_stale).await,
+            };
             drop(turn);
             done
         });
         // It is never cancelled, and our own code does not panic; a reply that cannot be proved safe is not given.
         commit.await.unwrap_or(Err(NotDone::Doubtful(None)))
+    }
+
+    /// The turn of a request that ran beside others, and its changes on top of what they have done meanwhile.
+    ///
+    /// What it saw is safe then: a commit that was under way has ended, and none was taken back. That happens only under an
+    /// epoch that outranks the one it began under, so then it is to begin again. Commits come one after the other here as
+    /// everywhere: the core is promised the same as ever.
+    async fn join(&self, epoch: Epoch, draft: Draft, rules: &SessionRules) -> Result<(Option<Turn>, Draft), NotDone> {
+        let Some(id) = draft.id() else { return Ok((None, draft)) };
+        let turn = self.house.table.turn(id, self.house.session.turn_timeout).await.map_err(NotDone::NoTurn)?;
+        let contents = self.contents(id).filter(|_| self.standing(id, rules) == Standing::Owned);
+        let (now, contents) = contents.ok_or_else(|| self.not_owner())?;
+        if now != epoch {
+            return Err(self.not_owner());
+        }
+        let draft = draft.rebased(contents).map_err(NotDone::Conflict)?;
+        Ok((Some(turn), draft))
     }
 
     async fn settle_write(&self, draft: &Draft, rules: &SessionRules, cookie_is_stale: bool) -> Result<Done, NotDone> {

@@ -23,6 +23,7 @@ use crate::{
     names::host_is_local,
     observe::{NodeReport, NodeState, PeerReport, Terms},
     replication::{LinkReport, Observe},
+    webapp,
 };
 
 /// Marks a request that a person or a balancer meant.
@@ -58,6 +59,7 @@ pub(super) enum Asked {
     Life,
     Duty,
     Restart,
+    Deploy,
     /// Below `/.tasuki`, but nothing.
     Nothing,
 }
@@ -71,6 +73,7 @@ pub(super) fn asked(path: &str) -> Option<Asked> {
         "/.tasuki/life" => Asked::Life,
         "/.tasuki/duty" => Asked::Duty,
         "/.tasuki/restart" => Asked::Restart,
+        "/.tasuki/deployments" => Asked::Deploy,
         path if path == "/.tasuki" || path.starts_with("/.tasuki/") => Asked::Nothing,
         _ => return None,
     })
@@ -93,7 +96,8 @@ impl Worker {
             (Asked::Life, &Method::GET) => HttpResponse::Ok().json(Life { life: self.house.me.to_string() }),
             (Asked::Duty, &Method::POST) => self.new_duty(payload).await,
             (Asked::Restart, &Method::POST) => self.order(Order::Restart, StatusCode::ACCEPTED),
-            (Asked::Status | Asked::Life | Asked::Duty | Asked::Restart, _) => {
+            (Asked::Deploy, &Method::POST) => self.deploy(request, payload).await,
+            (Asked::Status | Asked::Life | Asked::Duty | Asked::Restart | Asked::Deploy, _) => {
                 refusal::page(StatusCode::METHOD_NOT_ALLOWED, "This path is asked in another way.")
             }
             _ => refusal::page(StatusCode::NOT_FOUND, "There is nothing here."),
@@ -146,6 +150,7 @@ impl House {
             peers: peers(&self.links().await),
             writes_refused: self.shortage.count(),
             staying: if duty == Duty::Draining { self.handover.staying() } else { 0 },
+            webapps: self.deployer.send(webapp::Observe).await.unwrap_or_default(),
             terms: Terms::default(),
         }
     }

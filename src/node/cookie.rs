@@ -2,7 +2,7 @@
 
 use actix_web::{
     HttpRequest,
-    cookie::{Cookie, SameSite, time::Duration},
+    cookie::{Cookie, time::Duration},
     http::header,
 };
 use smallvec::SmallVec;
@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::{
     limits,
     names::{ContextPath, Route, SessionId, SessionToken},
+    webapp::{CookieRules, Secure},
 };
 
 /// What becomes of the cookie with this reply.
@@ -42,21 +43,36 @@ pub(super) fn tokens(request: &HttpRequest, name: &str) -> SmallVec<[SessionToke
     tokens
 }
 
-/// The cookie for a reply. `secure`: the client came over TLS.
+/// The cookie for a reply, as its webapp's descriptor has it. `secure`: the client came over TLS.
 pub(super) fn cookie<'a>(
     change: CookieChange,
     name: &'a str,
+    rules: &'a CookieRules,
     context: &'a ContextPath,
     route: &Route,
     secure: bool,
 ) -> Option<Cookie<'a>> {
-    let cookie = match change {
+    let mut cookie = match change {
         CookieChange::Keep => return None,
-        CookieChange::Set(id) => Cookie::build(name, format!("{id}.{route}")),
-        CookieChange::Clear => Cookie::build(name, "").max_age(Duration::ZERO),
+        CookieChange::Set(id) => Cookie::new(name, format!("{id}.{route}")),
+        CookieChange::Clear => Cookie::new(name, ""),
     };
-    let cookie = cookie.path(context.cookie_path()).http_only(true).same_site(SameSite::Lax);
-    Some(if secure { cookie.secure(true) } else { cookie }.finish())
+    cookie.set_max_age(match change {
+        CookieChange::Clear => Some(Duration::ZERO),
+        _ => rules.max_age.and_then(|age| Duration::try_from(age).ok()),
+    });
+    cookie.set_path(rules.path.as_deref().unwrap_or(context.cookie_path()));
+    if let Some(domain) = &rules.domain {
+        cookie.set_domain(domain);
+    }
+    if rules.http_only {
+        cookie.set_http_only(true);
+    }
+    cookie.set_same_site(rules.same_site);
+    if secure || rules.secure == Secure::Always {
+        cookie.set_secure(true);
+    }
+    Some(cookie)
 }
 
 /// The value of `;jsessionid=` in the last path segment that has one.
@@ -68,7 +84,7 @@ fn path_parameter<'a>(path: &'a str, cookie: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::test::TestRequest;
+    use actix_web::{cookie::SameSite, test::TestRequest};
 
     use super::*;
 
@@ -100,16 +116,37 @@ mod tests {
         assert_eq!(ids(request).len(), limits::SESSION_COOKIES_TRIED);
     }
 
+    fn made(change: CookieChange, rules: &CookieRules, secure: bool) -> Option<String> {
+        let (context, route) = ("/shop".parse().unwrap(), "r1".parse().unwrap());
+        let name = rules.name.as_deref().unwrap_or("JSESSIONID");
+        cookie(change, name, rules, &context, &route, secure).map(|cookie| cookie.to_string())
+    }
+
     #[test]
     fn the_cookie_is_closed_to_scripts_and_to_other_sites() {
-        let (context, route) = ("/shop".parse().unwrap(), "r1".parse().unwrap());
-        let made =
-            |change, secure| cookie(change, "JSESSIONID", &context, &route, secure).map(|cookie| cookie.to_string());
-        let id = A.parse().unwrap();
+        let (id, rules) = (A.parse().unwrap(), CookieRules::default());
         let plain = format!("JSESSIONID={A}.r1; HttpOnly; SameSite=Lax; Path=/shop");
-        assert_eq!(made(CookieChange::Set(id), false).unwrap(), plain);
-        assert!(made(CookieChange::Set(id), true).unwrap().contains("; Secure"));
-        assert!(made(CookieChange::Clear, false).unwrap().contains("Max-Age=0"));
-        assert_eq!(made(CookieChange::Keep, true), None);
+        assert_eq!(made(CookieChange::Set(id), &rules, false).unwrap(), plain);
+        assert!(made(CookieChange::Set(id), &rules, true).unwrap().contains("; Secure"));
+        assert!(made(CookieChange::Clear, &rules, false).unwrap().contains("Max-Age=0"));
+        assert_eq!(made(CookieChange::Keep, &rules, true), None);
+    }
+
+    #[test]
+    fn the_cookie_is_as_the_descriptor_says_also_when_it_is_removed() {
+        let rules = CookieRules {
+            name: Some("SHOPID".into()),
+            path: Some("/".into()),
+            domain: Some("example.com".into()),
+            http_only: false,
+            secure: Secure::Always,
+            same_site: SameSite::None,
+            max_age: Some(std::time::Duration::from_secs(600)),
+        };
+        let set = made(CookieChange::Set(A.parse().unwrap()), &rules, false).unwrap();
+        let as_said = "SameSite=None; Secure; Path=/; Domain=example.com; Max-Age=600";
+        assert_eq!(set, format!("SHOPID={A}.r1; {as_said}"));
+        let cleared = made(CookieChange::Clear, &rules, false).unwrap();
+        assert_eq!(cleared, format!("SHOPID=; {}", as_said.replace("600", "0")));
     }
 }

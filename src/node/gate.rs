@@ -1,5 +1,7 @@
 //! Which session a request works on: its turn, and the ownership if the session is elsewhere.
 
+use std::sync::Arc;
+
 use actix_web::rt;
 use smallvec::SmallVec;
 
@@ -9,19 +11,34 @@ use crate::{
     replication::{Claim, Claimed, Touch, core::Wish},
     session::{
         NoTurn, Slots, Swept, Turn,
-        draft::Draft,
+        draft::{Draft, Refused},
         replica::{self, Reach, Slot, Standing, Visited},
+        stamp::Epoch,
+        value::Value,
     },
     time::Moment,
+    webapp::Concurrency,
 };
+
+/// The attributes of a session.
+pub(super) type Contents = SmallVec<[(Arc<str>, Value); 4]>;
 
 /// A request's way in: its session or a blank draft.
 pub(super) struct Entry {
     pub(super) draft: Draft,
-    /// Held until the reply is decided; none for a blank draft.
-    pub(super) turn: Option<Turn>,
+    pub(super) admitted: Admitted,
     /// The cookie names another node, or a session that is no more.
     pub(super) cookie_is_stale: bool,
+}
+
+/// How a request was let to its session.
+pub(super) enum Admitted {
+    /// It has none yet.
+    Blank,
+    /// In its turn, which is held until the reply is decided.
+    InTurn(Turn),
+    /// Beside others, when this node owned the session under this epoch. Their turns come when they are done.
+    Beside(Epoch),
 }
 
 /// Who decides where a request goes if it cannot be done here.
@@ -61,6 +78,8 @@ pub(super) enum NotDone {
     TakenBack(Elsewhere),
     /// It waited too long for its turn, or too many wait.
     NoTurn(NoTurn),
+    /// Another request has changed the session meanwhile, and both changes together cannot be.
+    Conflict(Refused),
     /// The node is full.
     Full,
 }
@@ -77,17 +96,36 @@ impl Worker {
         for token in tokens {
             if let Some(turn) = self.admit(token.id, rules, attempt).await? {
                 let cookie_is_stale = token.route.as_ref() != Some(&self.house.route);
-                return Ok(Entry { draft: self.draft(token.id), turn: Some(turn), cookie_is_stale });
+                let Some((epoch, attributes)) = self.contents(token.id) else { continue };
+                let draft = self.compared(Draft::of(Some(token.id), attributes));
+                let admitted = turn.map_or(Admitted::Beside(epoch), Admitted::InTurn);
+                return Ok(Entry { draft, admitted, cookie_is_stale });
             }
         }
-        Ok(Entry { draft: self.compared(Draft::blank()), turn: None, cookie_is_stale: !tokens.is_empty() })
+        let draft = self.compared(Draft::blank());
+        Ok(Entry { draft, admitted: Admitted::Blank, cookie_is_stale: !tokens.is_empty() })
     }
 
-    /// The turn of a session that this node owns now; none when there is no such session.
-    async fn admit(&self, id: SessionId, rules: &SessionRules, attempt: Attempt) -> Result<Option<Turn>, NotDone> {
+    /// Lets a request to a session that this node owns now: in its turn, or without one where requests run side by side. None
+    /// when there is no such session.
+    async fn admit(
+        &self,
+        id: SessionId,
+        rules: &SessionRules,
+        attempt: Attempt,
+    ) -> Result<Option<Option<Turn>>, NotDone> {
+        let is_beside = rules.concurrency == Concurrency::Parallel;
+        if is_beside && self.standing(id, rules) == Standing::Owned {
+            return Ok(self.still_runs(id).then_some(None));
+        }
+        // A session that has to be claimed is claimed once, so all take turns for that.
+        let turn = self.take_turn(id, rules, attempt).await?;
+        Ok(turn.map(|turn| Some(turn).filter(|_| !is_beside)))
+    }
+
+    async fn take_turn(&self, id: SessionId, rules: &SessionRules, attempt: Attempt) -> Result<Option<Turn>, NotDone> {
         let turn = self.house.table.turn(id, self.house.session.turn_timeout).await.map_err(NotDone::NoTurn)?;
-        let term = self.house.table.lease().term(Moment::now());
-        let turn = match self.house.table.peek(id, |slot| replica::standing(slot, &rules.context, term)) {
+        let turn = match self.standing(id, rules) {
             Standing::Owned => Some(turn),
             Standing::Ended | Standing::OtherWebapp => None,
             Standing::Unknown if rules.reach == Reach::Node => None,
@@ -97,6 +135,11 @@ impl Worker {
             }
         };
         Ok(turn.filter(|_| self.still_runs(id)))
+    }
+
+    pub(super) fn standing(&self, id: SessionId, rules: &SessionRules) -> Standing {
+        let term = self.house.table.lease().term(Moment::now());
+        self.house.table.peek(id, |slot| replica::standing(slot, &rules.context, term))
     }
 
     /// Asks for the session while holding its turn, to the end even when the client goes away meanwhile: the next
@@ -112,12 +155,11 @@ impl Worker {
         }
     }
 
-    fn draft(&self, id: SessionId) -> Draft {
-        let attributes: SmallVec<[_; 4]> = self
-            .house
-            .table
-            .peek(id, |slot| Slot::live(slot).map(|record| record.attributes().collect()).unwrap_or_default());
-        self.compared(Draft::of(Some(id), attributes))
+    /// What is in a live session now, and the highest epoch that was promised here.
+    pub(super) fn contents(&self, id: SessionId) -> Option<(Epoch, Contents)> {
+        let all =
+            |slot: &Option<Slot>| Slot::live(slot).map(|record| (record.promised(), record.attributes().collect()));
+        self.house.table.peek(id, all)
     }
 
     fn compared(&self, draft: Draft) -> Draft {

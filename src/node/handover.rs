@@ -107,7 +107,7 @@ fn owned(table: &Table) -> Owned {
             owned.moving.entry(record.context().clone()).or_default().push(id);
         }
         Slot::Live(_) => owned.staying += 1,
-        Slot::Ended(_) => {}
+        Slot::Ended(_) | Slot::Sought(_) => {}
     });
     owned
 }

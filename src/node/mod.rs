@@ -1,7 +1,7 @@
 //! The house: takes a request to its webapp, gives it its session, and lets the reply go when the session is safe.
 //!
 //! ```text
-//!   serve ─► gate: turn, claim ─► webapp page ─► commit: table, replicator ─► reply
+//!   serve ─► body ─► gate: turn, claim ─► webapp page ─► commit: table, replicator ─► reply
 //!     │        (or: not done here, ask r2)          (or: not done here, fenced)
 //!     ├─► static file
 //!     └─► control: /health, /ready, /.tasuki
@@ -10,15 +10,21 @@
 //! One [`Worker`] per HTTP worker thread, all over one [`House`]. Balancers are known here only by the headers they
 //! send.
 
+mod body;
 mod commit;
 pub mod control;
 mod cookie;
+mod deploy;
+mod dress;
+mod fault;
 mod gate;
 mod handover;
 mod notice;
 mod refusal;
 mod serve;
 mod shortage;
+mod uploads;
+mod version;
 
 use std::{
     net::SocketAddr,
@@ -40,15 +46,17 @@ pub use self::{
     notice::{NewDuty, Notice},
     serve::routes,
     shortage::Shortage,
+    uploads::Uploads,
 };
 use crate::{
+    deployment::Deployments,
     membership::{Roster, SharedDuty},
     names::{ContextPath, NodeId, Route},
     replication::Replicator,
     session::Table,
     settings,
     time::Moment,
-    webapp::{Catalogue, NodeInfo},
+    webapp::{Catalogue, Deployer, NodeInfo},
 };
 
 /// What all workers of a node share.
@@ -63,6 +71,8 @@ pub struct House {
     pub table: Table,
     /// The webapps.
     pub catalogue: Catalogue,
+    /// Who keeps them up to date.
+    pub deployer: Addr<Deployer>,
     /// What this node wants to be asked for.
     pub duty: SharedDuty,
     /// The other members.
@@ -73,10 +83,18 @@ pub struct House {
     pub session: settings::Session,
     /// `cluster.min_copies`
     pub min_copies: usize,
+    /// `node.development`
+    pub development: bool,
     /// `Tasuki-Node` and `Tasuki-Copies` on every reply.
     pub response_headers: bool,
     /// Fronts of other makes on other machines whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// `node.version_timeout`
+    pub version_timeout: Duration,
+    /// Shows that a program of this machine may deploy.
+    pub key: String,
+    /// Where deployments are ordered.
+    pub deployments: Deployments,
     /// Where orders from outside go.
     pub orders: mpsc::Sender<Order>,
     /// The exporter and every worker's replicator, for reports.
@@ -85,6 +103,8 @@ pub struct House {
     pub traffic: Traffic,
     /// Writes for which there were too few copies.
     pub shortage: Shortage,
+    /// Files of forms.
+    pub uploads: Uploads,
     /// How far a drain is.
     pub handover: Handover,
 }
@@ -121,6 +141,7 @@ impl House {
         SessionRules {
             context: app.context().clone(),
             reach: if descriptor.distributable { Reach::Cluster } else { Reach::Node },
+            concurrency: descriptor.concurrency,
             timeout: match descriptor.session_timeout {
                 SessionTimeout::Unspecified => Some(self.session.timeout),
                 SessionTimeout::After(timeout) => Some(timeout),
@@ -163,6 +184,7 @@ struct SessionRules {
     context: ContextPath,
     reach: crate::session::replica::Reach,
     timeout: Option<Duration>,
+    concurrency: crate::webapp::Concurrency,
 }
 
 impl Traffic {

@@ -1,7 +1,7 @@
 //! Replies that no webapp made. Each says what happened and what to do, and nothing of the inside.
 
 use actix_web::{
-    HttpResponse,
+    HttpResponse, HttpResponseBuilder,
     http::{
         Method, StatusCode,
         header::{self, HeaderName, HeaderValue},
@@ -19,22 +19,34 @@ const ANY_NOT_DONE: &str = "any;not-done";
 /// The same of a request that may be done twice, and perhaps was done.
 const ANY_IN_DOUBT: &str = "any;in-doubt";
 
+/// Marks a reply whose page a webapp may replace by one of its own, and says what that page would say.
+#[derive(Clone, Debug)]
+pub(super) struct Plain(pub(super) String);
+
 /// A page of our own (RFC 9110 section 15).
 pub(super) fn page(status: StatusCode, what: &str) -> HttpResponse {
     let title = status.canonical_reason().unwrap_or("Error");
+    let plain = Plain(what.to_owned());
     let what = what.replace('&', "&amp;").replace('<', "&lt;");
-    HttpResponse::build(status)
-        .insert_header((header::CONTENT_TYPE, "text/html; charset=utf-8"))
+    let mut response = head(status).body(format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
+         <style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1.5rem;\
+         color-scheme:light dark}}h1{{font-size:1.6rem}}</style>\n<h1>{} {title}</h1>\n<p>{what}</p>\n",
+        status.as_u16()
+    ));
+    response.extensions_mut().insert(plain);
+    response
+}
+
+/// The head of a page of our own: it loads nothing, runs nothing, and is kept nowhere.
+pub(super) fn head(status: StatusCode) -> HttpResponseBuilder {
+    let mut head = HttpResponse::build(status);
+    head.insert_header((header::CONTENT_TYPE, "text/html; charset=utf-8"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"))
-        .body(format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
-             <style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1.5rem;\
-             color-scheme:light dark}}h1{{font-size:1.6rem}}</style>\n<h1>{} {title}</h1>\n<p>{what}</p>\n",
-            status.as_u16()
-        ))
+        .insert_header((header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"));
+    head
 }
 
 /// The reply to a request of this method that was not done. Its header, which never leaves our balancer, says that the
@@ -55,10 +67,19 @@ pub(super) fn not_done(why: &NotDone, method: &Method) -> HttpResponse {
              try again later.",
         ),
         NotDone::NoTurn(why) => page(StatusCode::SERVICE_UNAVAILABLE, &format!("Please try again later: {why}.")),
+        NotDone::Conflict(refused) => page(
+            StatusCode::CONFLICT,
+            &format!(
+                "Another request of this session changed it at the same time, and both together are not possible: {refused}. \
+                 Nothing was changed by this one."
+            ),
+        ),
         NotDone::Full => {
             page(StatusCode::SERVICE_UNAVAILABLE, "This server has as many sessions as it can keep. Please try later.")
         }
     };
+    // It is about the cluster, and what our balancer reads.
+    response.extensions_mut().remove::<Plain>();
     let retry = match why {
         NotDone::AskNode(route) => route.as_str(),
         NotDone::AskAnother => "any",
@@ -66,7 +87,7 @@ pub(super) fn not_done(why: &NotDone, method: &Method) -> HttpResponse {
         NotDone::Doubtful(Some(owner)) if method.is_idempotent() => owner.as_str(),
         NotDone::Doubtful(None) | NotDone::TakenBack(Elsewhere::Perhaps) if method.is_idempotent() => ANY_IN_DOUBT,
         NotDone::Doubtful(_) | NotDone::TakenBack(_) | NotDone::TooFewCopies(Elsewhere::No) => "",
-        NotDone::NoTurn(_) | NotDone::Full => "",
+        NotDone::NoTurn(_) | NotDone::Conflict(_) | NotDone::Full => "",
     };
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

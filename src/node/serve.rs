@@ -8,22 +8,23 @@ use actix_web::{
         Method, StatusCode,
         header::{self, HeaderName, HeaderValue},
     },
-    web::{self, Bytes},
+    web,
 };
-use tokio::time::timeout;
+use jiff::Timestamp;
 use tracing::error;
 
 use super::{
-    House, Worker,
+    House, Worker, body,
     commit::Done,
-    control, cookie,
+    control, cookie, dress, fault,
     gate::{Attempt, NotDone},
     refusal,
+    version::note_version,
 };
 use crate::{
-    limits,
     membership::Duty,
-    webapp::{self, Found, Page, PageError, Rendered, Resource, Webapp},
+    session::draft::Draft,
+    webapp::{self, Found, Page, PageError, Rendered, Resource, Versions, Webapp},
 };
 
 const ATTEMPT: &str = "Tasuki-Attempt";
@@ -67,51 +68,75 @@ impl Worker {
     }
 
     async fn serve(&self, request: &HttpRequest, payload: web::Payload, attempt: Attempt) -> HttpResponse {
-        let (app, path) = match self.house.catalogue.load().find(request.path()) {
-            Found::Webapp { app, path } => (app, path),
-            Found::AddSlash(to) => return redirect(to, request.query_string()),
+        let (versions, path) = match self.house.catalogue.load().find(request.path()) {
+            Found::Webapp { versions, path, .. } => (versions, path),
+            Found::AddSlash { app, to } => {
+                let mut response = redirect(to, request.query_string());
+                dress::add_headers(&mut response, &app);
+                return response;
+            }
             Found::NotFound => return not_found(),
             Found::Bad => return refusal::page(StatusCode::BAD_REQUEST, "This path cannot be looked up."),
         };
-        match app.resolve(&path) {
+        let app = self.version_at_hand(&versions, request);
+        let resource = app.resolve(&path);
+        let mut visit = Visit { app, versions: &versions, path: &path, attempt };
+        let response = match resource {
             Resource::Page(page) => {
-                let page = Visit { app: &app, page: &page, path: &path, attempt };
-                self.page(page, request, payload).await.unwrap_or_else(|refused| refused)
+                self.page(&mut visit, page, request, payload).await.unwrap_or_else(|refused| refused)
             }
-            Resource::Asset(file) => webapp::assets::answer(&file, request),
-            Resource::AddSlash(to) => redirect(to, request.query_string()),
-            Resource::NotFound => not_found(),
-        }
+            other => pageless(other, request).await,
+        };
+        self.dressed(&visit, request, response)
     }
 
     async fn page(
         &self,
-        visit: Visit<'_>,
+        visit: &mut Visit<'_>,
+        mut page: Arc<Page>,
         request: &HttpRequest,
         payload: web::Payload,
     ) -> Result<HttpResponse, HttpResponse> {
-        let form = form(request, payload).await?;
+        // The room of its files is given back when this request has ended.
+        let body::Received { body, room: _room } = body::receive(request, payload, &self.house.uploads).await?;
         let not_done = |why| refusal::not_done(&why, request.method());
-        let rules = self.house.session_rules(visit.app);
-        let name = &self.house.session.cookie;
-        let tokens = match visit.page.needs_session(request.method().as_str()) {
-            true => cookie::tokens(request, name),
+        let needs_session = page.needs_session(request.method().as_str()) || !visit.versions.is_single();
+        let tokens = match needs_session {
+            true => cookie::tokens(request, self.cookie_name(&visit.app)),
             false => Default::default(),
         };
+        let rules = self.house.session_rules(&visit.app);
         let mut entry = self.enter(&tokens, &rules, visit.attempt).await.map_err(not_done)?;
+        if let Some(other) = self.other_version(visit.versions, &visit.app, &entry.draft) {
+            visit.app = other;
+            page = match visit.app.resolve(visit.path) {
+                Resource::Page(page) => page,
+                other => return Ok(pageless(other, request).await),
+            };
+        }
+        let rules = self.house.session_rules(&visit.app);
         let client = Client::of(request, &self.house);
         let secure = client.scheme == "https";
-        let asked = client.request(&visit, form, request);
-        let draft = std::mem::replace(&mut entry.draft, crate::session::draft::Draft::blank());
-        let Rendered { status, headers, content_type, body, draft } =
-            self.render(visit.page, asked, draft).map_err(|error| broken(&error))?;
+        let asked = client.request(visit, body, request);
+        let draft = std::mem::replace(&mut entry.draft, Draft::blank());
+        let rendered = self.render(&page, asked, draft);
+        visit.app.tally().note(rendered.as_ref().map_or(true, |rendered| rendered.status.is_server_error()));
+        let Rendered { status, mut headers, content_type, body, mut draft } =
+            rendered.map_err(|error| self.broken(&page, &error))?;
+        note_version(&mut draft, &visit.app);
         let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(not_done)?;
+        let body = match page.uses_session() {
+            true => body,
+            false => webapp::assets::pack_page(request, &content_type, &mut headers, body),
+        };
         let mut response = HttpResponse::build(status);
         response.insert_header((header::CONTENT_TYPE, content_type));
         for header in headers {
             response.append_header(header);
         }
-        if let Some(cookie) = self::cookie::cookie(cookie, name, &rules.context, &self.house.route, secure) {
+        let name = self.cookie_name(&visit.app);
+        let settings = &visit.app.descriptor().cookie;
+        if let Some(cookie) = cookie::cookie(cookie, name, settings, &rules.context, &self.house.route, secure) {
             response.cookie(cookie);
         }
         if let Some(copies) = copies.filter(|_| self.house.response_headers) {
@@ -120,19 +145,24 @@ impl Worker {
         Ok(response.body(body))
     }
 
-    fn render(
-        &self,
-        page: &Page,
-        request: webapp::Request,
-        draft: crate::session::draft::Draft,
-    ) -> Result<Rendered, PageError> {
+    pub(super) fn render(&self, page: &Page, request: webapp::Request, draft: Draft) -> Result<Rendered, PageError> {
         let info = self.house.info.load_full();
         let file = request.path.clone();
         let render = AssertUnwindSafe(|| page.render(request, draft, &info));
         // A page must not take the other requests of this worker with it.
-        std::panic::catch_unwind(render).unwrap_or_else(|_| {
-            Err(PageError { file, line: None, what: "the page panicked: a fault of tasuki".into() })
-        })
+        std::panic::catch_unwind(render)
+            .unwrap_or_else(|_| Err(PageError::new(file, "the page panicked: a fault of tasuki")))
+    }
+
+    /// The client gets a number, the log gets the rest, and so does the client where pages are developed.
+    fn broken(&self, page: &Page, error: &PageError) -> HttpResponse {
+        let reference = format!("{:08x}", getrandom::u32().unwrap_or_default());
+        error!(%reference, "{error}");
+        if self.house.development {
+            return fault::page(error, &page.names(), &reference);
+        }
+        let what = format!("This page failed. Please tell the administrator this number: {reference}.");
+        refusal::page(StatusCode::INTERNAL_SERVER_ERROR, &what)
     }
 
     fn sign(&self, response: &mut HttpResponse) {
@@ -148,17 +178,18 @@ impl Worker {
     }
 }
 
-/// A request that has found its page.
-#[derive(Clone, Copy)]
-struct Visit<'a> {
-    app: &'a Arc<Webapp>,
-    page: &'a Page,
-    path: &'a str,
+/// A request that has found its webapp.
+pub(super) struct Visit<'a> {
+    /// The version that answers.
+    pub(super) app: Arc<Webapp>,
+    versions: &'a Versions,
+    /// Within the webapp.
+    pub(super) path: &'a str,
     attempt: Attempt,
 }
 
 /// The client as it is believed to be.
-struct Client {
+pub(super) struct Client {
     address: String,
     scheme: String,
     host: String,
@@ -169,7 +200,7 @@ impl Client {
     ///
     /// Fronts are believed on this machine, as live balancers, and in `balancer.trusted_proxies`; our balancer removes
     /// what clients say of themselves.
-    fn of(request: &HttpRequest, house: &House) -> Self {
+    pub(super) fn of(request: &HttpRequest, house: &House) -> Self {
         let said = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
         let ip = request.peer_addr().map(|address| address.ip());
         let trusted = ip.is_some_and(|ip| house.trusted_proxies.iter().any(|net| net.contains(&ip)));
@@ -184,16 +215,18 @@ impl Client {
         Self { address, scheme, host }
     }
 
-    fn request(self, visit: &Visit<'_>, form: Option<Vec<(String, String)>>, request: &HttpRequest) -> webapp::Request {
+    pub(super) fn request(self, visit: &Visit<'_>, body: webapp::Body, request: &HttpRequest) -> webapp::Request {
         webapp::Request {
             method: request.method().as_str().to_owned(),
             path: visit.path.to_owned(),
             query: request.query_string().to_owned(),
-            form,
+            body,
             headers: request.headers().clone(),
             remote_addr: self.address,
             scheme: self.scheme,
             host: self.host,
+            error: None,
+            now: Timestamp::now(),
         }
     }
 }
@@ -206,29 +239,12 @@ fn attempt(request: &HttpRequest) -> Attempt {
     }
 }
 
-/// Reads the fields of a form. Other bodies are left unread.
-async fn form(request: &HttpRequest, payload: web::Payload) -> Result<Option<Vec<(String, String)>>, HttpResponse> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        return Ok(None);
-    }
-    let body = read(payload).await?;
-    let text =
-        std::str::from_utf8(&body).map_err(|_| refusal::page(StatusCode::BAD_REQUEST, "The form is not in UTF-8."))?;
-    let fields = webapp::parameters(text);
-    fields.map(Some).map_err(|error| refusal::page(StatusCode::BAD_REQUEST, &format!("Too many fields: {error}.")))
-}
-
-async fn read(payload: web::Payload) -> Result<Bytes, HttpResponse> {
-    match timeout(limits::FORM_TIMEOUT, payload.to_bytes_limited(limits::FORM_BYTES)).await {
-        Ok(Ok(Ok(body))) => Ok(body),
-        Ok(Ok(Err(_))) => Err(refusal::page(StatusCode::BAD_REQUEST, "The form ended in the middle.")),
-        Ok(Err(_)) => {
-            let what = format!("A form has at most {} bytes.", limits::FORM_BYTES);
-            Err(refusal::page(StatusCode::PAYLOAD_TOO_LARGE, &what))
-        }
-        Err(_) => Err(refusal::page(StatusCode::REQUEST_TIMEOUT, "The form took too long to arrive.")),
+/// What answers without a session.
+async fn pageless(resource: Resource, request: &HttpRequest) -> HttpResponse {
+    match resource {
+        Resource::Asset(asset) => dress::asset(webapp::assets::answer(&asset, request).await),
+        Resource::AddSlash(to) => redirect(to, request.query_string()),
+        Resource::Page(_) | Resource::NotFound => not_found(),
     }
 }
 
@@ -239,12 +255,4 @@ fn redirect(to: String, query: &str) -> HttpResponse {
 
 fn not_found() -> HttpResponse {
     refusal::page(StatusCode::NOT_FOUND, "There is no page at this address.")
-}
-
-/// The client gets a number, the log gets the rest.
-fn broken(error: &PageError) -> HttpResponse {
-    let reference = getrandom::u32().unwrap_or_default();
-    error!(reference = format_args!("{reference:08x}"), "{error}");
-    let what = format!("This page failed. Please tell the administrator this number: {reference:08x}.");
-    refusal::page(StatusCode::INTERNAL_SERVER_ERROR, &what)
 }

@@ -17,8 +17,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     batch::Batch,
+    channel::{Channel, Visit},
     frame::{self, BadFrame, Reply, Request},
-    greeting::{self, Hello, NoGreeting},
+    greeting::{self, Hello, NoGreeting, Purpose},
     intake::{Intake, Taken},
     ledger::{Objection, Sequence},
     link,
@@ -56,6 +57,8 @@ pub struct Doorway {
     pub merged: Recipient<Swept>,
     /// Who claims what a draining node offers.
     pub offered: Recipient<Offered>,
+    /// Who talks about webapps. A visit that finds [`limits::VISITS`] waiting is turned away.
+    pub visits: mpsc::Sender<Visit>,
 }
 
 /// Sessions of one webapp that a draining node would have this node claim. Who drops it harms nobody.
@@ -95,11 +98,13 @@ pub async fn accept(listener: TcpListener, doorway: Doorway) {
         rt::spawn(async move {
             let greeted = doorway.greet(stream, &strangers).await;
             drop(permit);
-            if let Some(greeted) = greeted {
-                let peer = greeted.hello.route().clone();
-                let error = Incoming::new(doorway, surveys, intake, &greeted.hello).serve(greeted).await;
-                debug!(%peer, "incoming link ended: {error}");
+            let Some(greeted) = greeted else { return };
+            if greeted.hello.purpose() == Purpose::Deployment {
+                return doorway.visited(greeted);
             }
+            let peer = greeted.hello.route().clone();
+            let error = Incoming::new(doorway, surveys, intake, &greeted.hello).serve(greeted).await;
+            debug!(%peer, "incoming link ended: {error}");
         });
     }
 }
@@ -157,6 +162,13 @@ impl Doorway {
         Some(Greeted { stream, hello, sealer, opener })
     }
 
+    fn visited(&self, Greeted { stream, hello, sealer, opener }: Greeted) {
+        let (route, channel) = (hello.route().clone(), Channel::new(stream, sealer, opener));
+        if self.visits.try_send(Visit { from: hello.from(), route, channel }).is_err() {
+            debug!(peer = %hello.route(), "too many visits at once: one is turned away");
+        }
+    }
+
     /// Whether a node is live and answers requests.
     fn serves(&self, node: NodeId) -> bool {
         if node == self.table.me() {
@@ -184,11 +196,11 @@ impl Doorway {
         }
     }
 
-    /// Merges a copy into a session of this node, between two requests. If they take too long it is left to the next
+    /// Merges a copy into a session of this node, between two requests. If they take very long it is left to the next
     /// repair.
     async fn merge(&self, copy: Whole) {
         let id = copy.id;
-        if let Ok(_turn) = self.table.turn(id, self.claim_timeout).await
+        if let Ok(_turn) = self.table.turn(id, limits::MERGE_PATIENCE).await
             && let Applied::Merged(update) = self.table.with(id, |slot| replica::merge_copy(slot, copy, Moment::now()))
         {
             self.merged.do_send(Swept(vec![*update]));
@@ -415,6 +427,7 @@ mod tests {
             claim_timeout,
             merged: ear.clone().recipient(),
             offered: ear.recipient(),
+            visits: mpsc::channel(1).0,
         };
         (doorway, heard, copy)
     }
@@ -439,10 +452,11 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn a_copy_whose_turn_does_not_come_is_left_to_the_next_repair() {
+    async fn a_copy_waits_for_its_turn_longer_than_a_claim_would() {
         let (doorway, mut heard, copy) = node(Duration::from_millis(1));
         let _running = doorway.table.turn(ID, PATIENCE).await.unwrap();
-        doorway.merge(copy).await;
+        let merge = doorway.merge(copy);
+        assert!(timeout(Duration::from_millis(50), merge).await.is_err(), "it waits on");
         assert_eq!(attributes(&doorway.table), 0);
         assert!(heard.try_recv().is_err());
     }

@@ -327,7 +327,8 @@ impl<S: Slots> Core<S> {
         let for_whom = ClaimId(self.next_claim);
         // A member that falls silent is known to be so after the one, and answers what it was asked before within the other.
         let end = now + self.config.ack_timeout + self.claim_patience();
-        self.ask(Errand { for_whom, wish, tries: 1, above: None, owner: None, end }, now, port);
+        let errand = Errand { for_whom, wish, tries: 1, above: None, owner: None, end, rests_until: now };
+        self.ask(errand, now, port);
         for_whom
     }
 

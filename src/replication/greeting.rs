@@ -26,6 +26,19 @@ pub(super) struct Hello {
     from: NodeId,
     route: Route,
     to: NodeId,
+    #[serde(default, skip_serializing_if = "Purpose::is_sessions")]
+    purpose: Purpose,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Purpose {
+    /// Frames of sessions: a link.
+    #[default]
+    Sessions,
+    /// Whole messages about webapps: a [`Channel`](super::Channel).
+    Deployment,
 }
 
 /// From the node that accepts.
@@ -72,7 +85,18 @@ pub(super) enum NoGreeting {
 impl Hello {
     /// The greeting of `from` to the life `to` of a node.
     pub(super) fn new(cluster: &str, from: NodeId, route: Route, to: NodeId) -> Self {
-        Self { magic: MAGIC.into(), protocol: PROTOCOL, cluster: cluster.into(), from, route, to }
+        let purpose = Purpose::Sessions;
+        Self { magic: MAGIC.into(), protocol: PROTOCOL, cluster: cluster.into(), from, route, to, purpose }
+    }
+
+    /// The same for another purpose.
+    pub(super) fn for_purpose(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
+    }
+
+    /// What the connection is for.
+    pub(super) fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     /// Who greets.
@@ -100,6 +124,12 @@ impl Hello {
             return Welcome::Come;
         };
         Welcome::Refused(stranger)
+    }
+}
+
+impl Purpose {
+    fn is_sessions(&self) -> bool {
+        *self == Self::Sessions
     }
 }
 
@@ -281,6 +311,14 @@ mod tests {
         let (there, here) = meet(&hello()).await;
         assert!(there.is_ok());
         assert_eq!(here.unwrap(), hello());
+    }
+
+    #[actix_web::test]
+    async fn what_a_connection_is_for_is_said_first() {
+        let hello = hello().for_purpose(Purpose::Deployment);
+        let (there, here) = meet_with(&hello, &sealed(), &sealed()).await;
+        assert!(there.is_ok());
+        assert_eq!(here.unwrap().purpose(), Purpose::Deployment);
     }
 
     #[actix_web::test]

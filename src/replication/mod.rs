@@ -14,6 +14,7 @@ pub mod accept;
 mod actor;
 pub mod batch;
 mod buckets;
+mod channel;
 pub mod core;
 pub mod frame;
 mod greeting;
@@ -27,5 +28,6 @@ pub mod survey;
 pub use actor::{
     Claim, Claimed, LinkReport, Observe, Offer, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch, WouldHold,
 };
+pub use channel::{Broken, Channel, Dialling, Visit};
 pub use link::Carried;
 pub use seal::LinkSeal;

@@ -214,6 +214,8 @@ fn window(slots: &impl Slots, me: NodeId, peer: NodeId, wanted: &Wanted, now: Mo
         match slot {
             Slot::Live(record) if room > 0 && !record.is_open() => packer.add(id, record, now),
             Slot::Live(_) | Slot::Ended(_) => window.tell.push(id),
+            // Never covered.
+            Slot::Sought(_) => {}
         }
         if packer.is_full() {
             room = room.saturating_sub(window.pack(&mut packer));
@@ -261,6 +263,7 @@ impl Sharing {
     fn covers(&self, id: SessionId, slot: &Slot, peer: NodeId) -> bool {
         let record = match slot {
             Slot::Ended(tombstone) => return tombstone.until > self.now + limits::TOMBSTONE * 2 / 3,
+            Slot::Sought(_) => return false,
             Slot::Live(record) => record,
         };
         if record.reach() != Reach::Cluster || record.is_over(self.now, 2) {
@@ -288,6 +291,7 @@ fn teller(id: SessionId, slot: &Slot, me: NodeId, peer: NodeId, others: &[NodeId
     let owner = match slot {
         Slot::Live(record) => record.promised().node,
         Slot::Ended(tombstone) => tombstone.ending.stamp.epoch.node,
+        Slot::Sought(_) => return Teller::Owner,
     };
     if owner == me {
         return Teller::Here;

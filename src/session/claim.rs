@@ -15,6 +15,8 @@ use crate::names::NodeId;
 pub struct Claim {
     epoch: Epoch,
     waiting: SmallVec<[NodeId; 4]>,
+    /// Who has said that it does not know the session.
+    ignorant: SmallVec<[NodeId; 4]>,
     given: Given,
     ended: Option<Ending>,
     refused: Option<Epoch>,
@@ -40,8 +42,17 @@ pub enum Outcome {
 impl Claim {
     /// A claim with `epoch`, sent to `asked`.
     pub fn new(epoch: Epoch, asked: impl IntoIterator<Item = NodeId>) -> Self {
-        let waiting = asked.into_iter().collect();
-        Self { epoch, waiting, given: Given::default(), ended: None, refused: None, owner: None, hearsay: None }
+        let (waiting, ignorant) = (asked.into_iter().collect(), SmallVec::new());
+        Self {
+            epoch,
+            waiting,
+            ignorant,
+            given: Given::default(),
+            ended: None,
+            refused: None,
+            owner: None,
+            hearsay: None,
+        }
     }
 
     /// The same, with what is known here and what an earlier round has brought.
@@ -61,7 +72,7 @@ impl Claim {
         }
         match answer {
             Answer::Promised(given) => self.given = std::mem::take(&mut self.given).and(given),
-            Answer::Unknown => {}
+            Answer::Unknown => self.ignorant.push(from),
             Answer::Ended(ending) => self.ended = self.ended.max(Some(ending)),
             Answer::Refused(epoch) => self.refused = self.refused.max(Some(epoch)),
             Answer::Owned(owner) if owner == from => self.owner = Some(owner),
@@ -74,6 +85,11 @@ impl Claim {
     pub fn lost(&mut self, member: NodeId) -> Option<Outcome> {
         self.strike_off(member);
         self.outcome()
+    }
+
+    /// Who has said that it does not know the session. It has promised nothing with that, and may have come to know it since.
+    pub fn ignorant(&self) -> &[NodeId] {
+        &self.ignorant
     }
 
     /// Who has not answered yet.

@@ -57,6 +57,7 @@ pub fn fingerprint(id: SessionId, slot: &Slot) -> Option<u64> {
     let id = hash(SEED, &id.0);
     match slot {
         Slot::Ended(_) => Some(mix(id ^ 1)),
+        Slot::Sought(_) => None,
         Slot::Live(record) if record.reach() == Reach::Node => None,
         Slot::Live(record) => {
             let attributes = record.stamps().map(|(name, stamp)| stamped(hash(id, name.as_bytes()), stamp));

@@ -17,6 +17,8 @@ pub struct Draft {
     id: Option<SessionId>,
     attributes: Attributes,
     changes: SmallVec<[Change; 2]>,
+    /// Sums that were added to what the session had, whatever that is when the draft is committed.
+    added: SmallVec<[(Arc<str>, i64); 1]>,
     fate: Fate,
     /// What was there at the start, if the changes are to be found by comparison in the end.
     start: Option<Attributes>,
@@ -62,8 +64,19 @@ pub enum Refused {
     #[error("a session has at most {max} attributes", max = limits::SESSION_ATTRIBUTES)]
     TooMany,
     /// The values together are too large.
-    #[error("the values of a session take at most {max} bytes", max = limits::SESSION_BYTES)]
-    TooLarge,
+    #[error(
+        "session attribute {name:?} of {bytes} bytes is too large: all values of a session take at most {max}, and the others \
+         here take {others}",
+        max = limits::SESSION_BYTES
+    )]
+    TooLarge {
+        /// The attribute.
+        name: String,
+        /// What it takes, encoded.
+        bytes: usize,
+        /// What the session has beside it.
+        others: usize,
+    },
     /// `add` on something that is not a whole number, or past its range.
     #[error("session attribute {0:?} is not a whole number that {1} can be added to")]
     NotANumber(String, i64),
@@ -78,7 +91,8 @@ impl Draft {
     /// For a request of an existing session.
     pub fn of(id: Option<SessionId>, attributes: impl IntoIterator<Item = (Arc<str>, Value)>) -> Self {
         let attributes = attributes.into_iter().collect();
-        Self { id, attributes, changes: SmallVec::new(), fate: Fate::Continues, start: None }
+        let (changes, added) = (SmallVec::new(), SmallVec::new());
+        Self { id, attributes, changes, added, fate: Fate::Continues, start: None }
     }
 
     /// The same, for a session whose changes are found by comparing it, in [`Draft::compare`], with what it is now: what is
@@ -120,7 +134,9 @@ impl Draft {
     /// Sets an attribute. The value is encoded here, so what cannot be copied is an error now, for this attribute alone.
     pub fn set(&mut self, name: &str, value: &impl Serialize) -> Result<(), Refused> {
         let value = Value::encode(value).map_err(|reason| Refused::Value { name: name.into(), reason })?;
-        self.put(name, value)
+        self.put(name, value)?;
+        self.added.retain(|(known, _)| &**known != name);
+        Ok(())
     }
 
     /// Adds to a whole number (a missing attribute counts as 0) and gives the sum.
@@ -131,7 +147,15 @@ impl Draft {
             None => 0,
         };
         let sum = before.checked_add(amount).ok_or_else(refused)?;
-        self.set(name, &sum)?;
+        let is_set = self.changes.iter().any(|change| &**change.name() == name);
+        let value = Value::encode(&sum).map_err(|reason| Refused::Value { name: name.into(), reason })?;
+        self.put(name, value)?;
+        match self.added.iter_mut().find(|(known, _)| &**known == name) {
+            // What was added to a value that the request has set itself is that value.
+            Some((_, all)) => *all = all.saturating_add(amount),
+            None if !is_set => self.added.push((name.into(), amount)),
+            None => {}
+        }
         Ok(sum)
     }
 
@@ -139,6 +163,7 @@ impl Draft {
     pub fn remove(&mut self, name: &str) -> bool {
         let Some(at) = self.attributes.iter().position(|(known, _)| &**known == name) else { return false };
         let (name, _) = self.attributes.remove(at);
+        self.added.retain(|(known, _)| *known != name);
         self.note(Change::Remove(name));
         true
     }
@@ -147,6 +172,7 @@ impl Draft {
     pub fn invalidate(&mut self) {
         self.attributes.clear();
         self.changes.clear();
+        self.added.clear();
         if let Some(start) = &mut self.start {
             start.clear();
         }
@@ -171,6 +197,28 @@ impl Draft {
         self.changes = removed.chain(set.map(|(name, value)| Change::Set(name.clone(), value.clone()))).collect();
     }
 
+    /// The same changes made to what the session has become since the draft was made: an attribute that was set has the value
+    /// that it was set to, and what was added is added to what is there now.
+    ///
+    /// # Errors
+    /// What is there now does not allow it: it is no number any more, or all together is too large.
+    pub fn rebased(&self, now: impl IntoIterator<Item = (Arc<str>, Value)>) -> Result<Self, Refused> {
+        if self.fate == Fate::Ends {
+            // Its changes are those of a session to come.
+            return Ok(self.clone());
+        }
+        let mut rebased = Self { fate: self.fate, ..Self::of(self.id, now) };
+        for change in &self.changes {
+            let added = self.added.iter().find(|(name, _)| name == change.name());
+            match (change, added) {
+                (_, Some((name, amount))) => drop(rebased.add(name, *amount)?),
+                (Change::Set(name, value), None) => rebased.put(name, value.clone())?,
+                (Change::Remove(name), None) => drop(rebased.remove(name)),
+            }
+        }
+        Ok(rebased)
+    }
+
     /// What the request changed, each attribute at most once.
     pub fn changes(&self) -> &[Change] {
         &self.changes
@@ -191,7 +239,7 @@ impl Draft {
             return Err(Refused::TooMany);
         }
         if bytes + value.len() > limits::SESSION_BYTES {
-            return Err(Refused::TooLarge);
+            return Err(Refused::TooLarge { name: name.into(), bytes: value.len(), others: bytes });
         }
         let name = match self.attributes.iter_mut().find(|(known, _)| &**known == name) {
             Some((name, old)) => {
@@ -264,7 +312,9 @@ mod tests {
         let half = vec![7_u8; limits::SESSION_BYTES / 4];
         draft.set("a", &half).unwrap();
         let big = "x".repeat(limits::SESSION_BYTES);
-        assert_eq!(draft.set("b", &big), Err(Refused::TooLarge));
+        let refused = draft.set("b", &big).unwrap_err();
+        assert!(matches!(&refused, Refused::TooLarge { bytes, .. } if *bytes > big.len()), "{refused}");
+        assert!(refused.to_string().contains("\"b\"") && refused.to_string().contains("1048576"), "{refused}");
         assert_eq!(draft.set("", &1), Err(Refused::Name));
         assert_eq!(draft.attributes().count(), 1);
     }
@@ -293,6 +343,49 @@ mod tests {
         ended.set("a", &1).unwrap();
         ended.compare();
         assert_eq!(ended.changes(), [Change::Set("a".into(), value(1))], "it is another session's");
+    }
+
+    #[test]
+    fn changes_are_made_to_what_the_session_has_become_meanwhile() {
+        let value = |n: i64| Value::encode(&n).unwrap();
+        let is = |draft: &Draft| {
+            draft.attributes().map(|(name, it)| (name.to_owned(), it.decode().unwrap())).collect::<Vec<_>>()
+        };
+        let with =
+            |pairs: &[(&str, i64)]| pairs.iter().map(|(name, n)| ((*name).into(), value(*n))).collect::<Vec<_>>();
+        let mut draft = Draft::of(Some(SessionId([1; 16])), with(&[("n", 1), ("gone", 1), ("reset", 1)]));
+        draft.add("n", 2).unwrap();
+        draft.add("n", 3).unwrap();
+        draft.set("a", &7).unwrap();
+        draft.set("reset", &0).unwrap();
+        draft.add("reset", 1).unwrap();
+        draft.remove("gone");
+        draft.renew();
+        let rebased = draft.rebased(with(&[("n", 100), ("reset", 50), ("other", 9), ("gone", 2)])).unwrap();
+        let expected = [("n", 105), ("reset", 1), ("other", 9), ("a", 7)].map(|(name, n)| (name.to_owned(), n));
+        assert_eq!((is(&rebased), rebased.fate()), (expected.to_vec(), Fate::Renewed));
+        assert_eq!(rebased.changes().len(), 4, "and no change of what others have done");
+        let is_gone = draft.rebased(with(&[("n", 1)])).unwrap();
+        assert_eq!(is_gone.changes().len(), 3, "what is gone already is not removed again");
+        let mut text = Draft::blank();
+        text.set("n", &"text").unwrap();
+        let now = text.attributes().map(|(name, it)| (name.into(), it.clone())).collect::<Vec<_>>();
+        assert_eq!(draft.rebased(now).unwrap_err(), Refused::NotANumber("n".into(), 5));
+        let mut compared = Draft::of(Some(SessionId([1; 16])), with(&[("n", 1)])).comparing();
+        compared.add("n", 4).unwrap();
+        compared.compare();
+        assert_eq!(is(&compared.rebased(with(&[("n", 10)])).unwrap()), [("n".to_owned(), 14)]);
+    }
+
+    #[test]
+    fn two_drafts_that_fit_alone_and_not_together_are_not_both_made() {
+        let large = || vec![7_u8; limits::SESSION_BYTES / 4];
+        let mut draft = Draft::of(Some(SessionId([1; 16])), []);
+        draft.set("b", &large()).unwrap();
+        let mut other = Draft::blank();
+        other.set("a", &"x".repeat(limits::SESSION_BYTES - 16)).unwrap();
+        let now = other.attributes().map(|(name, it)| (name.into(), it.clone())).collect::<Vec<_>>();
+        assert!(matches!(draft.rebased(now), Err(Refused::TooLarge { .. })));
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub enum Slot {
     Live(Box<Record>),
     /// It has ended. Kept longer than any late delta can be under way.
     Ended(Box<Tombstone>),
+    /// Nothing is held, but a claim of this node is under way: what it has promised since then. Without this memory it
+    /// would adopt what the claim brings under an epoch that it has let somebody outrank. Gone when the claim is over.
+    Sought(Box<Option<Epoch>>),
 }
 
 /// This node's part in a session.
@@ -78,6 +81,15 @@ impl Slot {
 
     fn ended(ending: Ending, now: Moment) -> Self {
         Self::Ended(Box::new(Tombstone { ending, until: now + limits::TOMBSTONE }))
+    }
+
+    /// The highest epoch that was promised here.
+    fn promised(slot: &Option<Self>) -> Option<Epoch> {
+        match slot {
+            Some(Self::Live(record)) => Some(record.promised()),
+            Some(Self::Sought(promised)) => **promised,
+            Some(Self::Ended(_)) | None => None,
+        }
     }
 
     /// How the session has ended, if it has.

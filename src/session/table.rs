@@ -304,6 +304,7 @@ impl Slots for Table {
 fn fetch(slot: &Slot) -> u64 {
     match slot {
         Slot::Ended(tombstone) => tombstone.until.0,
+        Slot::Sought(promised) => promised.map_or(0, |epoch| epoch.counter.into()),
         Slot::Live(record) => {
             let attribute = record.stamps().next().map_or(0, |(_, stamp)| u64::from(stamp.version));
             record.accessed().0.wrapping_add(u64::from(record.stamp().version)).wrapping_add(attribute)
@@ -348,7 +349,7 @@ impl Hasher for IdHash {
 impl Kind {
     fn of(slot: &Option<Slot>) -> Self {
         match slot {
-            None => Self::Absent,
+            None | Some(Slot::Sought(_)) => Self::Absent,
             Some(Slot::Ended(_)) => Self::Ended,
             Some(Slot::Live(record)) if record.tenure() == Tenure::Owned => Self::Owned,
             Some(Slot::Live(_)) => Self::Held,

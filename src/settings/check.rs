@@ -93,8 +93,14 @@ fn node(raw: raw::Node) -> Result<Node, Wrong> {
     set(&mut it.snapshot, "node.snapshot", raw.snapshot, switch)?;
     set(&mut it.workers, "node.workers", raw.workers, workers)?;
     set(&mut it.response_headers, "node.response_headers", raw.response_headers, switch)?;
+    set(&mut it.development, "node.development", raw.development, switch)?;
+    let most = limits::UPLOADS_BYTES;
+    set(&mut it.max_file_bytes, "node.max_file_bytes", raw.max_file_bytes, |value| whole(value, 0..=most))?;
+    set(&mut it.max_upload_bytes, "node.max_upload_bytes", raw.max_upload_bytes, |value| whole(value, 0..=most))?;
     let stop = Duration::from_millis(100)..=MINUTE * 10;
     set(&mut it.shutdown_timeout, "node.shutdown_timeout", raw.shutdown_timeout, |value| duration(value, stop))?;
+    let side_by_side = Duration::ZERO..=MINUTE * 60 * 24 * 365;
+    set(&mut it.version_timeout, "node.version_timeout", raw.version_timeout, |value| duration(value, side_by_side))?;
     Ok(it)
 }
 

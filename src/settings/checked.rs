@@ -130,8 +130,16 @@ pub struct Node {
     pub workers: NonZero<usize>,
     /// `Tasuki-Node` and `Tasuki-Copies` on every reply.
     pub response_headers: bool,
+    /// A page that fails shows its error and the lines of its template to whoever asked.
+    pub development: bool,
+    /// Bytes of one file of a form.
+    pub max_file_bytes: u64,
+    /// Bytes of a whole form with files.
+    pub max_upload_bytes: u64,
     /// The longest graceful stop.
     pub shutdown_timeout: Duration,
+    /// How long a session stays on the version of its webapp on which it began, after a newer one has come.
+    pub version_timeout: Duration,
 }
 
 /// The door.

@@ -89,7 +89,11 @@ impl Default for Node {
             snapshot: true, // Tomcat's StandardManager does so too
             workers: available_workers(),
             response_headers: true,
+            development: false,
+            max_file_bytes: 16 << 20,
+            max_upload_bytes: 32 << 20,
             shutdown_timeout: Duration::from_secs(10),
+            version_timeout: Duration::from_secs(2 * 3_600),
         }
     }
 }

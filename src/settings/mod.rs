@@ -8,6 +8,7 @@
 //!
 //! Nothing is ignored: an unknown key, a variable with a typing error or a key of a later release is refused.
 
+mod badge;
 mod check;
 mod checked;
 mod defaults;
@@ -21,6 +22,7 @@ mod secret;
 mod suggest;
 mod values;
 
+pub use badge::Badge;
 pub use checked::{
     Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, Static, StaticMember,
     Tls,

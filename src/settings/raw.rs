@@ -63,7 +63,11 @@ pub(super) struct Node {
     pub(super) snapshot: Option<Scalar>,
     pub(super) workers: Option<Scalar>,
     pub(super) response_headers: Option<Scalar>,
+    pub(super) development: Option<Scalar>,
+    pub(super) max_file_bytes: Option<Scalar>,
+    pub(super) max_upload_bytes: Option<Scalar>,
     pub(super) shutdown_timeout: Option<Scalar>,
+    pub(super) version_timeout: Option<Scalar>,
 }
 
 /// `[balancer]`

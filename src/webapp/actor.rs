@@ -1,4 +1,4 @@
-//! The `Deployer`: watches the webapps folder and publishes what is good.
+//! The `Deployer`: watches the webapps folder and publishes what is good, together with what the cluster has deployed.
 //!
 //! The watcher is only a hint (inotify may lose events, network file systems send none): a hint, silence of
 //! [`limits::DEPLOY_QUIET`], then a look at everything; and a look every [`limits::DEPLOY_POLL`] in any case. Files are
@@ -19,22 +19,29 @@ use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},
 };
-use serde::{Deserialize, Serialize};
 
 use super::{
-    app::Webapp,
-    catalog::{Catalog, Catalogue},
-    folder::{self, Refusal},
+    archive::Fault,
+    catalog::Catalogue,
+    deployments::{Deployments, Outcome},
+    folder::{self, Candidate, Kind},
+    orders::{self, Prepared},
+    reader,
     rollout::{Calm, Rollout, Step, Trust},
+    work::Work,
 };
-use crate::{limits, names::ContextPath};
+use crate::{limits, observe::WebappReport, time::Moment};
 
-/// Keeps a [`Catalogue`] up to date with a folder. Not on the path of a request.
+/// Keeps a [`Catalogue`] up to date. Not on the path of a request.
 pub struct Deployer {
     folder: PathBuf,
+    pub(super) work: Work,
     catalogue: Catalogue,
-    apps: BTreeMap<String, Arc<Webapp>>,
-    refusals: BTreeMap<String, Refusal>,
+    pub(super) deployments: Deployments,
+    pub(super) prepared: Prepared,
+    /// Orders of the cluster that have come, and the last of them that was carried out.
+    pub(super) ordered: u64,
+    pub(super) obeyed: u64,
     /// Away while a look is under way.
     rollout: Option<Rollout>,
     /// A hint came while a look was under way, or the last look saw something move.
@@ -45,25 +52,21 @@ pub struct Deployer {
     hinted: Arc<AtomicBool>,
 }
 
+/// Where webapps come from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The webapps folder.
+    pub folder: PathBuf,
+    /// Where archives are unpacked. Its content is removed at the start: it belongs to this process alone.
+    pub work: PathBuf,
+    /// The archives that the cluster has deployed, by the full names of their webapps.
+    pub deployed: BTreeMap<String, PathBuf>,
+}
+
 /// Asks a [`Deployer`] how it is: one report for each webapp, in the order of their names.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Vec<WebappReport>")]
 pub struct Observe;
-
-/// How one webapp is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WebappReport {
-    /// The name of its folder.
-    pub name: String,
-    /// Where it answers; none while no version of it is good.
-    pub context: Option<ContextPath>,
-    /// The version that answers.
-    pub version: Option<String>,
-    /// Its sessions are copied to other nodes.
-    pub distributable: bool,
-    /// Why what lies in the folder now is not what answers: file, line, what to do.
-    pub error: Option<String>,
-}
 
 /// The webapps folder cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -83,38 +86,55 @@ struct Hint;
 /// What one look at the folder led to.
 struct Look {
     rollout: Rollout,
-    outcome: io::Result<(Vec<Outcome>, Calm)>,
+    outcome: io::Result<Seen>,
 }
 
-enum Outcome {
-    Ready(Box<folder::Readout>),
-    Refused(String, Refusal),
-    Gone(String),
+/// What lies in the folder, and what has come of what was to be read.
+struct Seen {
+    candidates: BTreeMap<String, Candidate>,
+    outcomes: Vec<(String, Outcome)>,
+    calm: Calm,
+}
+
+impl Sources {
+    /// A webapps folder, and nothing that the cluster has deployed.
+    pub fn new(folder: &Path, work: &Path) -> Self {
+        Self { folder: folder.to_owned(), work: work.to_owned(), deployed: BTreeMap::new() }
+    }
 }
 
 impl Deployer {
-    /// Reads the folder and deploys what is good in it, before anything is answered. Broken webapps are logged.
+    /// Reads the folder and deploys what is good in it and among what the cluster has deployed, before anything is
+    /// answered. Broken webapps are logged and left out.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn open(folder: &Path) -> Result<Self, NoFolder> {
+    pub fn open(sources: Sources) -> Result<Self, NoFolder> {
+        let Sources { folder, work, deployed } = sources;
+        let (work, emptied) = Work::open(&work);
+        if let Err(error) = emptied {
+            tracing::warn!("old files in {} cannot be removed: {error}", work.folder().display());
+        }
+        let look = look(&folder, &work, Rollout::default(), Trust::AtOnce);
+        let seen = look.outcome.map_err(|source| NoFolder { folder: folder.clone(), source })?;
         let mut deployer = Self {
-            folder: folder.to_owned(),
+            folder,
+            work,
             catalogue: Catalogue::default(),
-            apps: BTreeMap::new(),
-            refusals: BTreeMap::new(),
-            rollout: None,
-            again: false,
+            deployments: Deployments::default(),
+            prepared: Prepared::default(),
+            ordered: 0,
+            obeyed: 0,
+            rollout: Some(look.rollout),
+            again: seen.calm == Calm::Moving,
             folder_fails: false,
             due: None,
             watcher: None,
             hinted: Arc::default(),
         };
-        let look = look(folder, Rollout::default(), Trust::AtOnce);
-        let (outcomes, calm) = look.outcome.map_err(|source| NoFolder { folder: folder.to_owned(), source })?;
-        deployer.rollout = Some(look.rollout);
-        deployer.again = calm == Calm::Moving;
-        deployer.apply(outcomes);
+        orders::deploy_at_start(&mut deployer, deployed);
+        deployer.deployments.saw(&seen.candidates, seen.outcomes, Moment::now());
+        deployer.publish();
         Ok(deployer)
     }
 
@@ -123,38 +143,17 @@ impl Deployer {
         self.catalogue.clone()
     }
 
-    fn apply(&mut self, outcomes: Vec<Outcome>) {
-        if outcomes.is_empty() {
-            return;
-        }
-        for outcome in outcomes {
-            match outcome {
-                Outcome::Ready(readout) => self.deploy(*readout),
-                Outcome::Refused(name, refusal) => {
-                    let kept =
-                        if self.apps.contains_key(&name) { "the version before goes on" } else { "not deployed" };
-                    tracing::error!("webapp {name} is broken ({kept}): {refusal}");
-                    self.refusals.insert(name, refusal);
-                }
-                Outcome::Gone(name) => {
-                    self.refusals.remove(&name);
-                    if self.apps.remove(&name).is_some() {
-                        tracing::info!("webapp {name} undeployed: its folder is gone");
-                    }
-                }
-            }
-        }
-        self.catalogue.publish(Catalog::of(self.apps.values().cloned()));
+    /// Everything changes at once, between two requests.
+    pub(super) fn publish(&mut self) {
+        self.catalogue.publish(self.deployments.catalog(Moment::now()));
     }
 
-    fn deploy(&mut self, readout: folder::Readout) {
-        let app = Arc::new(readout.app);
-        readout.remarks.iter().for_each(|remark| tracing::warn!("webapp {}: {remark}", app.name));
-        self.refusals.remove(&app.name);
-        if self.apps.get(&app.name).is_none_or(|before| before.version != app.version) {
-            tracing::info!("webapp {} deployed at {} (version {})", app.name, app.context, app.version);
+    /// Files of archives that no request uses any more are removed off this thread.
+    pub(super) fn clear_away(&mut self) {
+        let unused = self.deployments.unused();
+        if !unused.is_empty() {
+            tokio::task::spawn_blocking(move || drop(unused));
         }
-        self.apps.insert(app.name.clone(), app);
     }
 
     /// Looks after a silence; a hint in between starts the silence anew.
@@ -173,9 +172,8 @@ impl Deployer {
             self.again = true;
             return;
         };
-        let folder = self.folder.clone();
-        let before = rollout.clone();
-        let task = tokio::task::spawn_blocking(move || look(&folder, rollout, Trust::WhenStable));
+        let (folder, work, before) = (self.folder.clone(), self.work.clone(), rollout.clone());
+        let task = tokio::task::spawn_blocking(move || look(&folder, &work, rollout, Trust::WhenStable));
         context.spawn(task.into_actor(self).map(|looked, actor, context| {
             // A look that panicked is our fault; what was known before it still holds.
             let failed = |error| Look { rollout: before, outcome: Err(io::Error::other(error)) };
@@ -187,10 +185,14 @@ impl Deployer {
         self.rollout = Some(look.rollout);
         let mut again = std::mem::take(&mut self.again);
         match look.outcome {
-            Ok((outcomes, calm)) => {
+            Ok(seen) => {
                 self.folder_fails = false;
-                self.apply(outcomes);
-                again |= calm == Calm::Moving;
+                again |= seen.calm == Calm::Moving;
+                let has_changed = !seen.outcomes.is_empty();
+                self.deployments.saw(&seen.candidates, seen.outcomes, Moment::now());
+                if has_changed {
+                    self.publish();
+                }
             }
             Err(error) if !std::mem::replace(&mut self.folder_fails, true) => {
                 let folder = self.folder.display();
@@ -198,6 +200,7 @@ impl Deployer {
             }
             Err(_) => {}
         }
+        self.clear_away();
         if again {
             self.look_soon(context);
         }
@@ -230,37 +233,51 @@ fn changes(kind: &EventKind) -> bool {
 }
 
 /// One look: what is there, what is to be done, and the doing of what takes time.
-fn look(folder: &Path, mut rollout: Rollout, trust: Trust) -> Look {
-    let stamps = match folder::stamps(folder) {
-        Ok(stamps) => stamps,
+fn look(folder: &Path, work: &Work, mut rollout: Rollout, trust: Trust) -> Look {
+    let candidates = match folder::candidates(folder) {
+        Ok(candidates) => candidates,
         Err(error) => return Look { rollout, outcome: Err(error) },
     };
-    let (steps, mut calm) = rollout.look(&stamps, trust);
-    let read: Vec<(String, Option<Outcome>)> = steps.into_iter().map(|step| carry_out(folder, step)).collect();
-    let after = if read.is_empty() { Ok(stamps.clone()) } else { folder::stamps(folder) };
+    let stamps =
+        |found: &BTreeMap<String, Candidate>| found.iter().map(|(name, it)| (name.clone(), it.stamp)).collect();
+    let before: BTreeMap<String, u64> = stamps(&candidates);
+    let (steps, mut calm) = rollout.look(&before, trust);
+    let read: Vec<(String, Outcome)> =
+        steps.into_iter().map(|step| carry_out(folder, work, &candidates, step)).collect();
+    let after =
+        if read.is_empty() { Ok(before.clone()) } else { folder::candidates(folder).map(|found| stamps(&found)) };
     let mut outcomes = Vec::new();
     for (name, outcome) in read {
-        let unchanged = after.as_ref().is_ok_and(|after| after.get(&name) == stamps.get(&name));
-        // At start a webapp is served as it was read; if it is still moving, the next look reads it again.
-        if unchanged || trust == Trust::AtOnce {
-            outcomes.extend(outcome);
-        }
+        let unchanged = after.as_ref().is_ok_and(|after| after.get(&name) == before.get(&name));
         if !unchanged {
             rollout.changed_while_read(&name);
             calm = Calm::Moving;
         }
+        // At start a webapp is served as it was read; if it is still moving, the next look reads it again.
+        if unchanged || trust == Trust::AtOnce {
+            outcomes.push((name, outcome));
+        }
     }
-    Look { rollout, outcome: Ok((outcomes, calm)) }
+    Look { rollout, outcome: Ok(Seen { candidates, outcomes, calm }) }
 }
 
-fn carry_out(folder: &Path, step: Step) -> (String, Option<Outcome>) {
-    match step {
-        Step::Undeploy(name) => (name.clone(), Some(Outcome::Gone(name))),
-        Step::Read(name) => match folder::read(folder, &name) {
-            Ok(readout) => (name, Some(Outcome::Ready(Box::new(readout)))),
-            Err(refusal) => (name.clone(), Some(Outcome::Refused(name, refusal))),
-        },
-    }
+fn carry_out(folder: &Path, work: &Work, candidates: &BTreeMap<String, Candidate>, step: Step) -> (String, Outcome) {
+    let name = match step {
+        Step::Undeploy(name) => return (name, Outcome::Gone),
+        Step::Read(name) => name,
+    };
+    let Some(Candidate { entry, kind, .. }) = candidates.get(&name) else { return (name, Outcome::Gone) };
+    let at = folder.join(entry);
+    let read = match kind {
+        Kind::Folder => reader::read_folder(&name, entry, &at).map_err(Fault::Refused),
+        Kind::War | Kind::Zip => reader::read_archive(&name, entry, &at, work),
+    };
+    let outcome = match read {
+        Ok(readout) => Outcome::Ready(Box::new(readout)),
+        Err(Fault::Refused(refusal)) => Outcome::Refused(refusal),
+        Err(Fault::Incomplete(refusal)) => Outcome::Incomplete(refusal),
+    };
+    (name, outcome)
 }
 
 impl Actor for Deployer {
@@ -287,23 +304,7 @@ impl Handler<Observe> for Deployer {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        let names = self.apps.keys().chain(self.refusals.keys().filter(|name| !self.apps.contains_key(*name)));
-        let mut reports: Vec<WebappReport> = names.map(|name| self.report(name)).collect();
-        reports.sort_by(|a, b| a.name.cmp(&b.name));
-        MessageResult(reports)
-    }
-}
-
-impl Deployer {
-    fn report(&self, name: &str) -> WebappReport {
-        let app = self.apps.get(name);
-        WebappReport {
-            name: name.to_owned(),
-            context: app.map(|app| app.context.clone()),
-            version: app.map(|app| app.version.clone()),
-            distributable: app.is_some_and(|app| app.descriptor.distributable),
-            error: self.refusals.get(name).map(Refusal::to_string),
-        }
+        MessageResult(self.deployments.reports())
     }
 }
 
@@ -318,6 +319,7 @@ mod tests {
 
     struct Site {
         folder: tempfile::TempDir,
+        _work: tempfile::TempDir,
         deployer: Addr<Deployer>,
         catalogue: Catalogue,
     }
@@ -327,9 +329,10 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             fs::create_dir(folder.path().join("ROOT")).unwrap();
             fs::write(folder.path().join("ROOT/index.html.j2"), "one").unwrap();
-            let deployer = Deployer::open(folder.path()).unwrap();
+            let work = tempfile::tempdir().unwrap();
+            let deployer = Deployer::open(Sources::new(folder.path(), work.path())).unwrap();
             let catalogue = deployer.catalogue();
-            Self { folder, deployer: deployer.start(), catalogue }
+            Self { folder, _work: work, deployer: deployer.start(), catalogue }
         }
 
         fn write(&self, name: &str, text: &str) {
@@ -340,7 +343,7 @@ mod tests {
 
         fn finds(&self, path: &str) -> bool {
             match self.catalogue.load().find(path) {
-                Found::Webapp { app, path } => !matches!(app.resolve(&path), Resource::NotFound),
+                Found::Webapp { app, path, .. } => !matches!(app.resolve(&path), Resource::NotFound),
                 _ => false,
             }
         }
@@ -378,7 +381,7 @@ mod tests {
         site.write("ROOT/index.html.j2", "two\n{% if %}");
         let reports = site.until(|reports| reports[0].error.is_some()).await;
         assert_eq!(reports[0].version, good);
-        assert!(reports[0].error.as_ref().unwrap().starts_with("ROOT/index.html.j2:2: "), "{reports:?}");
+        assert!(reports[0].error.as_ref().unwrap().starts_with("ROOT/index.html.j2:2:7: "), "{reports:?}");
         assert!(site.finds("/"));
         site.write("ROOT/index.html.j2", "three");
         let reports = site.until(|reports| reports[0].error.is_none()).await;
@@ -407,7 +410,8 @@ mod tests {
 
     #[test]
     fn a_missing_folder_is_named() {
-        let error = Deployer::open(Path::new("/nowhere/webapps")).err().unwrap();
+        let error =
+            Deployer::open(Sources::new(Path::new("/nowhere/webapps"), Path::new("/nowhere/work"))).err().unwrap();
         assert!(error.to_string().contains("/nowhere/webapps"));
     }
 

@@ -19,7 +19,7 @@ use tasuki::{
 use crate::{
     Canary, canary,
     cluster::{Cluster, machine_of},
-    node::{CLAIM_TIMEOUT, Input, Who},
+    node::{CLAIM_TIMEOUT, Input, MERGE_PATIENCE, Who},
     slots::SimSlots,
     story,
     wire::{ConnId, End},
@@ -115,7 +115,7 @@ impl Cluster {
                     node.next_ask += 1;
                     let (session, who) = (copy.id, Who::Merge(node.next_ask));
                     node.merges.insert(node.next_ask, *copy);
-                    self.want_turn(id, session, who, CLAIM_TIMEOUT);
+                    self.want_turn(id, session, who, MERGE_PATIENCE);
                 }
             }
         }

@@ -21,6 +21,8 @@ pub(crate) struct Checker {
     patience_us: u64,
     /// Too much goes wrong at once for any promise to users; what nodes promise each other still holds.
     is_storm: bool,
+    /// When two sides had caught up last.
+    healed_us: u64,
     sessions: BTreeMap<SessionId, Shadow>,
     calls: BTreeMap<usize, Issued>,
     seen: BTreeMap<SessionId, BTreeMap<usize, i64>>,
@@ -127,6 +129,7 @@ impl Checker {
         Self {
             patience_us: timeout.as_micros() as u64 * NOT_BEFORE / 100,
             is_storm,
+            healed_us: 0,
             sessions: BTreeMap::new(),
             calls: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -192,7 +195,8 @@ impl Checker {
         let Some(session) = issued.session else { return self.born(tab, own, &issued, seen) };
         let side = place.side;
         let only_read = seen.copies == 0;
-        if side.is_none() && !(place.is_cut_off && only_read) {
+        // What came before the sides had caught up may have had its turn before the last copy was merged.
+        if side.is_none() && !(place.is_cut_off && only_read) && issued.at_us >= self.healed_us {
             self.judge(tab, own, &issued, seen);
         }
         let held = seen.copies > 1 && side.is_none();
@@ -239,7 +243,8 @@ impl Checker {
 
     /// Two sides hear each other again. What was answered for an attribute on one side only is there from now on; of what
     /// was answered on both the same one wins everywhere.
-    pub(crate) fn healed(&mut self) {
+    pub(crate) fn healed(&mut self, now_us: u64) {
+        self.healed_us = now_us;
         for shadow in self.sessions.values_mut().filter(|shadow| !shadow.is_local) {
             let ApartWrites { sides, adds, is_ended } = std::mem::take(&mut shadow.apart);
             match sides.len() {
@@ -422,7 +427,7 @@ impl Shadow {
 fn essence(slot: &Slot) -> Option<(Stamp, BTreeMap<String, Vec<u8>>)> {
     match slot {
         Slot::Live(record) => Some((record.stamp(), values(record))),
-        Slot::Ended(_) => None,
+        Slot::Ended(_) | Slot::Sought(_) => None,
     }
 }
 

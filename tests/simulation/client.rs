@@ -352,7 +352,8 @@ impl Cluster {
         // A commit may be refused because of a request that came to another node at the same time.
         let is_contested = how == Ended::Maybe && self.rules.strays > 0;
         if !is_contested && self.plan.maintenance_since_us.is_some_and(|since_us| pending.since_us >= since_us) {
-            self.checker.violate(format!("{:?} of tab {tab} failed during maintenance: {how:?}", pending.op));
+            let (op, session) = (pending.op, pending.session);
+            self.checker.violate(format!("{op:?} of tab {tab} ({session:?}) failed during maintenance: {how:?}"));
         }
         self.checker.gave_up(tab, pending.number, how);
         self.think(tab);

@@ -45,6 +45,9 @@ pub(crate) const ACK_TIMEOUT: Duration = Duration::from_millis(250);
 /// The longest wait for the answers to a claim.
 pub(crate) const CLAIM_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// As in the product, where it is longer than anything that is played here, too.
+pub(crate) const MERGE_PATIENCE: Duration = limits::MERGE_PATIENCE;
+
 /// A starting node serves after this long even when a link is not up.
 const DISCOVERY_TIMEOUT_US: u64 = 1_000_000;
 
@@ -186,6 +189,7 @@ impl Node {
     pub(crate) fn is_caught_up_with(&self, peer: NodeId, now: Moment) -> bool {
         self.needs_under_way == 0
             && self.tells_under_way == 0
+            && self.merges.is_empty()
             && self.cores.iter().enumerate().all(|(core, replicator)| {
                 let up = self.links.get(&(core, peer)).is_some_and(|link| link.up.is_some());
                 let state = replicator.peer(peer, now);
@@ -196,7 +200,8 @@ impl Node {
     /// How its links to a peer are, in words.
     pub(crate) fn standing(&self, peer: NodeId, now: Moment) -> String {
         let links: Vec<_> = self.cores.iter().map(|core| core.peer(peer, now)).collect();
-        format!("{} needs, {} to tell, {links:?}", self.needs_under_way, self.tells_under_way)
+        let (needs, tells, merges) = (self.needs_under_way, self.tells_under_way, self.merges.len());
+        format!("{needs} needs, {tells} to tell, {merges} to merge, {links:?}")
     }
 
     /// What is still under way or waited for.
@@ -292,7 +297,7 @@ impl Cluster {
         let (slots, term) = (node.slots.clone(), node.slots.lease().term(now));
         let is_over = |slot: &Slot| match slot {
             Slot::Live(record) => record.is_over(now, if record.is_owned(term) { 1 } else { 2 }),
-            Slot::Ended(_) => false,
+            Slot::Ended(_) | Slot::Sought(_) => false,
         };
         for session in slots.ids(is_over) {
             match slots.with(session, |slot| replica::expire(slot, session, term, now)) {

@@ -286,7 +286,7 @@ impl Cluster {
         *stamp = node.slots.with(written, |slot| match slot {
             Some(Slot::Live(record)) => Some(Record::stamp(record)),
             Some(Slot::Ended(tombstone)) => Some(tombstone.ending.stamp),
-            None => None,
+            Some(Slot::Sought(_)) | None => None,
         });
         *kept = Some(undo);
         if self.canary == Some(Canary::TurnEndsAtCommit) {

@@ -142,7 +142,7 @@ impl Cluster {
         self.plan.healed_us = now_us;
         if !self.plan.apart.is_over() {
             self.plan.apart = Apart::default();
-            self.checker.healed();
+            self.checker.healed(now_us);
         }
     }
 

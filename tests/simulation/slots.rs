@@ -107,7 +107,7 @@ impl Slots for SimSlots {
 impl Rank {
     fn of(slot: &Option<Slot>) -> Self {
         match slot {
-            None => Self::Nothing,
+            None | Some(Slot::Sought(_)) => Self::Nothing,
             Some(Slot::Live(record)) => Self::Live(record.stamp(), record.promised()),
             Some(Slot::Ended(tombstone)) => Self::Ended(tombstone.ending),
         }

@@ -4,15 +4,20 @@ mod aborts;
 mod concurrency;
 mod counter;
 mod crash;
+mod deploy;
+mod descriptors;
 mod duty;
 mod failover;
+mod form;
 mod joining;
+mod live;
 mod manager;
 mod managers;
 mod orders;
 mod pages;
 mod partition;
 mod pause;
+mod redeploy;
 mod repair;
 mod restart;
 mod secret;
@@ -23,6 +28,8 @@ mod stopping;
 mod support;
 mod takeover;
 mod tls;
+mod uploads;
+mod versions;
 
 /// Runs a story on one thread, as a browser's tabs would.
 fn story(story: impl Future<Output = ()>) {

@@ -14,6 +14,8 @@ use tokio::{net::TcpStream, time::timeout};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+const FORM: &str = "application/x-www-form-urlencoded";
+
 /// What a user's browser keeps.
 pub struct Browser {
     address: SocketAddr,
@@ -56,7 +58,12 @@ impl Browser {
 
     /// Sends a form, its fields already encoded.
     pub async fn post(&mut self, path: &str, form: &str) -> Result<Answer, NoAnswer> {
-        self.send(Method::POST, path, Some(form)).await
+        self.post_as(path, FORM, form.as_bytes().to_vec()).await
+    }
+
+    /// Sends a body of any kind.
+    pub async fn post_as(&mut self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Answer, NoAnswer> {
+        self.send(Method::POST, path, Some((content_type, body))).await
     }
 
     /// The counter page in its plain form: the node's name and the count.
@@ -65,8 +72,8 @@ impl Browser {
         answer.plain().ok_or_else(|| NoAnswer(format!("{} {:?}", answer.status, answer.body)))
     }
 
-    async fn send(&mut self, method: Method, path: &str, form: Option<&str>) -> Result<Answer, NoAnswer> {
-        let request = self.request(method, path, form);
+    async fn send(&mut self, method: Method, path: &str, body: Option<(&str, Vec<u8>)>) -> Result<Answer, NoAnswer> {
+        let request = self.request(method, path, body);
         let answer = timeout(PATIENCE, self.exchange(request)).await;
         let answer =
             answer.map_err(|_| NoAnswer("timed out".into())).flatten().inspect_err(|_| self.connection = None)?;
@@ -74,7 +81,7 @@ impl Browser {
         Ok(answer)
     }
 
-    fn request(&self, method: Method, path: &str, form: Option<&str>) -> Request<Full<Bytes>> {
+    fn request(&self, method: Method, path: &str, body: Option<(&str, Vec<u8>)>) -> Request<Full<Bytes>> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.address.to_string());
         if !self.cookies.is_empty() {
             let pairs: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -83,10 +90,8 @@ impl Browser {
         if let Some((name, value)) = self.header {
             request = request.header(name, value);
         }
-        if form.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        }
-        request.body(Full::from(form.unwrap_or_default().to_owned())).unwrap()
+        let Some((content_type, body)) = body else { return request.body(Full::default()).unwrap() };
+        request.header(header::CONTENT_TYPE, content_type).body(Full::from(body)).unwrap()
     }
 
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {

@@ -95,6 +95,20 @@ impl Chromium {
         wait_for(selector, click).await;
     }
 
+    /// Types into a field as a keyboard would, or names the file of a file field.
+    pub async fn type_into(&self, selector: &str, text: &str) {
+        let found = self.tell("/element", json!({ "using": "css selector", "value": selector })).await;
+        let element = found[ELEMENT].as_str().unwrap_or_else(|| panic!("no {selector}: {found}"));
+        let answer = self.tell(&format!("/element/{element}/value"), json!({ "text": text })).await;
+        assert!(answer.is_null(), "{selector} takes no text: {answer}");
+    }
+
+    /// What an element says.
+    pub async fn text(&self, selector: &str) -> String {
+        let script = format!("return document.querySelector('{selector}')?.textContent.trim() ?? ''");
+        self.run(&script).await.as_str().unwrap_or_default().to_owned()
+    }
+
     /// Presses one key where the focus is.
     pub async fn press(&self, key: &str) {
         let stroke = json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);

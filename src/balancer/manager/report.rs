@@ -86,6 +86,7 @@ fn known(member: &Member, silent: bool) -> NodeReport {
         peers: Vec::new(),
         writes_refused: 0,
         staying: 0,
+        webapps: Vec::new(),
         terms: Terms::default(),
     }
 }

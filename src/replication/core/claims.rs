@@ -1,7 +1,7 @@
 //! Claims on their way: who is asked, who is waited for, and what becomes of the answers.
 //!
 //! ```text
-//!   no lease: parked ─► owner asked ─► everyone asked ─► adopted
+//!   no lease, outranked again: parked ─► owner asked ─► everyone asked ─► adopted
 //!                          │                │
 //!                          └─ serves: elsewhere    outranked, lease ran out, another owner named: once more
 //! ```
@@ -26,7 +26,7 @@ use crate::{
         claim::{Claim, Outcome},
         delta::{ClaimRequest, Ending, Given},
         lease::Term,
-        replica::{self, Adoption, Intent},
+        replica::{self, Adoption, Intent, Slot},
         stamp::{Epoch, Stamp},
     },
     time::Moment,
@@ -44,6 +44,8 @@ pub(super) struct Errand {
     pub(super) owner: Option<NodeId>,
     /// When it has failed.
     pub(super) end: Moment,
+    /// Until when it leaves the session to somebody else's claim.
+    pub(super) rests_until: Moment,
 }
 
 /// One try of a claim.
@@ -61,6 +63,8 @@ pub(super) struct Asking {
     pub(super) unasked: SmallVec<[NodeId; 4]>,
     /// Who may know of the session and was not heard.
     unheard: SmallVec<[NodeId; 4]>,
+    /// Who was asked once more because the others take it for the owner, and it did not know of the session.
+    doubted: Option<NodeId>,
 }
 
 /// Whom a claim has asked.
@@ -86,6 +90,7 @@ impl<S: Slots> Core<S> {
 
     pub(super) fn ask(&mut self, errand: Errand, now: Moment, port: &mut impl Port) {
         if errand.end <= now || errand.tries > limits::CLAIM_TRIES {
+            self.slots.with(errand.wish.id, replica::withdraw);
             return port.claimed(errand.for_whom, ClaimEnded::Contended);
         }
         // Read before anybody is asked: what they say counts only as long as this term holds.
@@ -107,21 +112,20 @@ impl<S: Slots> Core<S> {
         };
         let (claim, have, unasked, unheard) =
             (Claim::new(intent.epoch, []), intent.have, SmallVec::new(), SmallVec::new());
-        let asking = Asking { errand, claim, intent, term, round, have, unasked, unheard };
-        self.ask_round(self.next_ticket, asking, None, now, port);
+        let asking = Asking { errand, claim, intent, term, round, have, unasked, unheard, doubted: None };
+        self.ask_round(self.next_ticket, asking, (None, Given::default()), now, port);
     }
 
-    /// Asks whom this round is about; `before` is whom the round before has asked, and what that brought.
+    /// Asks whom this round is about, but for a member that the round before has heard, and adds what that has brought.
     fn ask_round(
         &mut self,
         ticket: Ticket,
         mut asking: Asking,
-        before: Option<(NodeId, Given)>,
+        (but, given): (Option<NodeId>, Given),
         now: Moment,
         port: &mut impl Port,
     ) {
-        let known = Given { owner: asking.intent.before, ..Given::default() };
-        let (but, given) = before.map_or((None, known.clone()), |(but, given)| (Some(but), given.and(known)));
+        let given = given.and(Given { owner: asking.intent.before, ..Given::default() });
         asking.have = asking.have.max(given.copy.as_ref().map(|copy| copy.stamp));
         let wanted = |peer: &NodeId| match asking.round {
             Round::Owner(owner) => *peer == owner,
@@ -163,10 +167,21 @@ impl<S: Slots> Core<S> {
         self.nodes.contains_key(&member) && !self.gone.contains(&member) && now.since(since) < limits::UNHEARD
     }
 
+    /// A live member that the others have promised the session to, and that said it does not know it: its own claim was
+    /// under way then, and may have ended well since. All others have promised this one by now, so a claim that it begins
+    /// later is refused; the answer to one more question is its last word.
+    fn doubtful(&self, asking: &Asking, given: &Given, now: Moment) -> Option<NodeId> {
+        let id = asking.errand.wish.id;
+        let promised = self.slots.with(id, |slot| Slot::live(slot).map(|record| record.promised()));
+        let owner = given.owner.max(promised)?.node;
+        let is_new = asking.doubted != Some(owner);
+        (is_new && asking.claim.ignorant().contains(&owner) && self.may_answer(owner, now)).then_some(owner)
+    }
+
     pub(super) fn tick_claims(&mut self, now: Moment, port: &mut impl Port) {
-        for errand in std::mem::take(&mut self.parked) {
-            self.ask(errand, now, port);
-        }
+        let (resting, due) = std::mem::take(&mut self.parked).into_iter().partition(|errand| errand.rests_until > now);
+        self.parked = resting;
+        due.into_iter().for_each(|errand: Errand| self.ask(errand, now, port));
         for ticket in self.tickets() {
             self.tick_claim(ticket, now, port);
         }
@@ -209,7 +224,17 @@ impl<S: Slots> Core<S> {
                 asking.round = Round::Everyone;
                 // It has handed over, or is not there any more, whatever the others believe.
                 asking.errand.wish.insist = true;
-                return self.ask_round(ticket, asking, Some((owner, given)), now, port);
+                // Who does not know the session has promised nothing, and may be about to own it.
+                let heard = (!asking.claim.ignorant().contains(&owner)).then_some(owner);
+                return self.ask_round(ticket, asking, (heard, given), now, port);
+            }
+            Outcome::Take(given) if let Some(member) = self.doubtful(&asking, &given, now) => {
+                asking.doubted = Some(member);
+                asking.claim = Claim::new(asking.intent.epoch, [member]).with(given);
+                asking.unasked.push(member);
+                ask_unasked((&ticket, &mut asking), &self.ledger, port);
+                self.claims.insert(ticket, asking);
+                return;
             }
             Outcome::Ended(ending) => self.found_ended(id, ending, asking.intent.epoch, now, port),
             Outcome::Stay(owner) => {
@@ -268,11 +293,27 @@ impl<S: Slots> Core<S> {
 
     fn ask_again(&mut self, errand: Errand, above: Epoch, now: Moment, port: &mut impl Port) {
         if errand.tries >= limits::CLAIM_TRIES || errand.end <= now {
-            self.slots.with(errand.wish.id, |slot| replica::yield_to(slot, above));
+            self.slots.with(errand.wish.id, |slot| {
+                replica::withdraw(slot);
+                replica::yield_to(slot, above);
+            });
             port.claimed(errand.for_whom, ClaimEnded::Contended);
-        } else {
-            self.ask(Errand { tries: errand.tries + 1, above: Some(above), ..errand }, now, port);
+            return;
         }
+        let again = Errand { tries: errand.tries + 1, above: Some(above), ..errand };
+        match rest(errand.tries, above.node > self.slots.me()) {
+            Duration::ZERO => self.ask(again, now, port),
+            rest => self.parked.push(Errand { rests_until: now + rest, ..again }),
+        }
+    }
+}
+
+/// How long to leave the session to the claim that has outranked this one `tries` times. Of two nodes the same one waits, so
+/// that the other one comes to an end.
+fn rest(tries: usize, is_theirs_higher: bool) -> Duration {
+    match tries.checked_sub(2) {
+        Some(doublings) if is_theirs_higher => limits::CLAIM_REST * (1 << doublings),
+        _ => Duration::ZERO,
     }
 }
 

@@ -219,7 +219,7 @@ impl Tellable {
                 Self::Packed
             }
             Some(Slot::Ended(tombstone)) => Self::Ended(Update::End(End { id, ending: tombstone.ending })),
-            None => Self::Never,
+            Some(Slot::Sought(_)) | None => Self::Never,
         }
     }
 }

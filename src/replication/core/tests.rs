@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     session::{
         Table,
-        delta::{Answer, Delta, End, Ending, Finality, Given},
+        delta::{Answer, ClaimRequest, Delta, End, Ending, Finality, Given},
         lease::Term,
         replica::{Birth, Record, Tenure},
         stamp::{Epoch, Stamp},
@@ -323,7 +323,8 @@ fn an_owner_that_others_name_is_asked_itself_and_believed_when_it_has_handed_ove
     let (peer, ticket) = desk.claims[2];
     assert_eq!((peer, desk.claims.len(), desk.insisted), (C, 3, 0));
     core.replied(C, [Reply::Answer(ticket, Answer::Unknown)], NOW, &mut desk);
-    assert_eq!((desk.claims[3..].to_vec(), desk.insisted), (vec![(B, ticket)], 1));
+    let everyone = vec![(B, ticket), (C, ticket)];
+    assert_eq!((desk.claims[3..].to_vec(), desk.insisted), (everyone, 2), "who knows nothing has promised nothing");
 }
 
 #[test]
@@ -380,4 +381,85 @@ fn a_full_queue_is_told_once_however_much_was_dropped() {
     core.tick(NOW, &mut desk);
     core.tick(NOW, &mut desk);
     assert_eq!(desk.needs, [B, C]);
+}
+
+/// A copy that another node gives away, and the promise it is given with.
+fn promised(owner: Epoch) -> Answer {
+    let mut slot = None;
+    let context = ContextPath::root();
+    let birth = Birth { id: id(1), me: C, term: Term(1), context: &context, reach: Reach::Cluster, timeout: None };
+    let Update::Whole(copy) = replica::create(&mut slot, &birth, &[], NOW).update else { panic!("it begins whole") };
+    Answer::Promised(Given { owner: Some(owner), idle: Some(Duration::ZERO), copy: Some(copy) })
+}
+
+#[test]
+fn who_is_taken_for_the_owner_and_knows_nothing_is_asked_once_more_when_all_have_promised() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = core(&table, &mut desk);
+    core.claim(wish(true), NOW, &mut desk);
+    let [(_, ticket), _] = desk.claims[..] else { panic!("both are asked, not {:?}", desk.claims) };
+    core.replied(B, [Reply::Answer(ticket, Answer::Unknown)], NOW, &mut desk);
+    core.replied(C, [Reply::Answer(ticket, promised(Epoch::first(C).outranked_by(B)))], NOW, &mut desk);
+    assert_eq!((&desk.claims[2..], desk.claimed.len()), (&[(B, ticket)][..], 0), "B's claim may have ended well");
+    core.replied(B, [Reply::Answer(ticket, Answer::Unknown)], NOW, &mut desk);
+    assert_eq!(desk.claimed, [ClaimEnded::Owner], "that was its last word");
+}
+
+#[test]
+fn what_a_node_promises_while_it_seeks_the_session_outranks_its_own_claim() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = core(&table, &mut desk);
+    core.claim(wish(true), NOW, &mut desk);
+    let [(_, ticket), _] = desk.claims[..] else { panic!("both are asked, not {:?}", desk.claims) };
+    let asked = ClaimRequest {
+        id: id(1),
+        epoch: Epoch { counter: 9, node: B },
+        context: ContextPath::root(),
+        have: None,
+        insist: true,
+    };
+    let answer = table.with(id(1), |slot| replica::promise(slot, &asked, (ME, None), |_| true, NOW));
+    assert_eq!((answer, table.slots()), (Answer::Unknown, 0));
+    core.replied(B, [Reply::Answer(ticket, Answer::Unknown)], NOW, &mut desk);
+    core.replied(C, [Reply::Answer(ticket, promised(Epoch::first(C)))], NOW, &mut desk);
+    assert_eq!((tenure(&table), &desk.claimed[..]), (None, &[][..]), "it does not own what it has promised to B");
+    assert_eq!(desk.claims[2..], [(B, ticket + 1)], "it asks B");
+}
+
+#[test]
+fn a_claim_that_comes_to_nothing_leaves_nothing_behind() {
+    for answer in [Answer::Unknown, Answer::Owned(B), Answer::Refused(Epoch { counter: 9, node: B })] {
+        let (table, mut desk) = (Table::new(ME), Desk::default());
+        let mut core = core(&table, &mut desk);
+        core.claim(wish(false), NOW, &mut desk);
+        for ms in (0..5_000).step_by(20) {
+            let asked = std::mem::take(&mut desk.claims);
+            for (peer, ticket) in asked {
+                core.replied(peer, [Reply::Answer(ticket, answer.clone())], after(ms), &mut desk);
+            }
+            pass(&mut core, &mut desk, ms, ms);
+        }
+        assert_eq!((desk.claimed.len(), table.ids(|_| true)), (1, vec![]), "{answer:?}");
+    }
+}
+
+#[test]
+fn of_two_nodes_that_outrank_each_other_again_and_again_one_waits() {
+    for (other, waits) in [(B, true), (NodeId(0), false)] {
+        let (table, mut desk) = (Table::new(ME), Desk::default());
+        create(&table, id(1), C);
+        let mut core = core(&table, &mut desk);
+        core.claim(wish(true), NOW, &mut desk);
+        for counter in [5, 6] {
+            let tries: Vec<_> = std::mem::take(&mut desk.claims);
+            for (peer, ticket) in tries {
+                let refused = Answer::Refused(Epoch { counter, node: other });
+                core.replied(peer, [Reply::Answer(ticket, refused.clone())], NOW, &mut desk);
+                core.replied(C, [Reply::Answer(ticket, refused)], NOW, &mut desk);
+            }
+        }
+        assert_eq!((desk.claims.is_empty(), desk.claimed.len()), (waits, 0), "{other:?}");
+        pass(&mut core, &mut desk, 20, 80);
+        assert!(!desk.claims.is_empty(), "it is tried again");
+    }
 }

@@ -67,6 +67,7 @@ impl Acceptor {
             claim_timeout: DEADLINE,
             merged: Deaf.start().recipient(),
             offered: Deaf.start().recipient(),
+            visits: tokio::sync::mpsc::channel(1).0,
         };
         rt::spawn(accept(listener, doorway));
         Self { address, table }

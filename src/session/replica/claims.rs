@@ -39,13 +39,9 @@ pub struct Intent {
 ///
 /// `above` is an epoch that refused an earlier try.
 pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
-    let Some(record) = Slot::live(slot) else {
-        let epoch = above.map_or(Epoch::first(me), |epoch| epoch.outranked_by(me));
-        return Intent { epoch, have: None, before: None };
-    };
-    let before = record.promised();
-    let epoch = above.map_or(before, |epoch| epoch.max(before)).outranked_by(me);
-    Intent { epoch, have: Some(record.stamp()), before: Some(before) }
+    let epoch = above.max(Slot::promised(slot)).map_or(Epoch::first(me), |epoch| epoch.outranked_by(me));
+    let record = Slot::live(slot);
+    Intent { epoch, have: record.map(Record::stamp), before: record.map(Record::promised) }
 }
 
 /// Begins a claim. Until it is adopted it outranks nobody here: an owner that keeps its session must not have been
@@ -54,11 +50,14 @@ pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
 /// # Errors
 /// A higher epoch that was promised to another node since the claim was intended.
 pub fn claim(slot: &mut Option<Slot>, epoch: Epoch) -> Result<(), Epoch> {
-    let Some(record) = Slot::live_mut(slot) else { return Ok(()) };
-    if record.promised() > epoch {
-        return Err(record.promised());
+    if let Some(promised) = Slot::promised(slot).filter(|promised| *promised > epoch) {
+        return Err(promised);
     }
-    record.tenure = Tenure::Claiming;
+    match slot {
+        None => *slot = Some(Slot::Sought(Box::default())),
+        Some(Slot::Live(record)) => record.tenure = Tenure::Claiming,
+        Some(Slot::Ended(_) | Slot::Sought(_)) => {}
+    }
     Ok(())
 }
 
@@ -76,6 +75,7 @@ pub fn promise(
 ) -> Answer {
     let record = match slot {
         None => return Answer::Unknown,
+        Some(Slot::Sought(promised)) => return promise_unseen(promised, request.epoch),
         Some(Slot::Ended(tombstone)) => return Answer::Ended(tombstone.ending),
         Some(Slot::Live(record)) if record.context != request.context || record.reach == Reach::Node => {
             return Answer::Unknown;
@@ -104,6 +104,17 @@ pub fn promise(
     Answer::Promised(given)
 }
 
+/// What is not held can be promised all the same while this node seeks it.
+fn promise_unseen(promised: &mut Option<Epoch>, epoch: Epoch) -> Answer {
+    match *promised {
+        Some(higher) if higher > epoch => Answer::Refused(higher),
+        _ => {
+            *promised = Some(epoch);
+            Answer::Unknown
+        }
+    }
+}
+
 /// Ends a claim: this node becomes the owner of what it holds and the others' copies say, unless a higher epoch was
 /// promised meanwhile.
 ///
@@ -117,8 +128,11 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, given: Given, term: Term, no
         // Refutable or not: what was held here when the claim began is not here any more, and others were told only of what
         // it lacked.
         Some(Slot::Ended(tombstone)) => return Adoption::Ended(tombstone.ending),
-        Some(Slot::Live(record)) if record.promised() > epoch => return Adoption::Superseded(record.promised()),
-        _ => {}
+        _ if let Some(higher) = Slot::promised(slot).filter(|promised| *promised > epoch) => {
+            return Adoption::Superseded(higher);
+        }
+        Some(Slot::Sought(_)) => *slot = None,
+        Some(Slot::Live(_)) | None => {}
     }
     match (Slot::live_mut(slot), copy) {
         (Some(record), Some(copy)) => drop(record.merge(copy, now)),
@@ -135,9 +149,11 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, given: Given, term: Term, no
     Adoption::Owner
 }
 
-/// Takes a claim back because the owner serves: this node follows it as before.
+/// Ends a claim that has not become an ownership: this node follows the owner as before.
 pub fn withdraw(slot: &mut Option<Slot>) {
-    if let Some(record) = Slot::live_mut(slot).filter(|record| record.tenure == Tenure::Claiming) {
-        record.tenure = Tenure::Held;
+    match slot {
+        Some(Slot::Sought(_)) => *slot = None,
+        Some(Slot::Live(record)) if record.tenure == Tenure::Claiming => record.tenure = Tenure::Held,
+        _ => {}
     }
 }

@@ -107,7 +107,7 @@ pub struct Birth<'a> {
 /// What this node can do with the session for a request of `context`. `term` is the one that holds now.
 pub fn standing(slot: &Option<Slot>, context: &ContextPath, term: Option<Term>) -> Standing {
     match slot {
-        None => Standing::Unknown,
+        None | Some(Slot::Sought(_)) => Standing::Unknown,
         Some(Slot::Ended(_)) => Standing::Ended,
         Some(Slot::Live(record)) if record.context != *context => Standing::OtherWebapp,
         Some(Slot::Live(record)) if record.is_owned(term) => Standing::Owned,

@@ -426,3 +426,46 @@ fn a_session_that_stays_on_its_node_needs_no_lease() {
     assert_eq!(standing(&slot, &context, None), Standing::Owned);
     assert!(commit(&mut slot, ID, &set("n", 2), None, NOW).is_ok());
 }
+
+#[test]
+fn an_end_that_missed_what_a_later_owner_committed_is_refused() {
+    let (mut a, birth) = created(A);
+    let (mut b, mut holder) = (None, None);
+    for slot in [&mut b, &mut holder] {
+        apply(slot, birth.clone(), NOW);
+    }
+    let taken = request(&mut b, B, true);
+    adopt(&mut b, taken.epoch, Given::default(), Term::default(), NOW);
+    for told in [committed(&mut b, 2), end(&mut b, ID, TERM, NOW).unwrap().update] {
+        apply(&mut holder, told, NOW);
+    }
+    let ending = Slot::ending(&holder).expect("B has ended it");
+    let late = end(&mut a, ID, TERM, NOW).unwrap().update;
+    assert_eq!(apply(&mut holder, late.clone(), NOW), Applied::Ended(ending), "A would carry over an old state");
+    let found = ending_of(&late).raised_to(taken.epoch);
+    let mut other = Some(Slot::ended(found, NOW));
+    assert_eq!(apply(&mut other, late, NOW), Applied::Duplicate, "A's own end, found by B's claim");
+}
+
+fn ending_of(update: &Update) -> Ending {
+    let Update::End(end) = update else { panic!("{update:?} is an end") };
+    end.ending
+}
+
+#[test]
+fn a_copy_that_comes_while_it_is_sought_keeps_what_was_promised() {
+    let (_, birth) = created(A);
+    let mut b = None;
+    let sought = request(&mut b, B, true);
+    claim(&mut b, sought.epoch).unwrap();
+    let higher = Epoch { counter: 7, node: NodeId(3) };
+    let asked = ClaimRequest { epoch: higher, ..request(&mut None, NodeId(3), true) };
+    assert_eq!(promise(&mut b, &asked, (B, TERM), |_| true, NOW), Answer::Unknown);
+    let lower = ClaimRequest { epoch: sought.epoch, ..asked };
+    assert_eq!(promise(&mut b, &lower, (B, TERM), |_| true, NOW), Answer::Refused(higher));
+    assert_eq!(apply(&mut b, birth.clone(), NOW), Applied::Fenced(higher), "its sender is outranked");
+    let Update::Whole(copy) = birth else { panic!("it begins whole") };
+    assert_eq!(apply(&mut b, Update::Copy(copy), NOW), Applied::Applied);
+    assert_eq!(Slot::live(&b).map(Record::promised), Some(higher));
+    assert_eq!(adopt(&mut b, sought.epoch, Given::default(), Term(0), NOW), Adoption::Superseded(higher));
+}

@@ -65,7 +65,11 @@ fn begin(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
     match slot {
         Some(Slot::Ended(tombstone)) if tombstone.ending.outlasts(whole.owner) => Applied::Ended(tombstone.ending),
         _ => {
-            *slot = Some(Slot::Live(Record::of_whole(whole, Tenure::Held, now)));
+            let promised = Slot::promised(slot);
+            let record = slot.insert(Slot::Live(Record::of_whole(whole, Tenure::Held, now)));
+            if let (Slot::Live(record), Some(promised)) = (record, promised) {
+                yield_record(record, promised);
+            }
             Applied::Applied
         }
     }
@@ -73,7 +77,7 @@ fn begin(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
 
 fn apply_delta(slot: &mut Option<Slot>, delta: &Delta, now: Moment) -> Applied {
     let verdict = match slot {
-        None => Applied::Gap,
+        None | Some(Slot::Sought(_)) => Applied::Gap,
         Some(Slot::Ended(tombstone)) if tombstone.ending.outlasts(delta.stamp.epoch) => {
             Applied::Ended(tombstone.ending)
         }
@@ -100,6 +104,11 @@ fn judge_delta(record: &Record, stamp: Stamp) -> Applied {
 }
 
 fn apply_whole(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
+    if let Some(Slot::Sought(promised)) = slot
+        && let Some(higher) = promised.filter(|promised| *promised > whole.owner)
+    {
+        return Applied::Fenced(higher);
+    }
     let Some(record) = Slot::live_mut(slot) else { return begin(slot, whole, now) };
     let is_own = record.tenure == Tenure::Owned && whole.owner == record.promised();
     match judge_whole(record, &whole) {
@@ -135,19 +144,30 @@ fn judge_whole(record: &Record, whole: &Whole) -> Applied {
 
 fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
     let verdict = match slot {
-        None => Applied::Applied,
+        Some(Slot::Ended(tombstone)) if is_outrun(end.ending.stamp, tombstone.ending.stamp) => {
+            return Applied::Ended(tombstone.ending);
+        }
         Some(Slot::Ended(tombstone)) => {
             // The higher rank is remembered: who tells of the end later must not be refused by those who promised it.
             tombstone.ending = tombstone.ending.max(end.ending);
             Applied::Duplicate
         }
-        Some(Slot::Live(record)) if !end.ending.outlasts(record.promised()) => Applied::Fenced(record.promised()),
-        Some(Slot::Live(_)) => Applied::Applied,
+        _ => match Slot::promised(slot) {
+            Some(promised) if !end.ending.outlasts(promised) => Applied::Fenced(promised),
+            _ => Applied::Applied,
+        },
     };
     if verdict == Applied::Applied {
         *slot = Some(Slot::ended(end.ending, now));
     }
     verdict
+}
+
+/// Whether who tells of this end has missed what a later owner committed before that one ended the session: it must not
+/// carry over into a new session what it believes to be the state of this one. An end of a higher rank that is not longer
+/// than this one is this one, found by a claim.
+fn is_outrun(end: Stamp, known: Stamp) -> bool {
+    end.epoch < known.epoch && end.version < known.version
 }
 
 /// Learns from the refusal by `peer` of an update with `stamp`, which nobody waited for, that another node has a higher

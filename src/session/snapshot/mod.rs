@@ -103,7 +103,11 @@ pub fn saved(slot: &Option<Slot>, id: SessionId, part: Part, now: Moment) -> Opt
 
 /// Whether a snapshot of this part keeps something of the slot.
 pub fn is_kept(slot: &Slot, part: Part) -> bool {
-    part == Part::Everything || matches!(slot, Slot::Live(record) if record.reach() == Reach::Node)
+    match slot {
+        Slot::Live(record) => part == Part::Everything || record.reach() == Reach::Node,
+        Slot::Ended(_) => part == Part::Everything,
+        Slot::Sought(_) => false,
+    }
 }
 
 /// Takes one entry back, `down` after it was written.

@@ -1,9 +1,12 @@
 //! Requests that change something must come from a page of this session: the synchroniser token of OWASP's
 //! "Cross-Site Request Forgery Prevention".
 
-use actix_web::http::{
-    StatusCode,
-    header::{self, HeaderValue},
+use actix_web::{
+    http::{
+        StatusCode,
+        header::{self, HeaderValue},
+    },
+    web::Bytes,
 };
 use minijinja::Value;
 
@@ -50,7 +53,7 @@ pub(super) fn refusal(draft: Draft) -> Rendered {
         status: StatusCode::FORBIDDEN,
         headers: vec![(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))],
         content_type: HeaderValue::from_static("text/html; charset=utf-8"),
-        body: include_str!("refused.html").to_owned(),
+        body: Bytes::from_static(include_bytes!("refused.html")),
         draft,
     }
 }

@@ -8,11 +8,17 @@ use minijinja::{
 };
 
 use super::{
+    flash::FlashObject,
     request::{Request, RequestObject},
     response::ResponseObject,
     session::SessionObject,
 };
-use crate::{membership::Duty, names::Route, session::draft::Draft};
+use crate::{
+    membership::Duty,
+    names::{NodeId, Route},
+    observe::SessionCounts,
+    session::draft::Draft,
+};
 
 /// What pages see as `node`. Made when the roster changes, shared by all requests.
 #[derive(Debug)]
@@ -29,6 +35,19 @@ pub struct MemberInfo {
     pub duty: Duty,
     /// It is the node that renders the page.
     pub me: bool,
+    /// This life of its process: another one after a restart.
+    pub life: NodeId,
+    /// How well it follows that node; none for that node itself, and before it was measured.
+    pub follows: Option<Follows>,
+}
+
+/// How well a peer follows the node that renders the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follows {
+    /// It holds what that node writes, before the reply leaves.
+    pub in_sync: bool,
+    /// For how long it has owed an acknowledgement, in milliseconds.
+    pub lag_ms: u64,
 }
 
 #[derive(Debug)]
@@ -40,24 +59,30 @@ pub(super) struct Exchange {
 }
 
 impl NodeInfo {
-    /// This node's name, and all nodes of the cluster in the order in which they are to be shown.
-    pub fn new(route: &Route, members: &[MemberInfo]) -> Self {
-        let member = |member: &MemberInfo| {
-            Value::from_pairs([
-                ("route", Value::from(member.route.as_str())),
-                ("duty", Value::from(duty(member.duty))),
-                ("me", Value::from(member.me)),
-            ])
-        };
+    /// This node's name, all nodes of the cluster in the order in which they are to be shown, and the sessions of this one.
+    pub fn new(route: &Route, members: &[MemberInfo], sessions: SessionCounts) -> Self {
         let members: Vec<Value> = members.iter().map(member).collect();
-        Self { value: Value::from_pairs([("route", Value::from(route.as_str())), ("members", Value::from(members))]) }
+        let sessions = Value::from_pairs([("owned", sessions.owned), ("held", sessions.held)]);
+        let value = [("route", Value::from(route.as_str())), ("members", members.into()), ("sessions", sessions)];
+        Self { value: Value::from_pairs(value) }
     }
+}
+
+fn member(member: &MemberInfo) -> Value {
+    Value::from_pairs([
+        ("route", Value::from(member.route.as_str())),
+        ("duty", Value::from(duty(member.duty))),
+        ("me", Value::from(member.me)),
+        ("life", Value::from(member.life.to_string())),
+        ("in_sync", Value::from(member.follows.map(|follows| follows.in_sync))),
+        ("lag_ms", Value::from(member.follows.map(|follows| follows.lag_ms))),
+    ])
 }
 
 impl Exchange {
     pub(super) fn new(request: Request, draft: Draft, node: &Arc<NodeInfo>) -> Self {
         let session = Arc::new(SessionObject::new(draft));
-        let response = Arc::new(ResponseObject::new(request.scheme == "https"));
+        let response = Arc::new(ResponseObject::new(&request.scheme, &request.host));
         let request = Arc::new(RequestObject::new(request, session.clone()));
         Self { session, request, response, node: node.clone() }
     }
@@ -73,13 +98,14 @@ impl Object for Exchange {
             "session" => Some(Value::from_dyn_object(self.session.clone())),
             "request" => Some(Value::from_dyn_object(self.request.clone())),
             "response" => Some(Value::from_dyn_object(self.response.clone())),
+            "flash" => Some(Value::from_object(FlashObject::new(self.session.clone()))),
             "node" => Some(self.node.value.clone()),
             _ => None,
         }
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Str(&["session", "request", "response", "node"])
+        Enumerator::Str(&["session", "request", "response", "flash", "node"])
     }
 }
 

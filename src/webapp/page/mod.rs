@@ -5,37 +5,53 @@
 //! | name | members |
 //! |---|---|
 //! | `session` | `get(name, default)`, `set(name, value)`, `add(name, n)`, `has`, `remove`, `renew()`, `invalidate()`, `.id`, `.is_new`, `.name` |
-//! | `request` | `.method .path .query .query_string .form .headers .cookies .remote_addr .scheme .host .user`, `header(name)`, `field(name, most)` (of the form: trimmed, cut, never undefined), `form_all(name)`, `query_all(name)` |
-//! | `response` | `status(code)`, `header(name, value)`, `cookie(name, value, max_age=, path=, ...)`, `redirect(url)`, which ends the page |
+//! | `request` | `.method .path .query .query_string .form .json .headers .cookies .remote_addr .scheme .host .user .error`, `header(name)`, `field(name, most)` (of the form: trimmed, cut, never undefined), `form_all(name)`, `query_all(name)`, `file(name)`, `files(name)` |
+//! | a file | `.field .name .content_type .size`, `bytes(most)`, `text(most, encoding='utf-8')` |
+//! | `response` | `status(code)`, `header(name, value)`, `cookie(name, value, max_age=, path=, ...)`, and what ends the page: `redirect(url, code, external=)`, `send(bytes, content_type, file_name=, inline=)` |
 //! | `application` | `.name .context .version .parameters` |
-//! | `node` | `.route .members` (each `.route .duty .me`) |
-//! | functions | `url(path)`, `csrf_field()`, `csrf_token()`; filter `hue` |
+//! | `node` | `.route`, `.members` (each `.route .duty .me`, `.life`, another one after a restart, and of the others `.in_sync .lag_ms`), `.sessions` (`.owned .held`, of this node) |
+//! | `flash` | `flash(message, kind)` keeps a message for the next page that asks `flash.take()`: each has `.message .kind` |
+//! | functions | `url(path, name=value, ...)`, `asset(path)` (of a static file, with what names its content), `now()` (seconds since 1970), `csrf_field()`, `csrf_token()` |
+//! | filters | `date`, `time`, `datetime` (`style, lang=, zone=`), `number(decimals, lang=)`, `hue`; beside MiniJinja's own |
 //!
 //! Rendering is synchronous, reads no clock and waits for nothing; fuel, nesting and size are bounded by `limits`.
 
+mod body;
 mod csrf;
 mod exchange;
+mod fault;
+mod flash;
+mod format;
+mod link;
 mod live;
+mod output;
 mod reach;
 mod request;
 mod response;
 mod session;
 mod templates;
+mod upload;
 
-use std::{error::Error as _, fmt, sync::Arc};
+use std::sync::Arc;
 
-use actix_web::http::{
-    StatusCode,
-    header::{self, HeaderName, HeaderValue},
+use actix_web::{
+    http::{
+        StatusCode,
+        header::{self, HeaderName, HeaderValue},
+    },
+    web::Bytes,
 };
-use minijinja::{AutoEscape, ErrorKind, Value};
+use minijinja::Value;
 
+pub(super) use self::output::{content_type, header_of};
 pub(super) use self::templates::{Application, Source, Templates};
-use self::{exchange::Exchange, templates::produced};
 pub use self::{
-    exchange::{MemberInfo, NodeInfo},
-    request::{Request, TooManyParameters, parameters},
+    body::{Body, Content, TooManyParameters, Upload, base_name, json, parameters},
+    exchange::{Follows, MemberInfo, NodeInfo},
+    fault::{PageError, Place},
+    request::{Request, RequestError},
 };
+use self::{exchange::Exchange, output::Sheet, templates::produced};
 use crate::{limits, session::draft::Draft};
 
 /// A page of one version of a webapp.
@@ -57,21 +73,10 @@ pub struct Rendered {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// By the name of what the page produces, or as it chose.
     pub content_type: HeaderValue,
-    /// The body; empty after a redirect.
-    pub body: String,
+    /// The body; empty after a redirect, what was sent after `response.send`.
+    pub body: Bytes,
     /// The draft with what the page changed: to be committed before the answer is sent.
     pub draft: Draft,
-}
-
-/// A page that could not be rendered: the webapp's fault, answered with 500. Nothing of its draft is committed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct PageError {
-    /// The template, relative to the webapps folder: `shop/WEB-INF/templates/base.html.j2`.
-    pub file: String,
-    /// The line in it, if it is known.
-    pub line: Option<usize>,
-    /// What went wrong. For the log, not for the client.
-    pub what: String,
 }
 
 impl Page {
@@ -80,6 +85,12 @@ impl Page {
         let content_type = content_type(produced(&name));
         let uses_session = templates.use_session(&name);
         Self { templates, name, content_type, uses_session }
+    }
+
+    /// The same page with the content type that the webapp's descriptor has for what it produces.
+    pub(super) fn of_type(self, content_type: &str) -> Self {
+        let mime = content_type.parse::<mime_guess::Mime>();
+        Self { content_type: mime.map_or(self.content_type, |mime| header_of(&mime)), ..self }
     }
 
     /// Whether this page, or anything it may include, extends or import, names the session. Then it needs the
@@ -106,11 +117,11 @@ impl Page {
         }
         let exchange = Arc::new(Exchange::new(request, draft, node));
         let template = self.templates.environment.get_template(&self.name).map_err(|error| self.error(&error))?;
-        let body = match template.render(Value::from_dyn_object(exchange.clone())) {
-            Ok(body) if body.len() <= limits::PAGE_BYTES => body,
-            Ok(body) => return Err(self.too_large(body.len())),
-            Err(_) if exchange.response.is_redirect() => String::new(),
-            Err(error) => return Err(self.error(&error)),
+        let mut sheet = Sheet::default();
+        let body = match template.render_captured_to(Value::from_dyn_object(exchange.clone()), &mut sheet) {
+            Ok(_) => Bytes::from(sheet.into_bytes()),
+            Err(_) if sheet.is_full() => return Err(self.too_large()),
+            Err(error) => exchange.response.end().ok_or_else(|| self.error(&error))?,
         };
         let draft = exchange.session.take().map_err(|error| self.error(&error))?;
         let (status, mut headers, content_type) = exchange.response.take();
@@ -121,52 +132,29 @@ impl Page {
         Ok(Rendered { status, headers, content_type, body, draft })
     }
 
-    /// Names the innermost template of a chain of errors: an include's own line tells little.
+    /// Names that its template uses and does not define itself, such as `session.count`: for whoever looks for a fault.
+    pub fn names(&self) -> Vec<String> {
+        let template = self.templates.environment.get_template(&self.name);
+        let mut names: Vec<String> = template.map(|it| it.undeclared_variables(true)).into_iter().flatten().collect();
+        names.sort_unstable();
+        names.truncate(limits::FAULT_NAMES);
+        names
+    }
+
+    fn too_large(&self) -> PageError {
+        let what = format!("the page has more than the {} bytes that are allowed", limits::PAGE_BYTES);
+        PageError::new(self.templates.file(&self.name), what)
+    }
+
     fn error(&self, error: &minijinja::Error) -> PageError {
-        let mut inner = error;
-        while let Some(source) = inner.source().and_then(|source| source.downcast_ref()) {
-            inner = source;
-        }
-        let what = match inner.kind() {
-            ErrorKind::OutOfFuel => format!("the page needs more than {} steps", limits::PAGE_FUEL),
-            kind => inner.detail().map_or(kind.to_string(), |detail| format!("{kind}: {detail}")),
-        };
-        let place = if inner.name().is_some() { inner } else { error };
-        PageError { file: self.templates.file(place.name().unwrap_or(&self.name)), line: place.line(), what }
-    }
-
-    fn too_large(&self, bytes: usize) -> PageError {
-        let what = format!("the page has {bytes} bytes; {} are allowed", limits::PAGE_BYTES);
-        PageError { file: self.templates.file(&self.name), line: None, what }
+        PageError::of(error, &self.templates, &self.name)
     }
 }
 
-impl fmt::Display for PageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "{}:{line}: {}", self.file, self.what),
-            None => write!(f, "{}: {}", self.file, self.what),
-        }
-    }
-}
-
-/// The type of what a page produces, by its name; text is UTF-8.
-fn content_type(produced: &str) -> HeaderValue {
-    let mime = mime_guess::from_path(produced).first_or_octet_stream();
-    let is_text = mime.type_() == "text"
-        || matches!(mime.subtype().as_str(), "json" | "javascript" | "xml")
-        || mime.suffix().is_some_and(|suffix| suffix == "xml" || suffix == "json");
-    let text = if is_text { format!("{}; charset=utf-8", mime.essence_str()) } else { mime.to_string() };
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"))
-}
-
-/// How values are escaped in a template, by the name of what it produces. A name that says nothing is taken for
-/// HTML: escaping too much is seen at once, escaping too little is not.
-fn escaping(name: &str) -> AutoEscape {
-    match produced(name).rsplit('.').next() {
-        Some("txt" | "csv" | "css" | "md") => AutoEscape::None,
-        Some("json" | "js") => AutoEscape::Json,
-        _ => AutoEscape::Html,
+impl Rendered {
+    /// The body, where it is text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap_or_default()
     }
 }
 

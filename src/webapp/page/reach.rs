@@ -49,7 +49,7 @@ pub(super) fn missing(sources: &[Source]) -> Option<Broken> {
         } else {
             format!("there is no template {name:?} in WEB-INF/templates (a page's own path starts with a slash)")
         };
-        Some(Broken { file: source.file.clone(), line: Some(line), what })
+        Some(Broken { file: source.file.clone(), line: Some(line), column: None, what })
     })
 }
 
@@ -57,7 +57,7 @@ pub(super) fn missing(sources: &[Source]) -> Option<Broken> {
 /// that costs a page a little time, never a session its turn.
 fn names_session(text: &str) -> bool {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.into_iter().any(|word| matches!(word, "session" | "csrf_field" | "csrf_token" | "user"))
+    words.into_iter().any(|word| matches!(word, "session" | "csrf_field" | "csrf_token" | "flash" | "user"))
 }
 
 fn reach(text: &str) -> Reach {

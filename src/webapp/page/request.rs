@@ -5,18 +5,22 @@ use std::sync::{Arc, OnceLock};
 use actix_web::{
     cookie::Cookie,
     http::header::{self, HeaderMap},
-    web::Query,
 };
+use jiff::Timestamp;
 use minijinja::{
     Error, State, Value,
     value::{Enumerator, Object, from_args},
 };
 
-use super::session::{SessionObject, unknown};
+use super::{
+    body::{Body, Upload, parameters},
+    session::{SessionObject, unknown},
+    upload::FileObject,
+};
 use crate::limits;
 
 /// A request, as the node hands it to a page.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub struct Request {
     /// Upper case, as sent: `GET`, `POST`.
     pub method: String,
@@ -24,8 +28,8 @@ pub struct Request {
     pub path: String,
     /// The query as sent, without the question mark; empty when there is none.
     pub query: String,
-    /// The fields of an `application/x-www-form-urlencoded` body (see [`parameters`]); none for any other body.
-    pub form: Option<Vec<(String, String)>>,
+    /// What came with it.
+    pub body: Body,
     /// All headers. Cheap to clone from actix-web's request: names and values are shared.
     pub headers: HeaderMap,
     /// The client's address without its port, as far as it is believed.
@@ -34,19 +38,30 @@ pub struct Request {
     pub scheme: String,
     /// Host and port as the client sees them.
     pub host: String,
+    /// When it came.
+    pub now: Timestamp,
+    /// What the page is to explain, if it is rendered as an error page.
+    pub error: Option<RequestError>,
 }
 
-/// A query or a form has more than [`limits::PARAMETERS`] fields: 400.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a query or form has at most {max} fields", max = limits::PARAMETERS)]
-pub struct TooManyParameters;
+/// What went wrong with a request: `request.error` of an error page. An error page sees no session, and its method is GET.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestError {
+    /// The status of the reply.
+    pub code: u16,
+    /// The path that was asked for, as in [`Request::path`].
+    pub path: String,
+    /// What the server's own page would say.
+    pub message: String,
+}
 
 #[derive(Debug)]
 pub(super) struct RequestObject {
     request: Request,
     session: Arc<SessionObject>,
     query: OnceLock<Arc<Pairs>>,
-    form: OnceLock<Arc<Pairs>>,
+    form: Arc<Pairs>,
+    files: Vec<Arc<Upload>>,
     cookies: OnceLock<Arc<Pairs>>,
     headers: OnceLock<Arc<Pairs>>,
 }
@@ -54,17 +69,6 @@ pub(super) struct RequestObject {
 /// Names and values; of several values of one name the last one counts.
 #[derive(Debug)]
 struct Pairs(Vec<(String, String)>);
-
-/// Takes `a=1&b=2` apart, percent-decoded, as the URL standard has it (application/x-www-form-urlencoded).
-///
-/// # Errors
-/// It has more than [`limits::PARAMETERS`] fields. Anything else means something, if only a strange name.
-pub fn parameters(encoded: &str) -> Result<Vec<(String, String)>, TooManyParameters> {
-    if encoded.bytes().filter(|&byte| byte == b'&').count() >= limits::PARAMETERS {
-        return Err(TooManyParameters);
-    }
-    Query::from_query(encoded).map(Query::into_inner).map_err(|_| TooManyParameters)
-}
 
 impl Request {
     /// A header's value, if it is there once and is text.
@@ -74,15 +78,22 @@ impl Request {
 
     /// A field of the form; the last one of that name.
     pub(super) fn field(&self, name: &str) -> Option<&str> {
-        let fields = self.form.as_deref().unwrap_or_default();
+        let fields = self.body.form.as_deref().unwrap_or_default();
         fields.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
 impl RequestObject {
-    pub(super) fn new(request: Request, session: Arc<SessionObject>) -> Self {
-        let [query, form, cookies, headers] = [const { OnceLock::new() }; 4];
-        Self { request, session, query, form, cookies, headers }
+    pub(super) fn new(mut request: Request, session: Arc<SessionObject>) -> Self {
+        let form = Arc::new(Pairs(request.body.form.take().unwrap_or_default()));
+        let files = std::mem::take(&mut request.body.files).into_iter().map(Arc::new).collect();
+        let [query, cookies, headers] = [const { OnceLock::new() }; 3];
+        Self { request, session, query, form, files, cookies, headers }
+    }
+
+    /// When the request came, in seconds since 1970.
+    pub(super) fn now(&self) -> i64 {
+        self.request.now.as_second()
     }
 
     /// A query of too many fields is an empty one: the page goes on with its defaults.
@@ -90,8 +101,11 @@ impl RequestObject {
         self.query.get_or_init(|| Arc::new(Pairs(parameters(&self.request.query).unwrap_or_default())))
     }
 
-    fn form(&self) -> &Arc<Pairs> {
-        self.form.get_or_init(|| Arc::new(Pairs(self.request.form.clone().unwrap_or_default())))
+    /// The files of one field.
+    fn files(&self, args: &[Value]) -> Result<impl DoubleEndedIterator<Item = Value>, Error> {
+        let (field,): (&str,) = from_args(args)?;
+        let files = self.files.iter().filter(move |file| file.field == field).cloned();
+        Ok(files.map(|file| Value::from_object(FileObject::new(file))))
     }
 
     fn cookies(&self) -> &Arc<Pairs> {
@@ -126,16 +140,29 @@ impl Object for RequestObject {
             "scheme" => Value::from(&self.request.scheme),
             "host" => Value::from(&self.request.host),
             "query" => Value::from_dyn_object(self.query().clone()),
-            "form" => Value::from_dyn_object(self.form().clone()),
+            "form" => Value::from_dyn_object(self.form.clone()),
             "cookies" => Value::from_dyn_object(self.cookies().clone()),
             "headers" => Value::from_dyn_object(self.headers().clone()),
+            "json" => return self.request.body.json.clone(),
+            "error" => return self.request.error.as_ref().map(described),
             "user" => return self.session.attribute("user"),
             _ => return None,
         })
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Str(&["method", "path", "query", "form", "headers", "cookies", "remote_addr", "scheme", "host"])
+        Enumerator::Str(&[
+            "method",
+            "path",
+            "query",
+            "form",
+            "json",
+            "headers",
+            "cookies",
+            "remote_addr",
+            "scheme",
+            "host",
+        ])
     }
 
     fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, method: &str, args: &[Value]) -> Result<Value, Error> {
@@ -146,17 +173,31 @@ impl Object for RequestObject {
             }
             "field" => {
                 let (name, most): (&str, Option<usize>) = from_args(args)?;
-                let text = self.request.field(name).unwrap_or_default().trim();
+                let text = self.form.last(name).unwrap_or_default().trim();
                 Ok(Value::from(text.chars().take(most.unwrap_or(usize::MAX)).collect::<String>()))
             }
-            "form_all" => self.form().all(args),
+            "form_all" => self.form.all(args),
+            "file" => Ok(self.files(args)?.next_back().unwrap_or(Value::UNDEFINED)),
+            "files" => Ok(Value::from(self.files(args)?.collect::<Vec<_>>())),
             "query_all" => self.query().all(args),
             _ => Err(unknown("request", method)),
         }
     }
 }
 
+fn described(error: &RequestError) -> Value {
+    Value::from_pairs([
+        ("code", Value::from(error.code)),
+        ("path", Value::from(&error.path)),
+        ("message", Value::from(&error.message)),
+    ])
+}
+
 impl Pairs {
+    fn last(&self, wanted: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+    }
+
     fn all(&self, args: &[Value]) -> Result<Value, Error> {
         let (name,): (&str,) = from_args(args)?;
         let values = self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| Value::from(value));
@@ -170,7 +211,7 @@ impl Object for Pairs {
     }
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
-        self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| Value::from(value))
+        self.last(key).map(Value::from)
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
@@ -181,19 +222,5 @@ impl Object for Pairs {
             }
         }
         Enumerator::Values(names.into_iter().map(Value::from).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_form_is_decoded_and_bounded() {
-        let pairs = parameters("a=1&b=%E7%94%B3+x&a=2&plain").unwrap();
-        let expected = [("a", "1"), ("b", "申 x"), ("a", "2"), ("plain", "")];
-        assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        assert_eq!(parameters(&"a&".repeat(limits::PARAMETERS)), Err(TooManyParameters));
-        assert!(parameters("%ff=%f&=&&x=%").is_ok());
     }
 }

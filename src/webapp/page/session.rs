@@ -7,13 +7,14 @@ use minijinja::{
     value::{Enumerator, Kwargs, Object, ValueKind, from_args},
 };
 
-use super::{csrf, live::Live};
+use super::{csrf, flash, live::Live};
 use crate::{
     limits,
     session::{
         draft::{Draft, Refused},
         value,
     },
+    webapp::VERSION_ATTRIBUTE,
 };
 
 /// Attributes are read as `session.name` or `session.get('name', default)`; `id` and `is_new` are the session's own.
@@ -62,6 +63,16 @@ impl SessionObject {
     /// The CSRF token of this session, made and kept in it when there is none.
     pub(super) fn csrf_token(&self) -> Result<String, Error> {
         csrf::token_of(&mut self.draft()).map_err(refused)
+    }
+
+    /// Keeps a message for the next page that shows them.
+    pub(super) fn flash(&self, message: &str, kind: &str) -> Result<(), Error> {
+        flash::keep(&mut self.draft(), message, kind).map_err(refused)
+    }
+
+    /// The messages that were kept and not yet shown.
+    pub(super) fn take_flashes(&self) -> Value {
+        flash::take(&mut self.draft())
     }
 
     /// Only this rendering holds the lock, one call at a time, so it is never waited for.
@@ -134,7 +145,8 @@ impl Object for SessionObject {
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         let draft = self.draft();
-        let names = draft.attributes().map(|(name, _)| name).filter(|name| *name != csrf::ATTRIBUTE);
+        let hidden = [csrf::ATTRIBUTE, flash::ATTRIBUTE, VERSION_ATTRIBUTE];
+        let names = draft.attributes().map(|(name, _)| name).filter(|name| !hidden.contains(name));
         Enumerator::Values(names.map(Value::from).collect())
     }
 
