@@ -318,7 +318,7 @@ pub(crate) mod tests {
         let (mut connection, mut server) = pair().await;
         used(&mut connection, &mut server).await;
         drop(server);
-        connection.socket.borrow().readable().await.unwrap();
+        poll_fn(|cx| connection.socket.borrow().poll_read_ready(cx)).await.unwrap();
         let error = connection.send(request()).await.err();
         assert!(error.unwrap().take_message().is_some());
     }

@@ -28,7 +28,9 @@ use futures_util::future::LocalBoxFuture;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::{actor::Balancer, client::Client, http2, rules::Rules, serve::answer, tls, worker::Worker};
+use super::{
+    actor::Balancer, client::Client, departure::Present, http2, rules::Rules, serve::answer, tls, worker::Worker,
+};
 use crate::{limits, time::Moment};
 
 /// What the entrances of all workers are made from.
@@ -145,18 +147,27 @@ impl Entrance {
     async fn attend(&self, socket: TcpStream) {
         let (peer, present) = (socket.peer_addr().ok(), self.rules.departure.present());
         let _ = socket.set_nodelay(true); // fails only on a connection that is gone
-        let refusals = self.rules.refusals.clone();
-        let Some(acceptor) = &self.acceptor else {
-            return self.speak_http1(Client::new(socket, present, refusals), peer).await;
-        };
+        match &self.acceptor {
+            None => self.speak_http1(Client::new(socket, present, self.rules.refusals.clone()), peer).await,
+            // Boxed: a handshake is large, and a connection that rests is to be small.
+            Some(acceptor) => Box::pin(self.attend_sealed(acceptor, socket, peer, present)).await,
+        }
+    }
+
+    async fn attend_sealed(
+        &self,
+        acceptor: &TlsAcceptor,
+        socket: TcpStream,
+        peer: Option<SocketAddr>,
+        present: Present,
+    ) {
         // Whoever is no TLS client in time is not worth a word: the internet is full of them.
         let Ok(Ok(stream)) = timeout(limits::TLS_HANDSHAKE, acceptor.accept(socket)).await else { return };
         if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2) {
-            // Boxed, as HTTP/1 is: a connection that rests is to be small.
             Box::pin(http2::serve(stream, peer, self.http2.clone(), (self.stopping)())).await;
             drop(present);
         } else {
-            self.speak_http1(Client::sealed(stream, present, refusals), peer).await;
+            self.speak_http1(Client::sealed(stream, present, self.rules.refusals.clone()), peer).await;
         }
     }
 
