@@ -66,6 +66,10 @@ const _: () = assert!(POOL_IDLE.as_secs() * 2 <= NODE_KEEP_ALIVE.as_secs());
 
 // --- Sessions ---
 
+/// Ids that are drawn for a new session, until one suits the node that creates it. With 8 nodes and one copy one of three
+/// or four does; what is found in vain costs a packet more for each write.
+pub const ID_DRAWS: usize = 64;
+
 /// Attributes of one session.
 pub const SESSION_ATTRIBUTES: usize = 1_024;
 
@@ -724,6 +728,9 @@ pub const FAST_PROBE: Duration = Duration::from_millis(100);
 
 /// How long after a change a member is probed fast.
 pub const FAST_PROBE_SPAN: Duration = Duration::from_secs(10);
+
+/// Broken webapps that the manager's page names.
+pub const MANAGER_WARNINGS: usize = 16;
 
 /// How often the balancer looks which health checks are due.
 pub const PROBE_TICK: Duration = Duration::from_millis(25);

@@ -9,6 +9,7 @@ use super::{
     gate::{Admitted, Elsewhere, Entry, NotDone},
 };
 use crate::{
+    limits,
     names::SessionId,
     replication::{Replicate, WouldHold, ledger::Verdict},
     session::{
@@ -110,7 +111,9 @@ impl Worker {
         if table.slots() >= self.house.session.max_sessions.get() {
             return Err(NotDone::Full);
         }
-        let id = SessionId::draw();
+        let placed = table.placed();
+        let ids = std::iter::repeat_with(SessionId::draw).take(limits::ID_DRAWS);
+        let id = ids.into_iter().find(|id| placed.placement.suits(*id, self.house.me)).unwrap_or_else(SessionId::draw);
         self.check_copies(id, rules.reach).await?;
         let (me, term) = (self.house.me, table.lease().latest());
         let birth = Birth { id, me, term, context: &rules.context, reach: rules.reach, timeout: rules.timeout };

@@ -282,9 +282,12 @@ impl Incoming {
                     frame::put_reply(output, &Reply::Renewed { at });
                 }
                 Request::Claim(ticket, claim) => {
-                    let (doorway, answers) = (self.doorway.clone(), answers.clone());
+                    let (doorway, answers, from) = (self.doorway.clone(), answers.clone(), self.from);
                     rt::spawn(async move {
                         let answer = doorway.claim(claim).await;
+                        // It may be the owner from now on, and is asked before anybody here takes the session back: also
+                        // when membership has not heard of it yet.
+                        doorway.table.lease().grant(from, Moment::now());
                         // Nobody listens when the link has gone meanwhile.
                         let _ = answers.send(Ok(Reply::Answer(ticket, answer))).await;
                     });

@@ -116,7 +116,7 @@ impl Lease {
         lock(&self.0.silent).get(&peer).copied()
     }
 
-    /// Grants a peer its lease. To be called before the peer is told.
+    /// Grants a peer its lease: it asked for it, or for a session. To be called before the peer is told.
     pub fn grant(&self, peer: NodeId, now: Moment) {
         lock(&self.0.grants).insert(peer, now);
     }

@@ -78,6 +78,30 @@ impl Placement {
         self.places.iter().any(|place| place.node == node)
     }
 
+    /// Whether a new session of `owner` with this id is held by the owner's partners: the nodes that follow it in the circle
+    /// of routes, one more than hold a session.
+    ///
+    /// Whoever creates a session draws ids until one suits. Were each of many nodes a holder for each other one, every link
+    /// would carry a little, and fewer writes would share a packet: with 8 nodes a write cost twice what it does with 2. As
+    /// every node is the partner of as many others, copies are spread evenly; the price is that a lost node's sessions go to
+    /// its partners and not to all (Cidon et al., "Copysets", 2013, has the trade-off).
+    pub fn suits(&self, id: SessionId, owner: NodeId) -> bool {
+        let Some(holders) = self.told(id, owner, |_| Fitness::InSync) else { return true };
+        let partners = self.partners(owner, holders.len() + 1);
+        holders.iter().all(|holder| partners.contains(holder))
+    }
+
+    fn partners(&self, owner: NodeId, count: usize) -> Chosen {
+        let mine = self.places.iter().find(|place| place.node == owner).map(|place| &place.route);
+        let others = self.places.iter().filter(|place| place.node != owner);
+        // Those behind it come first, in their order, then those before it.
+        let mut circle: SmallVec<[_; 8]> = others
+            .map(|place| (!place.serves, mine.is_some_and(|mine| place.route < *mine), &place.route, place.node))
+            .collect();
+        circle.sort_unstable();
+        circle.into_iter().take(count).map(|(.., node)| node).collect()
+    }
+
     /// The nodes that are told of the commits of `owner`, by how fit they are and then by the order of the session; none
     /// when all are told. A commit goes past a holder that cannot take it, to the next one in the order.
     pub fn told(&self, id: SessionId, owner: NodeId, fitness: impl Fn(NodeId) -> Fitness) -> Option<Chosen> {
@@ -137,6 +161,7 @@ pub fn mixed(mut hash: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
 
     const SESSIONS: u16 = 2_000;
 
@@ -184,6 +209,34 @@ mod tests {
             let involved = (2..=4).filter(|node| left.involves(id(n), NodeId(1), NodeId(*node))).count();
             assert_eq!(involved, 2, "and another one too, now that the owner is gone");
         }
+    }
+
+    #[test]
+    fn an_id_that_suits_is_soon_found_and_its_holders_follow_in_the_circle() {
+        for (count, copies) in [(2, 1), (3, 1), (8, 1), (8, 2), (16, 3)] {
+            let placement = nodes(1..=count, copies);
+            let partners: Vec<u64> = placement.partners(NodeId(count - 1), copies + 1).iter().map(|it| it.0).collect();
+            let expected: Vec<u64> = [count].into_iter().chain(1..count - 1).take(copies + 1).collect();
+            // Routes are texts: r10 stands before r2.
+            assert!(count > 9 || partners == expected, "{partners:?}");
+            let suiting = (0..SESSIONS).filter(|n| placement.suits(id(*n), NodeId(1)));
+            let held = suiting.map(|n| told(&placement, id(n), 1)).inspect(|held| {
+                assert!(held.iter().all(|it| placement.partners(NodeId(1), copies + 1).contains(&NodeId(*it))));
+            });
+            let found = held.count() * limits::ID_DRAWS / usize::from(SESSIONS);
+            assert!(found >= 2, "{count} nodes, {copies} copies: {found} of {} draws suit", limits::ID_DRAWS);
+        }
+        assert!(Placement::everywhere().suits(id(0), NodeId(1)));
+    }
+
+    #[test]
+    fn every_node_is_the_partner_of_as_many_others() {
+        let placement = nodes(1..=8, 1);
+        let mut times = [0; 9];
+        for owner in 1..=8 {
+            placement.partners(NodeId(owner), 2).iter().for_each(|it| times[it.0 as usize] += 1);
+        }
+        assert_eq!(times[1..], [2; 8]);
     }
 
     #[test]

@@ -17,6 +17,10 @@ const HTTP_STEP: u16 = 10_000;
 /// Tries for a port that is free for TCP and UDP alike, once 4000 to 4099 are used up.
 const ANY_PORT_TRIES: usize = 100;
 
+/// Where such a port is looked for: below those that Linux gives out by itself (ip_local_port_range, ip(7)). A port is let
+/// go before its node takes it, and one of the others could be another process's by then.
+const ANY_PORT: std::ops::Range<u16> = 20_000..32_768;
+
 /// The addresses of the nodes, in the order r1, r2, ...
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ports {
@@ -111,7 +115,7 @@ impl Held {
         preferred: impl Iterator<Item = u16>,
     ) -> Result<Vec<u16>, Failure> {
         let preferred = preferred.map(|port| SocketAddr::new(bind, port));
-        let any = std::iter::repeat_n(SocketAddr::new(bind, 0), ANY_PORT_TRIES * nodes);
+        let any = std::iter::repeat_with(|| SocketAddr::new(bind, drawn_port())).take(ANY_PORT_TRIES * nodes);
         let ports = pick(preferred.chain(any), nodes, |address| self.pair(address).ok());
         let missing = || busy("node.replication", SocketAddr::new(bind, 0), "", &io::ErrorKind::AddrInUse.into());
         (ports.len() == nodes).then_some(ports).ok_or_else(missing)
@@ -126,6 +130,11 @@ impl Held {
         self.udp.push(udp);
         Ok(address.port())
     }
+}
+
+fn drawn_port() -> u16 {
+    let drawn = getrandom::u32().unwrap_or_default() % (ANY_PORT.len() as u32);
+    ANY_PORT.start + drawn as u16
 }
 
 /// The first `count` of the candidates that `hold` could get.

@@ -70,11 +70,13 @@ pub(crate) fn steps(block: &str) -> Vec<Step<'_>> {
     steps
 }
 
-/// Numbers become `#`, columns two spaces; digits of a name stay. What is said about waiting depends on the moment.
+/// Numbers become `#`, columns two spaces; digits of a name stay. What is said about waiting depends on the moment, and
+/// a digest on every byte of a webapp.
 pub(crate) fn masked(text: &str) -> String {
     let mut masked = String::new();
     for line in text.trim_end().lines().filter(|line| !line.contains(": waiting, ")) {
         let (mut before, mut spaces) = (' ', 0);
+        let line = line.split("(sha256 ").next().unwrap_or(line);
         for c in line.trim_end().chars() {
             spaces = if c == ' ' { spaces + 1 } else { 0 };
             let in_number = c.is_ascii_digit() && before == '#';

@@ -179,6 +179,12 @@ impl Cluster {
     }
 
     fn answer_later(&mut self, id: NodeId, conn: ConnId, ticket: Ticket, answer: Answer) {
+        let now = self.moment(id);
+        if let Some(node) = self.node_mut(id)
+            && let Some(incoming) = node.incoming.get(&conn)
+        {
+            node.slots.lease().grant(incoming.from, now);
+        }
         let delay_us = self.world.between(0, 100);
         self.world.after(delay_us, Event::Node(id, Input::Answered(conn, ticket, answer)));
     }

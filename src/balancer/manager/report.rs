@@ -1,5 +1,7 @@
 //! What the manager tells: what the balancer counts, and what each node says of itself.
 
+use std::collections::BTreeMap;
+
 use futures_util::future::join_all;
 use serde::Serialize;
 
@@ -101,6 +103,7 @@ fn balancer(worker: &Worker) -> BalancerReport {
 pub(super) async fn everything(worker: &Worker) -> Report {
     let view: &View = &worker.rules.published.view();
     let nodes = join_all(view.members.iter().map(|member| report(member))).await;
+    let broken = broken_webapps(&nodes);
     let members = view.report(Moment::now()).into_iter().zip(nodes).map(|(counted, node)| ReportedMember {
         counted,
         state: node.state,
@@ -110,13 +113,54 @@ pub(super) async fn everything(worker: &Worker) -> Report {
         lag_ms: node.peers.iter().map(|peer| peer.lag_ms).max().unwrap_or(0),
         peers: node.peers,
     });
-    let balancer = balancer(worker);
+    let mut balancer = balancer(worker);
+    balancer.warnings.extend(broken);
     Report { balancer, at_ms: Moment::now().0, members: members.collect() }
+}
+
+/// What lies in the folders of nodes and does not answer, and why: nodes that say the same together.
+fn broken_webapps(nodes: &[NodeReport]) -> Vec<String> {
+    let mut broken: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for node in nodes {
+        for app in &node.webapps {
+            if let Some(error) = &app.error {
+                broken.entry((&app.name, error)).or_default().push(node.route.as_str());
+            }
+        }
+    }
+    let sentence = |((name, error), routes): ((&str, &str), Vec<&str>)| {
+        format!("webapp {name} is broken on {}: {error}", routes.join(", "))
+    };
+    broken.into_iter().map(sentence).take(limits::MANAGER_WARNINGS).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::super::view::tests::usable, *};
+    use crate::observe::{WebappReport, WebappSource};
+
+    #[test]
+    fn nodes_with_the_same_broken_webapp_are_named_together() {
+        let node = |route: &str, errors: &[(&str, Option<&str>)]| {
+            let app = |&(name, error): &(&str, Option<&str>)| WebappReport {
+                name: name.into(),
+                context: None,
+                version: None,
+                distributable: true,
+                source: WebappSource::Folder,
+                error: error.map(Into::into),
+                notes: Vec::new(),
+            };
+            let member = Member { route: route.parse().unwrap(), ..usable(1, "r1") };
+            NodeReport { webapps: errors.iter().map(app).collect(), ..known(&member, false) }
+        };
+        let nodes =
+            [node("r1", &[("ROOT", None), ("shop", Some("a.j2:3: oh"))]), node("r2", &[("shop", Some("a.j2:3: oh"))])];
+        assert_eq!(broken_webapps(&nodes), ["webapp shop is broken on r1, r2: a.j2:3: oh"]);
+        let many: Vec<(String, Option<&str>)> = (0..100).map(|n| (format!("a{n}"), Some("oh"))).collect();
+        let many: Vec<(&str, Option<&str>)> = many.iter().map(|(name, error)| (name.as_str(), *error)).collect();
+        assert_eq!(broken_webapps(&[node("r1", &many)]).len(), limits::MANAGER_WARNINGS);
+    }
 
     #[test]
     fn a_node_is_ready_when_the_balancer_uses_it_too() {
