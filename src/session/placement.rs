@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn an_id_that_suits_is_soon_found_and_its_holders_follow_in_the_circle() {
-        for (count, copies) in [(2, 1), (3, 1), (8, 1), (8, 2), (16, 3)] {
+        for (count, copies) in [(2, 1), (3, 1), (8, 1), (8, 2), (16, 1)] {
             let placement = nodes(1..=count, copies);
             let partners: Vec<u64> = placement.partners(NodeId(count - 1), copies + 1).iter().map(|it| it.0).collect();
             let expected: Vec<u64> = [count].into_iter().chain(1..count - 1).take(copies + 1).collect();

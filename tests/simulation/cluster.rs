@@ -29,12 +29,12 @@ pub(crate) struct Machine {
     /// Until a process starts again nobody answers for it.
     has_no_power: bool,
     deferred: Vec<Input>,
-    /// After a pause: when what a connection had brought is read. What it brings later stays behind that.
-    unread_until: BTreeMap<Lane, u64>,
+    /// After a pause: what connections have brought and nobody has read yet. What they bring later stays behind that.
+    unread: BTreeMap<Lane, Vec<Input>>,
 }
 
 /// One direction of a connection: within it nothing overtakes.
-type Lane = (ConnId, bool);
+pub(crate) type Lane = (ConnId, bool);
 
 /// What is drawn once for a run.
 #[derive(Clone, Copy, Debug)]
@@ -271,14 +271,26 @@ impl Cluster {
         let deferred = std::mem::take(&mut self.machines[machine].deferred);
         let Some(node) = self.machines[machine].node.as_mut() else { return };
         let (id, duty) = (node.id, node.duty);
-        let mut lanes = BTreeMap::new();
         for input in deferred {
-            let drawn_us = now_us + self.world.between(0, 5_000);
-            let at_us = lane(&input).map_or(drawn_us, |lane| *lanes.entry(lane).or_insert(drawn_us));
-            self.world.at(at_us, Event::Node(id, input));
+            let mut later = Some(input);
+            if let Some(lane) = later.as_ref().and_then(lane) {
+                let unread = &mut self.machines[machine].unread;
+                let is_first = !unread.contains_key(&lane);
+                unread.entry(lane).or_default().extend(later.take());
+                later = is_first.then_some(Input::Unread(lane));
+            }
+            if let Some(input) = later {
+                let at_us = now_us + self.world.between(0, 5_000);
+                self.world.at(at_us, Event::Node(id, input));
+            }
         }
-        self.machines[machine].unread_until = lanes;
         self.announce(id, Some(duty), 300_000);
+    }
+
+    /// Reads what a connection has brought since the pause, in its order.
+    pub(crate) fn read_on(&mut self, id: NodeId, lane: Lane) {
+        let unread = self.machines[machine_of(id)].unread.remove(&lane).unwrap_or_default();
+        unread.into_iter().for_each(|input| self.node_input(id, input));
     }
 
     /// Every node serves, knows every other as it is, and has told it everything.
@@ -359,9 +371,8 @@ impl Cluster {
             machine.deferred.push(input);
             return;
         }
-        let unread_until = lane(&input).and_then(|lane| machine.unread_until.get(&lane).copied());
-        if let Some(at_us) = unread_until.filter(|at_us| *at_us > self.world.now_us()) {
-            return self.world.at(at_us, Event::Node(id, input));
+        if let Some(unread) = lane(&input).and_then(|lane| machine.unread.get_mut(&lane)) {
+            return unread.push(input);
         }
         let slots = node.slots.clone();
         debug_assert_eq!(slots.me(), id);
@@ -374,8 +385,8 @@ impl Cluster {
 
 impl Machine {
     fn new(clock: Clock) -> Self {
-        let (deferred, unread_until) = (Vec::new(), BTreeMap::new());
-        Self { node: None, clock, paused: false, has_no_power: false, deferred, unread_until }
+        let (deferred, unread) = (Vec::new(), BTreeMap::new());
+        Self { node: None, clock, paused: false, has_no_power: false, deferred, unread }
     }
 }
 

@@ -27,7 +27,7 @@ use tasuki::{
 use crate::{
     accept::{Ask, Incoming},
     client::Call,
-    cluster::Cluster,
+    cluster::{Cluster, Lane},
     request::{Job, JobId},
     slots::SimSlots,
     story,
@@ -70,6 +70,8 @@ pub(crate) enum Input {
     Bytes { conn: ConnId, end: End, bytes: Vec<u8> },
     /// An end notices that its connection is over.
     Closed { conn: ConnId, end: End },
+    /// What a connection has brought since its node was paused is read.
+    Unread(Lane),
     /// A peer may lack sessions; for the exporter.
     Needs(NodeId),
     /// The exporter is to tell the others something that nobody waits for.
@@ -249,6 +251,7 @@ impl Cluster {
                 }
             }
             Input::Closed { conn, end } => self.closed(id, conn, end),
+            Input::Unread(lane) => self.read_on(id, lane),
             Input::Needs(peer) => {
                 if let Some(node) = self.node_mut(id) {
                     node.needs_under_way -= 1;
