@@ -185,6 +185,17 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     runtime.map_err(|error| Failure::System("the runtime does not start", error))?.block_on(work)
 }
 
+/// A line a row, in columns as wide as they must be.
+fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Vec<String> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let line = |row: &[String; COLUMNS]| {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
 /// Prints to standard output. That nobody reads it any more (`tasuki status | head`) is no error.
 fn say(text: &str) {
     let mut out = io::stdout().lock();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Args;
 
-use super::{Config, Failure, block_on, client::Client, say};
+use super::{Config, Failure, aligned, block_on, client::Client, say};
 use crate::{
     membership::Duty,
     observe::{Admin, NodeReport, NodeState, PeerReport, StatusReport},
@@ -45,9 +45,7 @@ fn table(report: &StatusReport) -> String {
     }
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     rows.extend(report.nodes.iter().map(row));
-    let widths: [usize; 8] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    lines.extend(rows.iter().map(|row| aligned(row, &widths)));
+    lines.extend(aligned(&rows));
     lines.extend(differing(report));
     lines.extend(webapps(report));
     lines.join("\n")
@@ -113,11 +111,6 @@ fn peer(PeerReport { route, in_sync, lag_ms, queued, .. }: &PeerReport) -> Strin
         text += &format!(", {queued} queued");
     }
     text
-}
-
-fn aligned(row: &[String; 8], widths: &[usize; 8]) -> String {
-    let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-    cells.join("  ").trim_end().to_owned()
 }
 
 /// As in the JSON report.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Args;
 
-use super::{Config, Failure, block_on, client::Client, say};
+use super::{Config, Failure, aligned, block_on, client::Client, say};
 use crate::{
     names::Route,
     observe::{StatusReport, WebappReport, WebappSource},
@@ -59,13 +59,7 @@ fn table(report: &StatusReport) -> String {
     rows.extend(
         versions.into_iter().map(|([name, path, version, from], nodes)| [name, path, version, from, nodes.join(", ")]),
     );
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 5] = std::array::from_fn(width);
-    let line = |row: &[String; 5]| {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    let mut lines: Vec<String> = rows.iter().map(line).collect();
+    let mut lines = aligned(&rows);
     if !notes.is_empty() {
         lines.push(String::new());
     }

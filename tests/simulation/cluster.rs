@@ -287,10 +287,10 @@ impl Cluster {
         self.announce(id, Some(duty), 300_000);
     }
 
-    /// Reads what a connection has brought since the pause, in its order.
+    /// Reads what a connection has brought since the pause, in its order. A reset that came meanwhile has taken the rest.
     pub(crate) fn read_on(&mut self, id: NodeId, lane: Lane) {
         let unread = self.machines[machine_of(id)].unread.remove(&lane).unwrap_or_default();
-        unread.into_iter().for_each(|input| self.node_input(id, input));
+        unread.into_iter().for_each(|input| self.deliver(id, input));
     }
 
     /// Every node serves, knows every other as it is, and has told it everything.

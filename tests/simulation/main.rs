@@ -57,7 +57,7 @@ const MOST_VIOLATIONS: usize = 20;
 const PROGRESS_SEEDS: u64 = 10_000;
 
 /// A deliberate fault is noticed within so many seeds, or the checker is blind to it.
-const CANARY_SEEDS: u64 = 400;
+const CANARY_SEEDS: u64 = 1_000;
 
 /// A deliberately broken part: a check that cannot fail proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
