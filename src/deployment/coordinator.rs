@@ -253,7 +253,7 @@ async fn check(channel: &mut Channel, plan: &Plan, entry: &Entry, host: &Host) -
 async fn watched(channel: &mut Channel, watch: Duration) -> Outcome {
     match ask(channel, &Ask::Count).await? {
         Say::Count { asked, failed: 0 } => {
-            Ok(format!("was watched for {} s: {asked} pages, none failed", watch.as_secs()))
+            Ok(format!("was watched for {} s: pages asked for: {asked}, failed: none", watch.as_secs()))
         }
         Say::Count { asked, failed } => Err(format!("{failed} of {asked} pages failed")),
         other => refused(other),

@@ -52,6 +52,7 @@ impl Store {
     /// # Errors
     /// The folder cannot be made or read.
     pub fn open(run: &Path, route: &Route) -> io::Result<(Self, Manifest)> {
+        fs::create_dir_all(run)?;
         let folder = run.join("deployed").join(route.as_str());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let store = Self { folder: folder.into(), numbers: Arc::default() };

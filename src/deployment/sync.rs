@@ -58,6 +58,7 @@ pub fn start(config: HostConfig, neighbourhood: Neighbourhood) -> (Deployments, 
         while let Some(order) = ordered.recv().await {
             let mut places = places(&nodes.load());
             places.push(me.clone());
+            places.sort_by(|a, b| a.route.cmp(&b.route));
             rt::spawn(carry_out(order, coordinating.clone(), places, as_whom.clone()));
         }
     });
