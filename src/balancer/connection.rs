@@ -6,13 +6,11 @@
 //! does.
 
 use std::{
-    cell::RefCell,
     future::poll_fn,
     io,
     mem::MaybeUninit,
     net::SocketAddr,
     pin::{Pin, pin},
-    rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -26,27 +24,22 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    task::coop::unconstrained,
-    time::timeout,
-};
+use tokio::{net::TcpStream, task::coop::unconstrained, time::timeout};
 
-use super::upload::Outgoing;
+use super::{shared::Shared, upload::Outgoing};
 use crate::limits;
 
 /// Dropping it closes it.
 pub(crate) struct Connection {
     sender: http1::SendRequest<Outgoing>,
     work: Work,
-    socket: Rc<RefCell<TcpStream>>,
+    socket: Shared<TcpStream>,
 }
 
 /// Who polls hyper's side.
 enum Work {
     /// Whoever holds the connection. Boxed: a connection goes from hand to hand for each request.
-    Here(Box<http1::Connection<TokioIo<Shared>, Outgoing>>),
+    Here(Box<http1::Connection<TokioIo<Shared<TcpStream>>, Outgoing>>),
     /// A task.
     Apart,
     /// Nobody: it has ended.
@@ -59,21 +52,16 @@ pub(crate) type Sent = Result<Response<Incoming>, TrySendError<Request<Outgoing>
 /// A piece of an answer's body.
 type Piece = Option<Result<Frame<Bytes>, hyper::Error>>;
 
-/// The socket, shared between hyper's side and the question whether it is still open. One thread, never borrowed across an
-/// await.
-struct Shared(Rc<RefCell<TcpStream>>);
-
 impl Connection {
     /// Connects to a member.
     ///
     /// # Errors
     /// What the operating system says, and `TimedOut` after `longest`.
     pub(crate) async fn open(address: SocketAddr, longest: Duration) -> io::Result<Self> {
-        let socket = connect(address, longest).await?;
-        let socket = Rc::new(RefCell::new(socket));
+        let socket = Shared::new(connect(address, longest).await?);
         let (sender, connection) = http1::Builder::new()
             .max_header_size(limits::ANSWER_HEAD_BYTES)
-            .handshake(TokioIo::new(Shared(socket.clone())))
+            .handshake(TokioIo::new(socket.clone()))
             .await
             .map_err(io::Error::other)?;
         Ok(Self { sender, work: Work::Here(Box::new(connection)), socket })
@@ -124,14 +112,14 @@ impl Connection {
 
     /// Whether the member has neither closed it nor sent anything unasked, as the kernel knows it at this moment.
     pub(crate) fn is_open(&self) -> bool {
-        let socket = self.socket.borrow();
+        let socket = self.socket.look();
         let peeked = SockRef::from(&*socket).peek(&mut [MaybeUninit::uninit()]);
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     #[cfg(test)]
     pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.socket.borrow().local_addr().unwrap()
+        self.socket.look().local_addr().unwrap()
     }
 }
 
@@ -188,38 +176,6 @@ pub(crate) fn is_own_fault(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let own = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
     error.raw_os_error().is_some_and(|code| own.iter().any(|errno| errno.raw_os_error() == code))
-}
-
-impl AsyncRead for Shared {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Shared {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
 }
 
 #[cfg(test)]
@@ -318,7 +274,7 @@ pub(crate) mod tests {
         let (mut connection, mut server) = pair().await;
         used(&mut connection, &mut server).await;
         drop(server);
-        poll_fn(|cx| connection.socket.borrow().poll_read_ready(cx)).await.unwrap();
+        poll_fn(|cx| connection.socket.look().poll_read_ready(cx)).await.unwrap();
         let error = connection.send(request()).await.err();
         assert!(error.unwrap().take_message().is_some());
     }

@@ -35,11 +35,12 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::Notify,
     time::{sleep, timeout},
 };
 
+use super::shared::Shared;
 use crate::{limits, time::Moment};
 
 /// Answers a request: actix-web's application.
@@ -92,8 +93,9 @@ async fn serve_within(
     stopping: impl Future<Output = ()>,
     write_stall: Duration,
 ) {
-    let (streams, io) = (Rc::new(Streams::default()), Held(Rc::new(io.into())));
-    let held = Held(io.0.clone());
+    let (streams, io) = (Rc::new(Streams::default()), Shared::new(io));
+    // Still here when hyper has finished with it.
+    let held = io.clone();
     streams.quiet_since.set(Moment::now());
     let service = service_fn({
         let streams = streams.clone();
@@ -130,7 +132,7 @@ async fn serve_within(
         tokio::select! {
             ended = connection.as_mut() => {
                 match ended {
-                    Ok(()) => held.linger().await,
+                    Ok(()) => linger(held).await,
                     Err(error) => tracing::debug!(?peer, %error, "an HTTP/2 connection broke"),
                 }
                 return;
@@ -149,51 +151,14 @@ async fn serve_within(
     }
 }
 
-/// A stream that is still here when hyper has finished with it.
-struct Held<I>(Rc<RefCell<I>>);
-
-impl<I: AsyncRead + AsyncWrite + Unpin> Held<I> {
-    /// Says that nothing follows, and reads what the client still says: a close with unread bytes (it grants room for more
-    /// of an answer that it has not read yet) would be a reset, and the end of the answer would be lost.
-    async fn linger(mut self) {
-        let rest = async {
-            let _ = self.shutdown().await;
-            while self.read(&mut [0; 512]).await.is_ok_and(|read| read > 0) {}
-        };
-        let _ = timeout(limits::CLIENT_LINGER, rest).await;
-    }
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Held<I> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, to)
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Held<I> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.borrow().is_write_vectored()
-    }
+/// Says that nothing follows, and reads what the client still says: a close with unread bytes (it grants room for more of an
+/// answer that it has not read yet) would be a reset, and the end of the answer would be lost.
+async fn linger(mut io: impl AsyncRead + AsyncWrite + Unpin) {
+    let rest = async {
+        let _ = io.shutdown().await;
+        while io.read(&mut [0; 512]).await.is_ok_and(|read| read > 0) {}
+    };
+    let _ = timeout(limits::CLIENT_LINGER, rest).await;
 }
 
 /// hyper's own tasks, and the streams, stay on this worker.

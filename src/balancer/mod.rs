@@ -50,6 +50,7 @@ mod refusals;
 mod retry;
 mod rules;
 mod serve;
+mod shared;
 mod sockets;
 mod sticky;
 mod throttle;
