@@ -2,7 +2,13 @@
 
 use hyper::StatusCode;
 
-use crate::{story, support::cluster::Cluster};
+use crate::{
+    story,
+    support::{
+        chromium::{Chromium, Scheme},
+        cluster::Cluster,
+    },
+};
 
 #[test]
 fn the_counter_grows_and_stays_on_its_node() {
@@ -73,5 +79,34 @@ fn what_belongs_to_the_server_is_never_served() {
             let refused = [StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST, StatusCode::FORBIDDEN];
             assert!(refused.contains(&answer.status), "{path} answers {}", answer.status);
         }
+    });
+}
+
+#[test]
+fn in_a_browser_the_number_goes_on_when_its_node_is_killed_in_either_language() {
+    story(async {
+        let Some(window) = Chromium::start().await else { return };
+        let cluster = Cluster::up(2).await;
+        window.look_like(360, 740, Scheme::Dark).await;
+        window.open(&format!("http://{}/", cluster.listen)).await;
+        for expected in ["1", "2"] {
+            assert_eq!(window.text(".count").await, expected);
+            window.click("a.button").await;
+            window.until(&format!("document.querySelector('.count')?.textContent > {expected}")).await;
+        }
+        let node = window.text(".route").await;
+        window.click("a[lang=ja]").await;
+        window.until("document.documentElement.lang === 'ja'").await;
+        assert_eq!(window.text(".count").await, "4");
+        let killed = cluster.kill(&node).await;
+        window.click("a.button").await;
+        window.until(&format!("(document.querySelector('.route')?.textContent ?? '{node}') !== '{node}'")).await;
+        assert_eq!(
+            (window.text(".count").await.as_str(), window.text("html").await.contains("応答したノード")),
+            ("5", true)
+        );
+        assert_eq!(window.run("return document.documentElement.scrollWidth").await, 360, "nothing leaves the screen");
+        window.picture("counter-narrow-dark").await;
+        cluster.back(&node, killed, 2).await;
     });
 }
