@@ -206,10 +206,11 @@ impl Node {
         format!("{needs} needs, {tells} to tell, {merges} to merge, {links:?}")
     }
 
-    /// What is still under way or waited for.
+    /// What is still under way or waited for. A repair may just be telling of something: where clocks jump, one node takes a
+    /// tombstone for too old to tell of while the others still do, and these tell it each time.
     pub(crate) fn unfinished(&self, now: Moment) -> Option<String> {
-        let in_flight: usize =
-            self.peers().flat_map(|(peer, _)| self.cores.iter().map(move |core| core.peer(peer, now).in_flight)).sum();
+        let peers = self.peers().flat_map(|(peer, _)| self.cores.iter().map(move |core| core.peer(peer, now)));
+        let in_flight: usize = peers.filter(|peer| peer.lag >= ACK_TIMEOUT).map(|peer| peer.in_flight).sum();
         let counts = [self.jobs.len(), self.turns.len(), self.waits.len(), self.claims.len(), in_flight];
         let named = "jobs, turns, waits, claims, updates in flight";
         (counts != [0; 5]).then(|| format!("{:?} still has {counts:?} of {named}", self.id))
