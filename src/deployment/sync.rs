@@ -90,7 +90,8 @@ async fn keep_in_sync(host: Rc<Host>, roster: Arc<ArcSwap<Roster>>, dialling: Di
         if seen.discovered {
             done.send_replace(true);
         }
-        sleep(limits::DEPLOY_SYNC_TICK).await;
+        // The node does not serve before.
+        sleep(if seen.discovered { limits::DEPLOY_SYNC_TICK } else { limits::READY_POLL }).await;
     }
 }
 
