@@ -1,12 +1,13 @@
 //! The seeds' page: a number that grows with each visit, on one node.
 
 use hyper::StatusCode;
+use rustix::process::Signal;
 
 use crate::{
     story,
     support::{
         chromium::{Chromium, Scheme},
-        cluster::Cluster,
+        cluster::{Cluster, send, stop},
     },
 };
 
@@ -98,6 +99,8 @@ fn in_a_browser_the_number_goes_on_when_its_node_is_killed_in_either_language() 
         window.click("a[lang=ja]").await;
         window.until("document.documentElement.lang === 'ja'").await;
         assert_eq!(window.text(".count").await, "4");
+        // Nobody starts it again at once.
+        stop(cluster.pid()).await;
         let killed = cluster.kill(&node).await;
         window.click("a.button").await;
         window.until(&format!("(document.querySelector('.route')?.textContent ?? '{node}') !== '{node}'")).await;
@@ -107,6 +110,7 @@ fn in_a_browser_the_number_goes_on_when_its_node_is_killed_in_either_language() 
         assert!(window.text("html").await.contains("応答したノード"));
         assert_eq!(window.run("return document.documentElement.scrollWidth").await, 360, "nothing leaves the screen");
         window.picture("counter-narrow-dark").await;
+        send(cluster.pid(), Signal::CONT);
         cluster.back(&node, killed, 2).await;
     });
 }

@@ -2,11 +2,13 @@
 
 use std::fs;
 
+use rustix::process::Signal;
+
 use crate::{
     story,
     support::{
         chromium::{Chromium, Scheme},
-        cluster::{Cluster, is_running},
+        cluster::{Cluster, is_running, send, stop},
         wait_for,
     },
 };
@@ -53,6 +55,8 @@ impl Applicant<'_> {
     /// that reaches a dying process may have been executed, and is rightly not repeated.
     async fn kill_my_node(&self) -> (String, u32) {
         let node = self.window.text("footer .node b").await;
+        // Nobody starts it again at once: the next step must find the other node.
+        stop(self.cluster.pid()).await;
         let killed = self.cluster.kill(&node).await;
         let has_ended = || std::future::ready((!is_running(killed)).then_some(()));
         wait_for("the killed process ends", has_ended).await;
@@ -92,6 +96,7 @@ fn nothing_typed_is_lost_when_the_node_is_killed_between_two_steps() {
         let (first, killed) = me.kill_my_node().await;
         me.next("attachment.html").await;
         assert_ne!(window.text("footer .node b").await, first);
+        send(cluster.pid(), Signal::CONT);
         cluster.back(&first, killed, 2).await;
 
         let bytes: Vec<u8> = (0..50_000_u32).map(|n| (n % 253) as u8).collect();
@@ -111,6 +116,7 @@ fn nothing_typed_is_lost_when_the_node_is_killed_between_two_steps() {
         }
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(me.fetched("file.html").await == hex, "the file is on the other node, byte by byte");
+        send(cluster.pid(), Signal::CONT);
         cluster.back(&second, killed, 2).await;
 
         me.next("done.html").await;
