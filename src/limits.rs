@@ -413,10 +413,10 @@ const _: () = assert!(DEPLOY_WATCH.as_secs() + DEPLOY_STEP.as_secs() < DEPLOY_TR
 pub const DEPLOY_PROBE: Duration = Duration::from_secs(10);
 
 /// How often a node asks each other one what is deployed; one that it has not asked yet is asked at once.
-pub const DEPLOY_SYNC: Duration = Duration::from_secs(10);
+pub const DEPLOY_SYNC: Duration = Duration::from_secs(2);
 
 /// How often a node looks whom to ask.
-pub const DEPLOY_SYNC_TICK: Duration = Duration::from_millis(200);
+pub const DEPLOY_SYNC_TICK: Duration = Duration::from_millis(50);
 
 /// Bytes of WEB-INF/web.xml.
 pub const DESCRIPTOR_BYTES: u64 = 1024 * 1024;
