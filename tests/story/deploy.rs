@@ -184,7 +184,7 @@ fn what_fails_at_the_canary_is_taken_back_and_what_was_deployed_can_be_gone_back
 }
 
 #[test]
-fn a_node_that_was_away_has_what_the_cluster_has_before_it_serves_and_a_full_stop_forgets_nothing() {
+fn a_node_that_was_away_soon_has_what_the_cluster_has_and_a_full_stop_forgets_nothing() {
     story(async {
         let mut cluster = cluster(2).await;
         let killed = cluster.kill("r2").await;
