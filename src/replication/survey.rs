@@ -257,12 +257,9 @@ enum Role {
 impl Sharing {
     /// Whether this node and a peer ought both to have a session that leaves its node at all. Of one whose owner is gone
     /// those who ought to have it now are told by whoever has it.
-    ///
-    /// What is about to be forgotten is not told any more, or nodes would remind each other of it for ever: a tombstone is
-    /// told in the first third of its life, so that whoever hears of it last forgets it after all those who told of it.
     fn covers(&self, id: SessionId, slot: &Slot, peer: NodeId) -> bool {
         let record = match slot {
-            Slot::Ended(tombstone) => return tombstone.until > self.now + limits::TOMBSTONE * 2 / 3,
+            Slot::Ended(tombstone) => return tombstone.is_told(self.now),
             Slot::Sought(_) => return false,
             Slot::Live(record) => record,
         };

@@ -70,6 +70,14 @@ pub struct Tombstone {
 
 const _: () = assert!(size_of::<Option<Slot>>() == 16);
 
+impl Tombstone {
+    /// Whether it is told to nodes that lack it: in the first third of its life, so that whoever hears of it last forgets
+    /// it after all those who told of it. Otherwise nodes would remind each other of it for ever.
+    pub fn is_told(&self, now: Moment) -> bool {
+        self.until > now + limits::TOMBSTONE * 2 / 3
+    }
+}
+
 impl Slot {
     /// The session, if it is live.
     pub fn live(slot: &Option<Self>) -> Option<&Record> {

@@ -304,8 +304,8 @@ impl Checker {
     }
 
     /// Everything has healed and nothing is under way: all nodes agree with each other and with what users were told.
-    /// `lenient` does not mind when only some remember the end of a session.
-    pub(crate) fn settled(&mut self, nodes: &[BTreeMap<SessionId, Slot>], lenient: bool) {
+    /// Of some sessions only some nodes may remember the end.
+    pub(crate) fn settled(&mut self, nodes: &[BTreeMap<SessionId, Slot>], may_forget: impl Fn(&SessionId) -> bool) {
         self.stay_at_home(nodes);
         for (id, shadow) in self.sessions.iter().filter(|_| !self.is_storm) {
             for held in nodes {
@@ -320,7 +320,7 @@ impl Checker {
         let is_held_local = |id: &&SessionId| nodes.iter().any(|held| held.get(id).is_some_and(is_local));
         for id in ids.into_iter().filter(|id| !is_known_local(id) && !is_held_local(id)) {
             let of = |held: &BTreeMap<SessionId, Slot>| {
-                held.get(id).map(essence).filter(|known| !lenient || known.is_some())
+                held.get(id).map(essence).filter(|known| !may_forget(id) || known.is_some())
             };
             let expected = of(first);
             if let Some(other) = others.iter().find(|held| of(held) != expected) {

@@ -15,6 +15,7 @@ use tasuki::{
         replica::{self, Birth, Committed, NotOwner, Reach, Record, Slot, Standing, Undo, Visited},
         stamp::Stamp,
     },
+    time::Moment,
 };
 
 use crate::{
@@ -384,6 +385,12 @@ impl Node {
     /// The sessions and values it holds, for comparison with other nodes.
     pub(crate) fn holdings(&self) -> BTreeMap<SessionId, Slot> {
         self.slots.all()
+    }
+
+    /// Ended sessions of which it tells nobody any more.
+    pub(crate) fn fading(&self, now: Moment) -> Vec<SessionId> {
+        let is_fading = |slot: &Slot| matches!(slot, Slot::Ended(tombstone) if !tombstone.is_told(now));
+        self.holdings().into_iter().filter(|(_, slot)| is_fading(slot)).map(|(id, _)| id).collect()
     }
 }
 

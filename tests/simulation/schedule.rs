@@ -1,6 +1,10 @@
 //! When something goes wrong. One thing at a time, and the next one waits until the cluster has caught up: that is what
 //! the product promises to get over without a loss. Or, in a storm, whatever comes.
 
+use std::collections::BTreeSet;
+
+use tasuki::names::SessionId;
+
 use crate::{
     cluster::{Cluster, DRAIN},
     faults::{Apart, Fault, ONE_BY_ONE, STORM},
@@ -167,14 +171,15 @@ impl Cluster {
     fn compare(&mut self) {
         let nodes = self.machines.iter().filter_map(|machine| Some((machine.node.as_ref()?, self.clock(machine))));
         let unfinished: Vec<String> = nodes.clone().filter_map(|(node, now)| node.unfinished(now)).collect();
+        let fading: BTreeSet<SessionId> = nodes.clone().flat_map(|(node, now)| node.fading(now)).collect();
         let holdings: Vec<_> = nodes.map(|(node, _)| node.holdings()).collect();
         unfinished.into_iter().for_each(|what| self.checker.violate(what));
         if self.rules.is_short() {
             return self.checker.all_over(&holdings);
         }
         // Such a node is to be noticed by what users see, not by looking into it.
-        let lenient = self.canary == Some(crate::Canary::TombstoneDropped);
-        self.checker.settled(&holdings, lenient);
+        let forgets = self.canary == Some(crate::Canary::TombstoneDropped);
+        self.checker.settled(&holdings, |id| forgets || fading.contains(id));
     }
 
     /// A draining node has nothing left to do.
