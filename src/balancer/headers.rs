@@ -1,7 +1,10 @@
 //! Heads on their way through the door: what is dropped, what is set, and the step between the two `http` crates
 //! (actix-web speaks 0.2, hyper speaks 1). Nothing is copied as raw text: every head is written anew from its fields.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -33,6 +36,10 @@ pub(crate) const ANY_IN_DOUBT: &[u8] = b"any;in-doubt";
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The most that an address takes as text, and what stands around it in `Forwarded`: room, not bounds.
+const LONGEST_ADDRESS: usize = 45;
+const FORWARDED_FRAME: usize = 40;
 
 /// The head of a request, checked, as far as it is the same for every attempt.
 #[derive(Debug)]
@@ -151,19 +158,30 @@ impl<'a> Head<'a> {
 
     /// Says where the request came from. A trusted proxy's words about host and protocol stand, its lists are extended.
     fn sign(&self, fields: &mut HeaderMap) {
-        let peer = self.peer.map_or("unknown".to_string(), |peer| peer.to_string());
-        let forwarded = self.forwarded(&peer);
-        extend(fields, FORWARDED_FOR, peer);
-        extend(fields, header::FORWARDED, forwarded);
+        let mut text = BytesMut::with_capacity(2 * LONGEST_ADDRESS + FORWARDED_FRAME + self.host.len());
+        self.write_peer(&mut text);
+        extend(fields, FORWARDED_FOR, text.split().freeze());
+        self.write_forwarded(&mut text);
+        extend(fields, header::FORWARDED, text.freeze());
         fields.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(self.scheme.as_str()));
         fields.entry(FORWARDED_HOST).or_insert_with(|| self.host.clone());
     }
 
+    fn write_peer(&self, text: &mut BytesMut) {
+        match self.peer {
+            Some(peer) => drop(write!(text, "{peer}")),
+            None => text.extend_from_slice(b"unknown"),
+        }
+    }
+
     /// RFC 7239 section 4: an IPv6 address stands in brackets and quotes.
-    fn forwarded(&self, peer: &str) -> String {
-        let (host, proto) = (self.host.to_str().unwrap_or_default(), self.scheme.as_str());
-        let (before, after) = if let Some(IpAddr::V6(_)) = self.peer { ("\"[", "]\"") } else { ("", "") };
-        ["for=", before, peer, after, ";host=\"", host, "\";proto=", proto].concat()
+    fn write_forwarded(&self, text: &mut BytesMut) {
+        let (before, after) = if let Some(IpAddr::V6(_)) = self.peer { ("for=\"[", "]\"") } else { ("for=", "") };
+        text.extend_from_slice(before.as_bytes());
+        self.write_peer(text);
+        for part in [after, ";host=\"", self.host.to_str().unwrap_or_default(), "\";proto=", self.scheme.as_str()] {
+            text.extend_from_slice(part.as_bytes());
+        }
     }
 }
 
@@ -178,15 +196,15 @@ fn join_cookies(fields: &mut HeaderMap) {
 }
 
 /// Appends one entry to a comma-separated list that may already stand in one or more fields.
-fn extend(fields: &mut HeaderMap, name: HeaderName, entry: String) {
+fn extend(fields: &mut HeaderMap, name: HeaderName, entry: Bytes) {
     let list = match fields.contains_key(&name) {
         true => {
-            let known = fields.get_all(&name).iter().filter_map(|value| value.to_str().ok());
-            known.chain([&entry[..]]).collect::<Vec<_>>().join(", ")
+            let known = fields.get_all(&name).iter().filter(|value| value.to_str().is_ok()).map(HeaderValue::as_bytes);
+            known.chain([&entry[..]]).collect::<Vec<_>>().join(&b", "[..]).into()
         }
         false => entry,
     };
-    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(list) {
         fields.insert(name, value);
     }
 }
