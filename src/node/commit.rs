@@ -16,6 +16,7 @@ use crate::{
         Slots, Swept, Turn,
         delta::Update,
         draft::{Change, Draft, Fate},
+        lease::Term,
         replica::{self, Birth, Committed, NotOwner, Reach, Slot, Standing, Undo},
         stamp::Epoch,
     },
@@ -92,8 +93,12 @@ impl Worker {
                 let all: Vec<Change> =
                     draft.attributes().map(|(name, value)| Change::Set(name.into(), value.clone())).collect();
                 let done = self.begin(&all, rules).await?;
-                self.end(id, rules.reach).await?;
-                Ok(done)
+                let ended = self.end(id, rules.reach).await;
+                if let (Err(_), CookieChange::Set(new)) = (&ended, done.cookie) {
+                    // Nobody was told of it.
+                    let _ = self.end(new, rules.reach).await;
+                }
+                Ok(Done { copies: done.copies.min(Some(ended?)), ..done })
             }
             (Some(id), Fate::Ends) => {
                 let copies = self.end(id, rules.reach).await?;
@@ -118,7 +123,7 @@ impl Worker {
         let (me, term) = (self.house.me, table.lease().latest());
         let birth = Birth { id, me, term, context: &rules.context, reach: rules.reach, timeout: rules.timeout };
         let committed = table.with(id, |slot| replica::create(slot, &birth, changes, Moment::now()));
-        let copies = self.replicate(id, committed, rules.reach).await?;
+        let copies = self.replicate(id, committed, None, rules.reach).await?;
         Ok(Done { cookie: CookieChange::Set(id), copies: Some(copies) })
     }
 
@@ -133,7 +138,7 @@ impl Worker {
             }
             Ok(committed)
         });
-        self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, reach).await
+        self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, term, reach).await
     }
 
     async fn end(&self, id: SessionId, reach: Reach) -> Result<usize, NotDone> {
@@ -141,20 +146,29 @@ impl Worker {
         let (now, table) = (Moment::now(), &self.house.table);
         let term = table.lease().term(now);
         let committed = table.with(id, |slot| replica::end(slot, id, term, now));
-        self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, reach).await
+        self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, term, reach).await
     }
 
-    async fn replicate(&self, id: SessionId, committed: Committed, reach: Reach) -> Result<usize, NotDone> {
+    /// `term`: in which the commit was made; none for a session that nobody else has ever heard of.
+    async fn replicate(
+        &self,
+        id: SessionId,
+        committed: Committed,
+        term: Option<Term>,
+        reach: Reach,
+    ) -> Result<usize, NotDone> {
         if reach == Reach::Node {
             return Ok(1);
         }
         let Committed { update, undo } = committed;
-        // A closed mailbox: the process is going down. Nobody may be told that the write is safe, nor that it was not made.
-        match self.replicator.send(Replicate(update)).await.map_err(|_| NotDone::Doubtful(None))? {
+        // Without an answer the process is going down. Nobody may be told that the write is safe, nor that it was not made.
+        let verdict = self.replicator.send(Replicate(update)).await.ok().flatten().ok_or(NotDone::Doubtful(None))?;
+        match verdict {
             Verdict::Held(copies) => {
                 let kept = self.house.table.with(id, |slot| replica::keep(slot, id, &undo, Moment::now()));
                 self.tell(kept);
-                Ok(copies)
+                let is_lost = copies == 1 && term.is_some_and(|term| self.has_lost(term));
+                if is_lost { Err(NotDone::Doubtful(None)) } else { Ok(copies) }
             }
             Verdict::TooFew(copies) => {
                 self.retreat(id, undo);
@@ -171,6 +185,12 @@ impl Worker {
                 Err(NotDone::AskAnother)
             }
         }
+    }
+
+    /// Others may have taken over meanwhile what only this node holds: it was away, and its lease has run out.
+    fn has_lost(&self, term: Term) -> bool {
+        let has_peers = self.house.roster.load().nodes().next().is_some();
+        has_peers && self.house.table.lease().term(Moment::now()) != Some(term)
     }
 
     /// Nobody waits for it.

@@ -68,10 +68,15 @@ pub struct ReplicatorConfig {
 #[rtype(result = "()")]
 pub struct PeerNeeds(pub NodeId);
 
-/// Tells the holders of a commit; answers when the reply may leave.
+/// Tells the holders of a commit; answers when the reply may leave, and not at all when nobody can know any more.
 #[derive(Debug, Message)]
-#[rtype(result = "Verdict")]
+#[rtype(result = "Option<Verdict>")]
 pub struct Replicate(pub Update);
+
+/// The node answers nothing any more: its lease ends now, and is asked for no more.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Retire;
 
 /// Asks how many nodes would hold a commit of this session if it were made now, this one included.
 #[derive(Clone, Copy, Debug, Message)]
@@ -326,7 +331,7 @@ impl Handler<RosterChanged> for Replicator {
         let gone: Vec<NodeId> = links.filter(|peer| roster.node(**peer).is_none()).copied().collect();
         for peer in gone {
             self.outside.links.remove(&peer);
-            self.run(|core, _, outside| core.link_down(peer, outside));
+            self.run(|core, now, outside| core.link_down(peer, now, outside));
         }
         let serves = |node: &NodeMember| if node.duty == Duty::Serving { Serves::Yes } else { Serves::No };
         let nodes = roster.nodes().map(|node| (node.id, serves(&node))).collect();
@@ -355,7 +360,7 @@ impl Handler<FromLink> for Replicator {
         }
         match event {
             LinkEvent::Up => self.run(|core, now, outside| core.link_up(peer, now, outside)),
-            LinkEvent::Down => self.run(|core, _, outside| core.link_down(peer, outside)),
+            LinkEvent::Down => self.run(|core, now, outside| core.link_down(peer, now, outside)),
             LinkEvent::Replies(replies) => self.run(|core, now, outside| core.replied(peer, replies, now, outside)),
             LinkEvent::Gone => {
                 self.run(|core, now, outside| core.gone(peer, now, outside));
@@ -367,17 +372,17 @@ impl Handler<FromLink> for Replicator {
 }
 
 impl Handler<Replicate> for Replicator {
-    type Result = ResponseFuture<Verdict>;
+    type Result = ResponseFuture<Option<Verdict>>;
 
     fn handle(&mut self, Replicate(update): Replicate, _: &mut Self::Context) -> Self::Result {
         let wait = self.run(|core, now, outside| core.replicate(&update, now, outside));
         if let Some(verdict) = self.outside.at_once.take() {
-            return Box::pin(std::future::ready(verdict));
+            return Box::pin(std::future::ready(Some(verdict)));
         }
         let (reply, verdict) = oneshot::channel();
         self.outside.waits.insert(wait, reply);
-        // The sender is dropped only with this actor, that is, with the process.
-        Box::pin(async { verdict.await.unwrap_or(Verdict::Held(1)) })
+        // The sender is dropped only with this actor: nobody knows then who holds it.
+        Box::pin(async { verdict.await.ok() })
     }
 }
 
@@ -400,6 +405,14 @@ impl Handler<Claim> for Replicator {
         let (answer, claimed) = oneshot::channel();
         self.outside.claims.insert(claim, answer);
         Box::pin(async { claimed.await.unwrap_or(Claimed::Contended) })
+    }
+}
+
+impl Handler<Retire> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, Retire: Retire, _: &mut Self::Context) {
+        self.core.retire();
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Ledger {
     patience: Duration,
     peers: BTreeMap<NodeId, Account>,
     waits: HashMap<WaitId, Wait>,
+    /// Reported with fewer holders than wanted; gone when it was asked for.
+    short: HashMap<WaitId, Short>,
     next_wait: u64,
 }
 
@@ -121,16 +123,31 @@ struct Entry {
     refused: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Wait {
     outstanding: SmallVec<[NodeId; 4]>,
-    copies: usize,
+    /// Peers that hold it.
+    holders: SmallVec<[NodeId; 4]>,
+    /// Known when somebody was told.
+    id: Option<SessionId>,
+    /// Others were told in place of those who were lost.
+    is_second_round: bool,
+}
+
+/// A commit that fewer nodes hold than should, because those who were told are lost.
+#[derive(Debug)]
+pub struct Short {
+    /// The session.
+    pub id: SessionId,
+    /// Peers that hold it.
+    pub holders: SmallVec<[NodeId; 4]>,
 }
 
 impl Ledger {
     /// Empty books under a rule of acknowledgement; a peer that owes an answer for longer than `patience` is lagging.
     pub fn new(ack: Ack, patience: Duration) -> Self {
-        Self { ack, least: 1, patience, peers: BTreeMap::new(), waits: HashMap::new(), next_wait: 0 }
+        let (peers, waits, short) = (BTreeMap::new(), HashMap::new(), HashMap::new());
+        Self { ack, least: 1, patience, peers, waits, short, next_wait: 0 }
     }
 
     /// The same, with a number of nodes that must hold what is answered, this one included.
@@ -174,8 +191,18 @@ impl Ledger {
     pub fn open(&mut self) -> WaitId {
         self.next_wait += 1;
         let wait = WaitId(self.next_wait);
-        self.waits.insert(wait, Wait { outstanding: SmallVec::new(), copies: 1 });
+        self.waits.insert(wait, Wait::default());
         wait
+    }
+
+    /// Whether a wait that is over, and not reported yet, might go on with others in place of those who were lost.
+    pub fn short(&mut self, wait: WaitId) -> Option<Short> {
+        self.short.remove(&wait)
+    }
+
+    /// It does. The updates are sent next; [`Ledger::sealed`] closes the list, for good.
+    pub fn open_again(&mut self, wait: WaitId, Short { id, holders }: Short) {
+        self.waits.insert(wait, Wait { holders, id: Some(id), is_second_round: true, ..Wait::default() });
     }
 
     /// An update was queued for a peer with a link.
@@ -185,10 +212,11 @@ impl Ledger {
         let (sequence, id, stamp) = (account.sent, update.id(), update.stamp());
         account.pending.push_back(Entry { sequence, id, stamp, wait, at: now, refused: false });
         let waited_for = account.sync != Sync::Lagging;
-        if let Some(wait) = wait.and_then(|wait| self.waits.get_mut(&wait)).filter(|_| waited_for)
-            && !wait.outstanding.contains(&peer)
-        {
-            wait.outstanding.push(peer);
+        if let Some(wait) = wait.and_then(|wait| self.waits.get_mut(&wait)).filter(|_| waited_for) {
+            wait.id = Some(id);
+            if !wait.outstanding.contains(&peer) {
+                wait.outstanding.push(peer);
+            }
         }
     }
 
@@ -277,7 +305,7 @@ impl Ledger {
 
     fn held(&mut self, wait: WaitId, peer: NodeId) -> Option<Settled> {
         let open = self.waits.get_mut(&wait)?;
-        open.copies += 1;
+        open.holders.push(peer);
         open.outstanding.retain(|waited| *waited != peer);
         self.judge(wait)
     }
@@ -294,18 +322,25 @@ impl Ledger {
         touched.into_iter().filter_map(|wait| self.judge(wait)).collect()
     }
 
+    /// How many nodes should hold what is answered, this one included.
+    fn wanted(&self) -> usize {
+        match self.ack {
+            Ack::None => self.least,
+            Ack::One | Ack::All => self.least.max(2),
+        }
+    }
+
     fn judge(&mut self, wait: WaitId) -> Option<Settled> {
         let open = self.waits.get(&wait)?;
-        let enough = match self.ack {
-            Ack::None => open.copies >= self.least,
-            Ack::One => open.copies >= self.least.max(2),
-            Ack::All => false,
-        };
+        let (copies, wanted) = (1 + open.holders.len(), self.wanted());
+        let enough = self.ack != Ack::All && copies >= wanted;
         if !enough && !open.outstanding.is_empty() {
             return None;
         }
-        let copies = open.copies;
-        self.waits.remove(&wait);
+        let closed = self.waits.remove(&wait)?;
+        if let Some(id) = closed.id.filter(|_| copies < wanted && !closed.is_second_round) {
+            self.short.insert(wait, Short { id, holders: closed.holders });
+        }
         let verdict = if copies < self.least { Verdict::TooFew(copies) } else { Verdict::Held(copies) };
         Some(Settled { wait, verdict })
     }

@@ -18,6 +18,9 @@ use crate::{
     world::{Event, World},
 };
 
+/// Until when the balancer leaves out a machine that was drained: it hears of its return.
+pub(crate) const DRAINED: u64 = u64::MAX;
+
 /// The duty of a node that leaves on purpose.
 pub(crate) const DRAIN: Duty = Duty::Draining;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    cluster::{Cluster, DRAIN, machine_of},
+    cluster::{Cluster, DRAIN, DRAINED, machine_of},
     schedule::Step,
     story,
     world::Event,
@@ -159,7 +159,7 @@ impl Cluster {
             self.set_duty(id, DRAIN);
         }
         // The balancer hears of it before the node leaves, and of its return when it serves.
-        self.failed_until[machine] = u64::MAX;
+        self.failed_until[machine] = DRAINED;
         self.plan.lasts_until(self.world.now_us() + long_us + 1_000_000);
         self.world.after(long_us, Event::Fault(Step::Leave(machine)));
     }

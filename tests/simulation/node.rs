@@ -339,7 +339,7 @@ impl Cluster {
             if let Some((conn, _)) = link.and_then(|link| link.up) {
                 self.wire.hang_up(conn, id, &mut self.world);
             }
-            self.with_core(id, core, |core, _, port| core.link_down(peer, port));
+            self.with_core(id, core, |core, now, port| core.link_down(peer, now, port));
         }
         self.with_core(id, core, |core, now, _| core.nodes(nodes.clone(), now));
         for peer in nodes.keys().copied() {
@@ -413,7 +413,7 @@ impl Cluster {
         };
         link.up = None;
         story::tell_all((id, core, "link down to", peer));
-        self.with_core(id, core, |core, _, port| core.link_down(peer, port));
+        self.with_core(id, core, |core, now, port| core.link_down(peer, now, port));
         let pause_us = self.world.between(0, 2_000);
         self.world.after(pause_us, Event::Node(id, Input::Dial { core, peer }));
     }

@@ -136,7 +136,7 @@ impl World {
             let peers = all.iter().filter(|peer| *peer != id);
             node.core.nodes(peers.clone().map(|peer| (*peer, Serves::Yes)).collect(), now);
             for peer in peers {
-                node.core.link_down(*peer, &mut node.desk);
+                node.core.link_down(*peer, now, &mut node.desk);
                 node.received.clear();
                 node.core.link_up(*peer, now, &mut node.desk);
                 node.core.repair(*peer, now);
@@ -163,7 +163,7 @@ impl World {
         self.nodes.remove(&lost);
         let (all, now): (Vec<NodeId>, _) = (self.nodes.keys().copied().collect(), self.now);
         for (id, node) in &mut self.nodes {
-            node.core.link_down(lost, &mut node.desk);
+            node.core.link_down(lost, now, &mut node.desk);
             node.core.nodes(all.iter().filter(|peer| *peer != id).map(|peer| (*peer, Serves::Yes)).collect(), now);
         }
     }
