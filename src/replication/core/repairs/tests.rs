@@ -570,3 +570,19 @@ fn what_a_lost_owner_leaves_gets_another_copy() {
         assert_eq!((chosen.len(), world.holders(n)), (2, chosen));
     }
 }
+
+#[test]
+fn a_session_that_was_given_to_a_node_which_did_not_take_it_reaches_that_node() {
+    let mut world = World::of(&[A, B, C, D]);
+    world.create(0..40, A, &[]);
+    world.link_all();
+    world.spread(1);
+    world.pass(MOMENT);
+    for n in 0..40 {
+        // D has given the claim up that it is answered here.
+        let promised = Epoch::first(A).outranked_by(D);
+        world.table(A).with(id(n), |slot| replica::yield_to(slot, promised));
+    }
+    world.pass(INTERVAL * 2);
+    assert!((0..40).all(|n| world.holders(n).contains(&D)));
+}
