@@ -928,6 +928,7 @@ async fn a_client_that_rests_is_answered_again_and_a_stop_does_not_wait_for_it()
     for _ in 0..3 {
         client.write_all(b"POST /count HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc").await.unwrap();
         read_until(&mut client, "\r\n\r\n3").await;
+        // The client's own pause. That it rests shows nowhere, and whether it does already makes no difference to it.
         rt::time::sleep(limits::CLIENT_REST + Duration::from_millis(200)).await;
     }
     let begun = Instant::now();
@@ -938,8 +939,13 @@ async fn a_client_that_rests_is_answered_again_and_a_stop_does_not_wait_for_it()
 }
 
 async fn refusals(door: &Door) -> serde_json::Value {
+    of_balancer(door, "refusals").await
+}
+
+/// What the manager tells of the balancer itself.
+async fn of_balancer(door: &Door, what: &str) -> serde_json::Value {
     let status = get(door, "/balancer-manager/status.json", &[]).await;
-    serde_json::from_slice::<serde_json::Value>(&status.body).unwrap()["balancer"]["refusals"].take()
+    serde_json::from_slice::<serde_json::Value>(&status.body).unwrap()["balancer"][what].take()
 }
 
 #[actix_web::test]

@@ -38,7 +38,9 @@ fn json(report: &StatusReport) -> String {
 
 /// The balancer, then a line a node, in columns as wide as they must be.
 fn table(report: &StatusReport) -> String {
-    let mut lines = vec![format!("balancer {}  pid {}", report.balancer.listen, report.balancer.pid), String::new()];
+    let mut lines = vec![format!("balancer {}  pid {}", report.balancer.listen, report.balancer.pid)];
+    lines.extend(report.balancer.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.push(String::new());
     if report.nodes.is_empty() {
         lines.push("no nodes: start one with \"tasuki node\", or all with \"tasuki up\"".to_owned());
         return lines.join("\n");
@@ -188,6 +190,15 @@ ROUTE   STATE   DUTY     HTTP             PID   OWNED  HELD  PEERS
 r1      ready   serving  127.0.0.1:18080  4711  12     3     node-2 in sync
 node-2  failed  serving  127.0.0.1:18080  -     12     3     r1 not in sync, 1200 ms behind, 7 queued"
         );
+    }
+
+    #[test]
+    fn what_the_balancer_warns_of_stands_first_also_without_nodes() {
+        let mut report = report(&[]);
+        report.balancer.warnings = vec!["the certificate ends".into(), "something else".into()];
+        let text = table(&report);
+        let lines = "pid 4710\nwarning: the certificate ends\nwarning: something else\n\nno nodes";
+        assert!(text.contains(lines), "{text}");
     }
 
     #[test]

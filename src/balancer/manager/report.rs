@@ -95,7 +95,7 @@ fn known(member: &Member, silent: bool) -> NodeReport {
 
 fn balancer(worker: &Worker) -> BalancerReport {
     let rules = &worker.rules;
-    let warnings = rules.certificate.as_ref().and_then(|shown| shown.warning()).into_iter().collect();
+    let warnings = rules.certificate.as_ref().map(|shown| shown.warnings()).unwrap_or_default();
     BalancerReport { listen: rules.listen, pid: std::process::id(), refusals: rules.refusals.report(), warnings }
 }
 
