@@ -221,6 +221,12 @@ pub struct PeerReport {
     /// Bytes of its acknowledgements and answers.
     #[serde(default)]
     pub received_bytes: u64,
+    /// How often it was compared with this node since it joined.
+    #[serde(default)]
+    pub repair_rounds: u64,
+    /// Sessions that it was told then because it lacked them, ended ones included.
+    #[serde(default)]
+    pub repaired_sessions: u64,
 }
 
 impl PeerReport {
@@ -232,6 +238,8 @@ impl PeerReport {
         self.queued_bytes += link.queued_bytes;
         self.sent_bytes += link.sent_bytes;
         self.received_bytes += link.received_bytes;
+        self.repair_rounds += link.repair_rounds;
+        self.repaired_sessions += link.repaired_sessions;
     }
 }
 
