@@ -1,6 +1,6 @@
 //! How everything is: the reports that `tasuki status`, the manager page and tests read, and the log.
 
-use std::{io::IsTerminal, net::SocketAddr};
+use std::{collections::BTreeMap, io::IsTerminal, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -85,6 +85,9 @@ pub struct NodeReport {
     /// drains.
     #[serde(default)]
     pub staying: usize,
+    /// Those of its settings that have to be alike on all nodes, by their keys, as the file has them.
+    #[serde(default)]
+    pub alike: BTreeMap<String, String>,
     /// Its webapps, by their full names.
     #[serde(default)]
     pub webapps: Vec<WebappReport>,

@@ -165,6 +165,7 @@ pub(super) mod tests {
                 .collect(),
             writes_refused: 0,
             staying: 0,
+            alike: BTreeMap::new(),
             webapps: Vec::new(),
             terms: Terms::default(),
         };

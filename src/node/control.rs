@@ -150,6 +150,7 @@ impl House {
             peers: peers(&self.links().await),
             writes_refused: self.shortage.count(),
             staying: if duty == Duty::Draining { self.handover.staying() } else { 0 },
+            alike: self.session.alike_on_nodes(self.min_copies),
             webapps: self.deployer.send(webapp::Observe).await.unwrap_or_default(),
             terms: Terms::default(),
         }
