@@ -1200,6 +1200,30 @@ async fn what_is_set_is_there_after_a_restart_of_the_balancer() {
 }
 
 #[actix_web::test]
+async fn what_is_set_while_another_process_starts_is_known_to_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let prepare = || {
+        let (settings, session) = (settings(vec![r1.as_member(), r2.as_member()]), settings::Session::default());
+        let (sockets, kept) = (balancer::Sockets::bind(&settings).unwrap(), balancer::Kept::of(folder.path()));
+        balancer::prepare(&settings, &session, DEADLINE, sockets, Some(kept)).unwrap()
+    };
+    let disable = async |door: &Door, route: &str| {
+        let path = format!("/balancer-manager/members/{route}/disable");
+        assert_eq!(send(door, request("POST", &path, &[("tasuki-control", "1")], "")).await.status, 202);
+    };
+    let old = prepare().open().unwrap();
+    let starting = prepare(); // it has read what was kept: nothing
+    disable(&old, "r1").await;
+    let new = starting.open().unwrap();
+    // At once: what the new one keeps must not be without what it has not read yet.
+    disable(&new, "r2").await;
+    for door in [&old, &new] {
+        wait_for(door, |members| members.iter().all(|member| member.standing == Standing::Disabled)).await;
+    }
+}
+
+#[actix_web::test]
 async fn a_manager_that_nobody_may_open_is_closed() {
     let manager = Manager { path: "/balancer-manager".into(), allow: vec![] };
     let door = open_with(settings::Balancer { manager, ..settings(vec![]) }).await;
