@@ -142,6 +142,17 @@ pub struct LinkReport {
     pub queued_bytes: usize,
     /// Bytes written and read since this link was first opened, those of earlier connections included.
     pub traffic: Carried,
+    /// What the repairs of the peer have come to. Only one replicator of a node repairs.
+    pub repairs: Repairs,
+}
+
+/// Repairs of one peer since it joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// Rounds that have ended, those that found nothing included.
+    pub rounds: u64,
+    /// Sessions that the peer was told, ended ones included.
+    pub told: u64,
 }
 
 /// A survey that the core wanted has been run.
@@ -154,6 +165,7 @@ struct Outside {
     config: ReplicatorConfig,
     links: BTreeMap<NodeId, Link>,
     links_opened: u64,
+    repairs: BTreeMap<NodeId, Repairs>,
     roster: Arc<Roster>,
     waits: HashMap<WaitId, oneshot::Sender<Verdict>>,
     claims: HashMap<ClaimId, oneshot::Sender<Claimed>>,
@@ -178,6 +190,7 @@ impl Replicator {
             config,
             links: BTreeMap::new(),
             links_opened: 0,
+            repairs: BTreeMap::new(),
             roster: Arc::default(),
             waits: HashMap::new(),
             claims: HashMap::new(),
@@ -227,6 +240,13 @@ impl Outside {
             let hello = Hello::new(&config.cluster, config.table.me(), config.route.clone(), node.id);
             Link::open(self.links_opened, node, hello, config.seal.clone(), ctx.address().recipient())
         });
+    }
+}
+
+impl Repairs {
+    fn add(&mut self, Repaired { told, .. }: Repaired) {
+        self.rounds += 1;
+        self.told += told as u64;
     }
 }
 
@@ -303,6 +323,7 @@ impl Port for Outside {
     }
 
     fn repaired(&mut self, peer: NodeId, report: Repaired) {
+        self.repairs.entry(peer).or_default().add(report);
         let (peer, took_ms) = (self.name(peer), report.took.as_millis());
         let Repaired { sessions, differing, listed, told, left, .. } = report;
         if told + left > 0 {
@@ -331,6 +352,7 @@ impl Handler<RosterChanged> for Replicator {
         let gone: Vec<NodeId> = links.filter(|peer| roster.node(**peer).is_none()).copied().collect();
         for peer in gone {
             self.outside.links.remove(&peer);
+            self.outside.repairs.remove(&peer);
             self.run(|core, now, outside| core.link_down(peer, now, outside));
         }
         let serves = |node: &NodeMember| if node.duty == Duty::Serving { Serves::Yes } else { Serves::No };
@@ -473,6 +495,7 @@ impl Handler<Observe> for Replicator {
                 in_flight: state.in_flight,
                 queued_bytes: self.outside.links.get(&node.id).map_or(0, Link::queued_bytes),
                 traffic: self.outside.links.get(&node.id).map_or(Carried::default(), Link::carried),
+                repairs: self.outside.repairs.get(&node.id).copied().unwrap_or_default(),
                 route: node.route,
             }
         };
