@@ -16,7 +16,6 @@ use crate::{
         Slots, Swept, Turn,
         delta::Update,
         draft::{Change, Draft, Fate},
-        lease::Term,
         replica::{self, Birth, Committed, NotOwner, Reach, Slot, Standing, Undo},
         stamp::Epoch,
     },
@@ -123,7 +122,7 @@ impl Worker {
         let (me, term) = (self.house.me, table.lease().latest());
         let birth = Birth { id, me, term, context: &rules.context, reach: rules.reach, timeout: rules.timeout };
         let committed = table.with(id, |slot| replica::create(slot, &birth, changes, Moment::now()));
-        let copies = self.replicate(id, committed, None, rules.reach).await?;
+        let copies = self.replicate(id, committed, rules.reach).await?;
         Ok(Done { cookie: CookieChange::Set(id), copies: Some(copies) })
     }
 
@@ -138,7 +137,7 @@ impl Worker {
             }
             Ok(committed)
         });
-        self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, term, reach).await
+        self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, reach).await
     }
 
     async fn end(&self, id: SessionId, reach: Reach) -> Result<usize, NotDone> {
@@ -146,17 +145,10 @@ impl Worker {
         let (now, table) = (Moment::now(), &self.house.table);
         let term = table.lease().term(now);
         let committed = table.with(id, |slot| replica::end(slot, id, term, now));
-        self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, term, reach).await
+        self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, reach).await
     }
 
-    /// `term`: in which the commit was made; none for a session that nobody else has ever heard of.
-    async fn replicate(
-        &self,
-        id: SessionId,
-        committed: Committed,
-        term: Option<Term>,
-        reach: Reach,
-    ) -> Result<usize, NotDone> {
+    async fn replicate(&self, id: SessionId, committed: Committed, reach: Reach) -> Result<usize, NotDone> {
         if reach == Reach::Node {
             return Ok(1);
         }
@@ -167,8 +159,7 @@ impl Worker {
             Verdict::Held(copies) => {
                 let kept = self.house.table.with(id, |slot| replica::keep(slot, id, &undo, Moment::now()));
                 self.tell(kept);
-                let is_lost = copies == 1 && term.is_some_and(|term| self.has_lost(term));
-                if is_lost { Err(NotDone::Doubtful(None)) } else { Ok(copies) }
+                Ok(copies)
             }
             Verdict::TooFew(copies) => {
                 self.retreat(id, undo);
@@ -185,12 +176,6 @@ impl Worker {
                 Err(NotDone::AskAnother)
             }
         }
-    }
-
-    /// Others may have taken over meanwhile what only this node holds: it was away, and its lease has run out.
-    fn has_lost(&self, term: Term) -> bool {
-        let has_peers = self.house.roster.load().nodes().next().is_some();
-        has_peers && self.house.table.lease().term(Moment::now()) != Some(term)
     }
 
     /// Nobody waits for it.
