@@ -70,6 +70,9 @@ const _: () = assert!(POOL_IDLE.as_secs() * 2 <= NODE_KEEP_ALIVE.as_secs());
 /// or four does; what is found in vain costs a packet more for each write.
 pub const ID_DRAWS: usize = 64;
 
+/// How long a node that need not hold a session remembers who has claimed it: longer than any claim takes, with pauses.
+pub const CLAIM_REMEMBERED: Duration = Duration::from_secs(30);
+
 /// Attributes of one session.
 pub const SESSION_ATTRIBUTES: usize = 1_024;
 

@@ -33,6 +33,7 @@ use crate::{
     session::{
         Slots, Swept, Table,
         delta::{Answer, ClaimRequest, Update, Whole},
+        placement::Spread,
         replica::{self, Applied, Slot, Tenure},
     },
     time::Moment,
@@ -180,10 +181,15 @@ impl Doorway {
     async fn claim(&self, request: ClaimRequest) -> Answer {
         // Seen once: what needs no turn while this node serves may need one when it drains.
         let (me, serves_itself) = (self.table.me(), self.serves(self.table.me()));
+        let holds_everything = self.table.placement().spread() == Spread::Everywhere;
         let promise = |slot: &mut Option<Slot>| {
             let now = Moment::now();
             let serves = |node| if node == me { serves_itself } else { self.serves(node) };
-            replica::promise(slot, &request, (me, self.table.lease().term(now)), serves, now)
+            let answer = replica::promise(slot, &request, (me, self.table.lease().term(now)), serves, now);
+            if answer == Answer::Unknown && !holds_everything {
+                replica::remember(slot, request.epoch, now);
+            }
+            answer
         };
         let is_given_away = |slot: &Option<Slot>| {
             let owned = Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned);

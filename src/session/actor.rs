@@ -115,6 +115,7 @@ fn is_old_copy(record: &Record, now: Moment) -> bool {
 fn due(slot: &Slot, term: Option<Term>, now: Moment) -> Due {
     match slot {
         Slot::Ended(tombstone) if tombstone.until <= now => Due::Forget,
+        Slot::Sought(sought) if sought.is_over(now) => Due::Forget,
         Slot::Ended(_) | Slot::Sought(_) => Due::Nothing,
         Slot::Live(record) if record.is_owned(term) && record.is_over(now, 1) => Due::End,
         Slot::Live(record) if !record.is_owned(term) && record.is_over(now, 2) => Due::Forget,

@@ -18,7 +18,7 @@ mod told;
 use std::time::Duration;
 
 pub use self::{
-    claims::{Adoption, Intent, adopt, claim, intent, promise, withdraw},
+    claims::{Adoption, Intent, adopt, claim, intent, promise, remember, withdraw},
     life::{
         Birth, Committed, Expiry, NotOwner, Standing, Undo, Visited, commit, create, end, expire, keep, retreat,
         standing, take_back, touch, touched, undo, visit,
@@ -36,9 +36,30 @@ pub enum Slot {
     Live(Box<Record>),
     /// It has ended. Kept longer than any late delta can be under way.
     Ended(Box<Tombstone>),
-    /// Nothing is held, but a claim of this node is under way: what it has promised since then. Without this memory it
-    /// would adopt what the claim brings under an epoch that it has let somebody outrank. Gone when the claim is over.
-    Sought(Box<Option<Epoch>>),
+    /// Nothing is held, but somebody claims it.
+    Sought(Box<Sought>),
+}
+
+/// What has been promised of a session that is not held.
+///
+/// While a claim of this node is under way: without this memory it would adopt what the claim brings under an epoch that it
+/// has let somebody outrank. And where only some nodes hold a session: most are asked for what they do not have, and two
+/// claimants that do not hear each other must not both be told by them that nobody else asks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sought {
+    /// The highest epoch of others.
+    promised: Option<Epoch>,
+    /// A claim of this node is under way.
+    is_claimed: bool,
+    /// Until then the promise outlasts that claim.
+    until: Moment,
+}
+
+impl Sought {
+    /// Nothing of it matters any more.
+    pub fn is_over(&self, now: Moment) -> bool {
+        !self.is_claimed && self.until <= now
+    }
 }
 
 /// This node's part in a session.
@@ -107,7 +128,7 @@ impl Slot {
     fn promised(slot: &Option<Self>) -> Option<Epoch> {
         match slot {
             Some(Self::Live(record)) => Some(record.promised()),
-            Some(Self::Sought(promised)) => **promised,
+            Some(Self::Sought(sought)) => sought.promised,
             Some(Self::Ended(_)) | None => None,
         }
     }

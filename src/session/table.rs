@@ -304,7 +304,7 @@ impl Slots for Table {
 fn fetch(slot: &Slot) -> u64 {
     match slot {
         Slot::Ended(tombstone) => tombstone.until.0,
-        Slot::Sought(promised) => promised.map_or(0, |epoch| epoch.counter.into()),
+        Slot::Sought(sought) => sought.is_over(Moment(0)).into(),
         Slot::Live(record) => {
             let attribute = record.stamps().next().map_or(0, |(_, stamp)| u64::from(stamp.version));
             record.accessed().0.wrapping_add(u64::from(record.stamp().version)).wrapping_add(attribute)

@@ -11,6 +11,7 @@ use tasuki::{
     session::{
         Slots,
         delta::{Answer, ClaimRequest, Update, Whole},
+        placement::Spread,
         replica::{self, Applied, Slot, Tenure},
     },
     time::Moment,
@@ -168,7 +169,14 @@ impl Cluster {
         let Ask { conn, ticket, request } = ask;
         let standpoint = (id, node.slots.lease().term(now));
         let serves = |owner| node.serves(owner);
-        let answer = node.slots.with(request.id, |slot| replica::promise(slot, &request, standpoint, serves, now));
+        let holds_everything = node.slots.placement().spread() == Spread::Everywhere;
+        let answer = node.slots.with(request.id, |slot| {
+            let answer = replica::promise(slot, &request, standpoint, serves, now);
+            if answer == Answer::Unknown && !holds_everything {
+                replica::remember(slot, request.epoch, now);
+            }
+            answer
+        });
         story::tell(request.id, id, || format!("asked for {:?}: {answer:?}", request.epoch));
         self.answer_later(id, conn, ticket, answer);
     }

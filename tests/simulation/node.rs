@@ -308,7 +308,8 @@ impl Cluster {
         let (slots, term) = (node.slots.clone(), node.slots.lease().term(now));
         let is_over = |slot: &Slot| match slot {
             Slot::Live(record) => record.is_over(now, if record.is_owned(term) { 1 } else { 2 }),
-            Slot::Ended(_) | Slot::Sought(_) => false,
+            Slot::Sought(sought) => sought.is_over(now),
+            Slot::Ended(_) => false,
         };
         for session in slots.ids(is_over) {
             match slots.with(session, |slot| replica::expire(slot, session, term, now)) {

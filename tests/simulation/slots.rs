@@ -66,9 +66,10 @@ impl SimSlots {
         result
     }
 
-    /// A copy of everything.
+    /// A copy of everything that is known of sessions.
     pub(crate) fn all(&self) -> BTreeMap<SessionId, Slot> {
-        self.map.borrow().iter().filter_map(|(id, slot)| Some((*id, slot.clone()?))).collect()
+        let known = |slot: &Slot| !matches!(slot, Slot::Sought(_));
+        self.map.borrow().iter().filter_map(|(id, slot)| Some((*id, slot.clone().filter(known)?))).collect()
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn tell_all(what: impl Debug) {
 pub(crate) fn brief(slot: &Option<Slot>) -> String {
     match slot {
         None => "nothing".into(),
-        Some(Slot::Sought(promised)) => format!("sought, promised {promised:?}"),
+        Some(Slot::Sought(sought)) => format!("{sought:?}"),
         Some(Slot::Ended(tombstone)) => format!("ended {:?}", tombstone.ending),
         Some(Slot::Live(record)) => {
             format!("{:?} promised {:?} {:?}", record.stamp(), record.promised(), record.tenure())

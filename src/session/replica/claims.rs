@@ -1,7 +1,8 @@
 //! Claims and promises: how a session finds a new owner.
 
-use super::{Reach, Record, Slot, Tenure};
+use super::{Reach, Record, Slot, Sought, Tenure};
 use crate::{
+    limits,
     names::NodeId,
     session::{
         delta::{Answer, ClaimRequest, Ending, Given},
@@ -54,9 +55,10 @@ pub fn claim(slot: &mut Option<Slot>, epoch: Epoch) -> Result<(), Epoch> {
         return Err(promised);
     }
     match slot {
-        None => *slot = Some(Slot::Sought(Box::default())),
+        None => *slot = Some(Slot::Sought(Sought { is_claimed: true, ..Sought::default() }.into())),
         Some(Slot::Live(record)) => record.tenure = Tenure::Claiming,
-        Some(Slot::Ended(_) | Slot::Sought(_)) => {}
+        Some(Slot::Sought(sought)) => sought.is_claimed = true,
+        Some(Slot::Ended(_)) => {}
     }
     Ok(())
 }
@@ -75,7 +77,7 @@ pub fn promise(
 ) -> Answer {
     let record = match slot {
         None => return Answer::Unknown,
-        Some(Slot::Sought(promised)) => return promise_unseen(promised, request.epoch),
+        Some(Slot::Sought(sought)) => return promise_unseen(&mut sought.promised, request.epoch),
         Some(Slot::Ended(tombstone)) => return Answer::Ended(tombstone.ending),
         Some(Slot::Live(record)) if record.context != request.context || record.reach == Reach::Node => {
             return Answer::Unknown;
@@ -104,7 +106,7 @@ pub fn promise(
     Answer::Promised(given)
 }
 
-/// What is not held can be promised all the same while this node seeks it.
+/// What is not held can be promised all the same.
 fn promise_unseen(promised: &mut Option<Epoch>, epoch: Epoch) -> Answer {
     match *promised {
         Some(higher) if higher > epoch => Answer::Refused(higher),
@@ -112,6 +114,17 @@ fn promise_unseen(promised: &mut Option<Epoch>, epoch: Epoch) -> Answer {
             *promised = Some(epoch);
             Answer::Unknown
         }
+    }
+}
+
+/// Keeps a promise of what is not held beyond the claims that are under way. For nodes that are asked for sessions which they
+/// need not hold.
+pub fn remember(slot: &mut Option<Slot>, epoch: Epoch, now: Moment) {
+    let until = now + limits::CLAIM_REMEMBERED;
+    match slot {
+        None => *slot = Some(Slot::Sought(Sought { promised: Some(epoch), is_claimed: false, until }.into())),
+        Some(Slot::Sought(sought)) => sought.until = until,
+        Some(Slot::Live(_) | Slot::Ended(_)) => {}
     }
 }
 
@@ -152,7 +165,13 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, given: Given, term: Term, no
 /// Ends a claim that has not become an ownership: this node follows the owner as before.
 pub fn withdraw(slot: &mut Option<Slot>) {
     match slot {
-        Some(Slot::Sought(_)) => *slot = None,
+        Some(Slot::Sought(sought)) => {
+            sought.is_claimed = false;
+            // Only what is kept has a time.
+            if sought.until == Moment::default() {
+                *slot = None;
+            }
+        }
         Some(Slot::Live(record)) if record.tenure == Tenure::Claiming => record.tenure = Tenure::Held,
         _ => {}
     }

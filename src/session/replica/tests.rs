@@ -306,6 +306,33 @@ fn an_end_is_remembered_for_as_long_as_a_node_that_was_away_can_bring_the_sessio
 }
 
 #[test]
+fn who_need_not_hold_a_session_remembers_who_has_claimed_it() {
+    let (mut a, birth) = created(A);
+    let mut stranger = None;
+    let [of_b, of_c] = [(B, None), (NodeId(3), Some(B))].map(|(me, above)| {
+        let mut slot = None;
+        if let Some(above) = above {
+            remember(&mut slot, Epoch::first(A).outranked_by(above), NOW);
+        }
+        request(&mut slot, me, true)
+    });
+    assert!(of_b.epoch < of_c.epoch);
+    for (asked, answer) in [(&of_c, Answer::Unknown), (&of_b, Answer::Refused(of_c.epoch)), (&of_c, Answer::Unknown)] {
+        assert_eq!(promise(&mut stranger, asked, (B, TERM), |_| true, NOW), answer);
+        remember(&mut stranger, asked.epoch, NOW);
+    }
+    let late = committed(&mut a, 2);
+    assert_eq!(apply(&mut stranger, late, NOW), Applied::Gap);
+    assert_eq!(apply(&mut stranger, birth, NOW), Applied::Fenced(of_c.epoch));
+    let Some(Slot::Sought(sought)) = &stranger else { panic!("{stranger:?}") };
+    let over = NOW + limits::CLAIM_REMEMBERED;
+    assert_eq!([sought.is_over(NOW), sought.is_over(over)], [false, true]);
+    claim(&mut stranger, of_c.epoch.outranked_by(B)).unwrap();
+    withdraw(&mut stranger);
+    assert!(stranger.is_some(), "a claim of its own does not end the memory");
+}
+
+#[test]
 fn an_end_told_again_under_a_higher_claim_is_remembered_as_such() {
     let (mut a, _) = created(A);
     let Update::End(first) = end(&mut a, ID, TERM, NOW).unwrap().update else { panic!("this is an end") };

@@ -104,8 +104,8 @@ fn judge_delta(record: &Record, stamp: Stamp) -> Applied {
 }
 
 fn apply_whole(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
-    if let Some(Slot::Sought(promised)) = slot
-        && let Some(higher) = promised.filter(|promised| *promised > whole.owner)
+    if let Some(Slot::Sought(sought)) = slot
+        && let Some(higher) = sought.promised.filter(|promised| *promised > whole.owner)
     {
         return Applied::Fenced(higher);
     }
