@@ -672,8 +672,9 @@ pub const CLIENT_CONNECTIONS: usize = 10_000;
 /// Connections that wait to be accepted. The kernel cuts it to net.core.somaxconn.
 pub const ACCEPT_BACKLOG: u32 = 1_024;
 
-/// The longest wait for a TCP connection to a member, and never more than `balancer.timeout`.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest wait for a TCP connection to a member, and never more than `balancer.timeout`. Linux sends a SYN that was lost
+/// again after 1 s (RFC 6298 section 2): one lost packet must not cost the connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Silence on a connection to a member before the kernel asks whether it is still there; three unanswered questions
 /// [`MEMBER_KEEPALIVE_INTERVAL`] apart end it, so that an answer from a machine that lost power does not hang for ever.

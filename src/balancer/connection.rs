@@ -26,7 +26,7 @@ use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, task::coop::unconstrained, time::timeout};
 
-use super::{shared::Shared, upload::Outgoing};
+use super::{members::Trouble, shared::Shared, upload::Outgoing};
 use crate::limits;
 
 /// Dropping it closes it.
@@ -170,6 +170,15 @@ pub(crate) async fn connect(address: SocketAddr, longest: Duration) -> io::Resul
     Ok(socket)
 }
 
+/// What a failed connect says of the member. Refused is the word of its machine that nobody listens there; silence may be
+/// a lost packet or a router's, and has to come again before the member counts as failed.
+pub(crate) fn trouble(error: &io::Error) -> Trouble {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Trouble::Refused,
+        _ => Trouble::NoAnswer,
+    }
+}
+
 /// Whether a failed connect is this machine's fault: no file descriptors, no ports, no memory. It says nothing about
 /// the member.
 pub(crate) fn is_own_fault(error: &io::Error) -> bool {
@@ -290,6 +299,18 @@ pub(crate) mod tests {
         written.unwrap();
         assert_eq!(piece.unwrap().unwrap().into_data().unwrap(), "ok");
         assert!(!connection.is_reusable());
+    }
+
+    #[test]
+    fn only_a_refused_connection_says_that_nobody_listens() {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+        let trouble = |kind: io::ErrorKind| trouble(&kind.into());
+        for kind in [ConnectionRefused, ConnectionReset] {
+            assert_eq!(trouble(kind), Trouble::Refused);
+        }
+        for kind in [TimedOut, HostUnreachable, NetworkUnreachable] {
+            assert_eq!(trouble(kind), Trouble::NoAnswer, "{kind}");
+        }
     }
 
     #[test]

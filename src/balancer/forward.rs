@@ -249,7 +249,7 @@ impl<'a> Trip<'a> {
     fn unreachable(&self, member: &Member, error: &io::Error) -> Tried {
         let outcome = Outcome::Untouched(Kind::Fresh);
         if !connection::is_own_fault(error) {
-            self.worker.met(member, Trouble::Refused);
+            self.worker.met(member, connection::trouble(error));
         }
         self.worker.warn(member.route.as_str(), &outcome, error);
         Tried::NoAnswer(outcome)
