@@ -227,8 +227,12 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 fn named_by_connection(request: &HttpRequest) -> SmallVec<[&str; 4]> {
-    let values = request.headers().get_all(front_header::CONNECTION).filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
+    names(request.headers().get_all(front_header::CONNECTION).filter_map(|value| value.to_str().ok()))
+}
+
+/// Of comma-separated lists.
+fn names<'a>(lists: impl Iterator<Item = &'a str>) -> SmallVec<[&'a str; 4]> {
+    lists.flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
 }
 
 /// Whether the request wants to become a WebSocket (RFC 6455 section 4.1).
@@ -317,7 +321,8 @@ fn is_host(text: &[u8]) -> bool {
 pub(crate) fn to_client<B>(answer: &hyper::Response<B>) -> Result<HttpResponse, Refusal> {
     let status = front::StatusCode::from_u16(answer.status().as_u16()).map_err(|_| Refusal::BadGateway)?;
     let mut response = HttpResponse::new(status);
-    let named: SmallVec<[&str; 4]> = connection_names(answer.headers());
+    let connection = answer.headers().get_all(header::CONNECTION);
+    let named = names(connection.iter().filter_map(|value| value.to_str().ok()));
     let fields = response.headers_mut();
     for (name, value) in answer.headers() {
         let text = name.as_str();
@@ -330,11 +335,6 @@ pub(crate) fn to_client<B>(answer: &hyper::Response<B>) -> Result<HttpResponse, 
         fields.append(name, value);
     }
     Ok(response)
-}
-
-fn connection_names(fields: &HeaderMap) -> SmallVec<[&str; 4]> {
-    let values = fields.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
 }
 
 /// Whether a request came through another proxy, by its own word. Only used to refuse.
