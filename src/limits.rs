@@ -669,6 +669,13 @@ pub const PORT_HANDED_OVER: Duration = Duration::from_secs(5);
 /// Connections of clients, over all workers. Envoy's advice for the edge.
 pub const CLIENT_CONNECTIONS: usize = 10_000;
 
+/// Silence on a client's connection before the kernel asks whether it is still there; four unanswered questions
+/// [`CLIENT_PROBE_INTERVAL`] apart end it. The only end of a WebSocket whose client lost its network: within two minutes.
+pub const CLIENT_PROBE: Duration = Duration::from_secs(60);
+
+/// See [`CLIENT_PROBE`].
+pub const CLIENT_PROBE_INTERVAL: Duration = Duration::from_secs(15);
+
 /// Connections that wait to be accepted. The kernel cuts it to net.core.somaxconn.
 pub const ACCEPT_BACKLOG: u32 = 1_024;
 

@@ -169,6 +169,7 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         failover: true,
         forced_recovery: true,
         timeout: Duration::from_millis(500),
+        read_timeout: Duration::from_secs(60),
         max_attempts: NonZero::new(3).unwrap(),
         retry_timeout: None,
         retry_percent: 20,
@@ -382,6 +383,18 @@ async fn a_slow_member_is_left_for_another_one_or_said_to_be_slow() {
     // A GET is tried on the other member too, which is as slow.
     let reply = get(&door, "/slow", &[("cookie", &cookie("r1"))]).await;
     assert_eq!((reply.status, r2.executed()), (504, 1));
+}
+
+#[actix_web::test]
+async fn what_one_member_may_have_done_is_not_said_to_be_undone_because_another_one_refuses() {
+    let r2 = Node::start("r2");
+    r2.says(Some("any;not-done"));
+    for other in [fixed("r2", nobody()), r2.as_member()] {
+        let (address, seen) = silent_server().await;
+        let door = open(vec![fixed("r1", address), other]).await;
+        let reply = get(&door, "/", &[("cookie", &cookie("r1"))]).await;
+        assert_eq!((reply.status, seen.load(SeqCst)), (502, 1), "{}", reply.text());
+    }
 }
 
 #[actix_web::test]
@@ -1042,6 +1055,26 @@ async fn read_until(client: &mut TcpStream, wanted: &str) -> String {
         seen += &String::from_utf8_lossy(&buffer[..read]);
     }
     seen
+}
+
+/// The kernel's timers of these connections, as proc(5) has them: 2 is the one of SO_KEEPALIVE.
+#[actix_web::test]
+async fn the_kernel_looks_after_clients_that_say_nothing() {
+    let door = open(vec![]).await;
+    let client = TcpStream::connect(door.address).await.unwrap();
+    let (near, far) =
+        (format!(":{:04X}", door.address.port()), format!(":{:04X}", client.local_addr().unwrap().port()));
+    let begun = Instant::now();
+    loop {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut ours = fields.filter(|fields| fields[1].ends_with(&near) && fields[2].ends_with(&far));
+        if ours.next().is_some_and(|fields| fields[5].starts_with("02:")) {
+            return;
+        }
+        assert!(begun.elapsed() < DEADLINE, "not watched: {table}");
+        rt::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[actix_web::test]

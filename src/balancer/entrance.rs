@@ -25,6 +25,7 @@ use actix_web::{
     rt, web,
 };
 use futures_util::future::LocalBoxFuture;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -70,6 +71,9 @@ pub(crate) fn open(
     workers: usize,
     shutdown: Duration,
 ) -> io::Result<Server> {
+    for listener in [&plain].into_iter().chain(sealed.as_ref().map(|(listener, _)| listener)) {
+        watch_clients(listener)?;
+    }
     let builder = Server::build()
         .workers(workers)
         .disable_signals()
@@ -86,6 +90,16 @@ pub(crate) fn open(
     let Some((listener, config)) = sealed else { return Ok(builder.run()) };
     let plan = Plan { address: listener.local_addr()?, acceptor: Some(config.into()), ..plan };
     Ok(builder.listen("balancer-tls", listener, move || entrance(plan.clone()))?.run())
+}
+
+/// Lets the kernel look after clients that vanish without a word. Connections have it from their listener (socket(7)), which
+/// costs none of them a call.
+fn watch_clients(listener: &TcpListener) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(limits::CLIENT_PROBE)
+        .with_interval(limits::CLIENT_PROBE_INTERVAL)
+        .with_retries(4);
+    SockRef::from(listener).set_tcp_keepalive(&keepalive)
 }
 
 /// What actix-web's server makes an entrance with, on each worker.

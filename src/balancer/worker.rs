@@ -92,6 +92,11 @@ impl Worker {
         next
     }
 
+    /// Whether one more request may be sent again although it may have been executed.
+    pub(crate) fn may_repeat(&self, now: Moment) -> bool {
+        self.allowance.borrow().is_left(now)
+    }
+
     /// Waits until the member answers fewer requests than it may, for a bounded time and in a bounded queue.
     pub(crate) async fn admit(&self, member: &Arc<Member>) -> Admission {
         match Busy::at_once(member) {

@@ -114,6 +114,8 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     set(&mut it.failover, "balancer.failover", raw.failover, switch)?;
     set(&mut it.forced_recovery, "balancer.forced_recovery", raw.forced_recovery, switch)?;
     set(&mut it.timeout, "balancer.timeout", raw.timeout, |value| duration(value, MILLI..=MINUTE * 60))?;
+    let pieces = MILLI..=MINUTE * 60 * 24;
+    set(&mut it.read_timeout, "balancer.read_timeout", raw.read_timeout, |value| duration(value, pieces))?;
     set(&mut it.max_attempts, "balancer.max_attempts", raw.max_attempts, |value| values::count(value, 100))?;
     set(&mut it.retry_timeout, "balancer.retry_timeout", raw.retry_timeout, retry_timeout)?;
     set(&mut it.retry_percent, "balancer.retry_percent", raw.retry_percent, percent)?;

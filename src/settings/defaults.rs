@@ -108,6 +108,7 @@ impl Default for Balancer {
             failover: true,
             forced_recovery: true, // as httpd and mod_jk
             timeout: Duration::from_secs(2),
+            read_timeout: Duration::from_secs(60), // as nginx's proxy_read_timeout
             max_attempts: MAX_ATTEMPTS,
             retry_timeout: None,
             retry_percent: 20, // as Envoy's and Finagle's retry budget

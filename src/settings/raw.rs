@@ -81,6 +81,7 @@ pub(super) struct Balancer {
     pub(super) failover: Option<Scalar>,
     pub(super) forced_recovery: Option<Scalar>,
     pub(super) timeout: Option<Scalar>,
+    pub(super) read_timeout: Option<Scalar>,
     pub(super) max_attempts: Option<Scalar>,
     pub(super) retry_timeout: Option<Scalar>,
     pub(super) retry_percent: Option<Scalar>,
