@@ -259,7 +259,11 @@ impl Client {
         self.pace.clone()
     }
 
+    /// A client that still takes the last answer is not late: how long it may take for that is the stall's to say.
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.stalled.is_some() {
+            return false;
+        }
         while let Some(due) = self.pace.due.get() {
             let now = Moment::now();
             if now >= due {
@@ -388,7 +392,7 @@ impl AsyncRead for Client {
             if this.is_overdue(cx) {
                 match this.pace.begun.get() {
                     true => this.refuse(Refusal::ClientTimeout),
-                    false => this.rests = this.is_clean() && this.stalled.is_none(),
+                    false => this.rests = this.is_clean(),
                 }
                 buf.set_filled(before);
                 return Poll::Ready(Ok(()));
@@ -424,20 +428,30 @@ impl AsyncWrite for Client {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.wire()? {
-            Wire::Plain(socket) => Pin::new(socket).poll_flush(cx),
+        let flushed = match self.wire()? {
+            Wire::Plain(socket) => return Pin::new(socket).poll_flush(cx),
             Wire::Sealed(stream) => Pin::new(stream).poll_flush(cx),
+        };
+        // rustls takes what the client does not: it waits here, and not in poll_write.
+        if flushed.is_pending() {
+            return self.stall(cx).map(Err);
         }
+        if self.stalled.take().is_some() {
+            self.pace.wrote(Moment::now());
+            self.is_overdue(cx);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.rests {
             return Poll::Ready(Ok(()));
         }
-        match self.wire()? {
+        let done = match self.wire()? {
             Wire::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Wire::Sealed(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        };
+        if done.is_pending() { self.stall(cx).map(Err) } else { done }
     }
 }
 
@@ -642,6 +656,60 @@ mod tests {
         let resting = Resting(client.guest.take().unwrap());
         assert!(resting.awake(std::future::ready(())).await.is_none(), "the server stops");
         assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0, "and has closed the connection");
+    }
+
+    /// A client over TLS, and its own side.
+    async fn sealed() -> (Client, tokio_rustls::client::TlsStream<TcpStream>) {
+        use rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let near = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let near = near.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        let far = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let far = tokio_rustls::TlsConnector::from(Arc::new(far.with_root_certificates(roots).with_no_client_auth()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let accepted = listener.accept().await.unwrap().0;
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(near));
+        let (near, far) = tokio::join!(acceptor.accept(accepted), far.connect("localhost".try_into().unwrap(), socket));
+        (Client::sealed(near.unwrap(), Arc::<Departure>::default().present(), Arc::default()), far.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_over_tls_is_not_waited_for_for_ever_either() {
+        let (mut client, _far) = sealed().await;
+        client.write_stall = Duration::from_millis(50);
+        let ended = async {
+            loop {
+                client.write_all(&[b'x'; 4_096]).await.expect("rustls has taken it");
+                if let Err(error) = client.flush().await {
+                    return [error, client.shutdown().await.unwrap_err()];
+                }
+            }
+        };
+        let ended = timeout(Duration::from_secs(5), ended).await.expect("still waiting");
+        assert_eq!(ended.map(|error| error.kind()), [io::ErrorKind::TimedOut; 2]);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_takes_its_last_answer_does_not_rest() {
+        use std::future::poll_fn;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = client(listener.accept().await.unwrap().0);
+        let answer = vec![0; 64 << 20];
+        while poll_fn(|cx| Poll::Ready(Pin::new(&mut client).poll_write(cx, &answer).is_ready())).await {}
+        client.pace.due.set(Some(Moment(0)));
+        let mut space = [0; 8];
+        let mut look = async || {
+            let mut buf = ReadBuf::new(&mut space);
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut client).poll_read(cx, &mut buf).is_pending())).await
+        };
+        assert!(look().await, "for actix-web it would have gone");
+        far.read_exact(&mut vec![0; 1 << 20]).await.unwrap();
     }
 
     #[tokio::test]
