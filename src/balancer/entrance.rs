@@ -178,7 +178,13 @@ impl Entrance {
         // Whoever is no TLS client in time is not worth a word: the internet is full of them.
         let Ok(Ok(stream)) = timeout(limits::TLS_HANDSHAKE, acceptor.accept(socket)).await else { return };
         if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2) {
-            Box::pin(http2::serve(stream, peer, self.http2.clone(), (self.stopping)())).await;
+            let leaving = async {
+                tokio::select! {
+                    () = (self.stopping)() => {}
+                    () = self.rules.departure.is_left() => {}
+                }
+            };
+            Box::pin(http2::serve(stream, peer, self.http2.clone(), leaving)).await;
             drop(present);
         } else {
             self.speak_http1(Client::sealed(stream, present, self.rules.refusals.clone()), peer).await;

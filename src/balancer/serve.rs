@@ -142,18 +142,13 @@ impl Door {
         self.sockets.try_clone()
     }
 
-    /// Another process accepts on the same sockets: this one does no more, and ends when every client has had its last
-    /// answer here, or with `enough`.
+    /// Another process accepts on the same sockets: this one does no more, and ends when its last client is gone, which has
+    /// had an answer that said so or been quiet for too long, or with `enough`.
     pub async fn retire(&self, enough: impl Future<Output = ()>) {
         self.departure.leave();
         self.handle.pause().await;
-        let empty = async {
-            while self.departure.clients() > 0 {
-                tokio::time::sleep(limits::CLIENTS_CHECK).await;
-            }
-        };
         tokio::select! {
-            () = empty => {}
+            () = self.departure.is_empty() => {}
             () = enough => {}
         }
     }
