@@ -136,6 +136,10 @@ async fn node((route, retry, done, ready): NodeState, request: HttpRequest, mut 
         }
         "/chunked" => HttpResponse::Ok().streaming(stream::iter([Ok::<_, actix_web::Error>(Bytes::from("chunked"))])),
         "/nothing" => HttpResponse::NoContent().finish(),
+        "/short" => {
+            rt::time::sleep(Duration::from_millis(500)).await;
+            HttpResponse::Ok().finish()
+        }
         "/slow" => {
             rt::time::sleep(Duration::from_secs(30)).await;
             HttpResponse::Ok().finish()

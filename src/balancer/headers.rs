@@ -369,6 +369,12 @@ fn check_framing<B>(answer: &hyper::Response<B>) -> Result<(), Refusal> {
     if good { Ok(()) } else { Err(Refusal::BadGateway) }
 }
 
+/// The host that a client asked for, as it says: of the target, or `Host`.
+pub(crate) fn named_host(request: &HttpRequest) -> Option<&str> {
+    let host = || request.headers().get(front_header::HOST)?.to_str().ok();
+    request.uri().authority().map(|authority| authority.as_str()).or_else(host)
+}
+
 /// Whether a request came through another proxy, by its own word. Only used to refuse.
 pub(crate) fn came_through_a_proxy(request: &HttpRequest) -> bool {
     ["x-forwarded-for", "forwarded", "via", "x-real-ip"].iter().any(|name| request.headers().contains_key(*name))
