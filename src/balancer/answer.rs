@@ -23,8 +23,8 @@ use hyper::{
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
-    client::Running,
     connection::Connection,
+    pace::Running,
     upload::{Progress, Upload},
     view::{Busy, Counters},
     worker::Worker,

@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep};
 use super::{
     answer::{Answer, Lease},
     choice::{self, Attempt, Choice},
-    client::Running,
     connection::{self, Connection},
     headers::{self, Head},
     members::Trouble,
+    pace::Running,
     pages::Refusal,
     pool::Stakes,
     retry::{self, Budget, Connection as Kind, Nature, Next, Outcome, Stop},
