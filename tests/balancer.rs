@@ -195,7 +195,11 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         restart_timeout: Duration::from_secs(60),
         workers: NonZero::new(1).unwrap(),
         members,
-        manager: Manager { path: "/balancer-manager".into(), allow: vec!["127.0.0.0/8".parse().unwrap()] },
+        manager: Manager {
+            listen: None,
+            path: "/balancer-manager".into(),
+            allow: vec!["127.0.0.0/8".parse().unwrap()],
+        },
         tls: None,
         local: settings::Static::default(),
     }
@@ -1232,11 +1236,35 @@ async fn what_is_set_is_there_after_a_restart_of_the_balancer() {
 
 #[actix_web::test]
 async fn a_manager_that_nobody_may_open_is_closed() {
-    let manager = Manager { path: "/balancer-manager".into(), allow: vec![] };
+    let manager = Manager { allow: vec![], ..Manager::default() };
     let door = open_with(settings::Balancer { manager, ..settings(vec![]) }).await;
     for path in ["/balancer-manager", "/balancer-manager/status.json", "/%62alancer-manager"] {
         assert_eq!(get(&door, path, &[]).await.status, 403, "{path}");
     }
+}
+
+#[actix_web::test]
+async fn a_manager_with_an_address_of_its_own_is_nowhere_else() {
+    let r1 = Node::start("r1");
+    let manager = Manager { listen: Some(([127, 0, 0, 1], 0).into()), ..Manager::default() };
+    let mut door = open_with(settings::Balancer { manager, ..settings(vec![r1.as_member()]) }).await;
+    let drain = || request("POST", "/balancer-manager/members/r1/drain", &[("tasuki-control", "1")], "");
+    for path in ["/balancer-manager", "/balancer-manager/status.json", "/%62alancer-manager", "/balancer-manager/../x"]
+    {
+        assert_eq!(get(&door, path, &[]).await.status, 404, "{path}");
+    }
+    assert_eq!(send(&door, drain()).await.status, 404);
+    assert_eq!(get(&door, "/", &[]).await.route(), "r1");
+    let users = std::mem::replace(&mut door.address, door.manager.unwrap());
+    let status = get(&door, "/balancer-manager/status.json", &[]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+    assert_eq!(status["balancer"]["listen"], users.to_string());
+    let before = r1.executed();
+    for path in ["/", "/sorry.html", "/x/balancer-manager"] {
+        assert_eq!(get(&door, path, &[]).await.status, 404, "{path}");
+    }
+    assert_eq!(r1.executed(), before, "no user's request comes this way");
+    assert_eq!(send(&door, drain()).await.status, 202);
 }
 
 #[actix_web::test]

@@ -34,6 +34,8 @@ pub struct Door {
     pub address: SocketAddr,
     /// The same for TLS, if there is a port for it.
     pub tls: Option<SocketAddr>,
+    /// Where the manager answers, if it has an address of its own.
+    pub manager: Option<SocketAddr>,
     /// To be subscribed to membership.
     pub roster: Recipient<RosterChanged>,
     /// The actor, for [`super::Observe`].
@@ -90,12 +92,13 @@ impl Hall {
     pub fn open(self) -> io::Result<Door> {
         let Self { address, roster, balancer, rules, sockets, tls, workers, shutdown } = self;
         let departure = rules.departure.clone();
-        let Sockets { plain, tls: sealed } = sockets.try_clone()?;
+        let Sockets { plain, tls: sealed, manager: own } = sockets.try_clone()?;
         let sealed = sealed.zip(tls);
         let tls = sealed.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
-        let server = entrance::open(plain, sealed, rules, balancer.clone(), workers, shutdown)?;
+        let manager = own.as_ref().map(|listener| listener.local_addr()).transpose()?;
+        let server = entrance::open(plain, sealed, own, rules, balancer.clone(), workers, shutdown)?;
         let handle = server.handle();
-        Ok(Door { address, tls, roster, balancer, handle, server: rt::spawn(server), departure, sockets })
+        Ok(Door { address, tls, manager, roster, balancer, handle, server: rt::spawn(server), departure, sockets })
     }
 }
 

@@ -30,7 +30,14 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    actor::Balancer, client::Client, departure::Present, http2, rules::Rules, serve::answer, tls, worker::Worker,
+    actor::Balancer,
+    client::Client,
+    departure::Present,
+    http2,
+    rules::Rules,
+    serve::answer,
+    tls,
+    worker::{Port, Worker},
 };
 use crate::{limits, time::Moment};
 
@@ -43,6 +50,7 @@ struct Plan<S> {
     stopping: S,
     /// Where it listens.
     address: SocketAddr,
+    port: Port,
     /// Of the port for TLS.
     acceptor: Option<TlsAcceptor>,
 }
@@ -66,12 +74,14 @@ type Http1 = Box<dyn Fn(Client, Option<SocketAddr>) -> LocalBoxFuture<'static, (
 pub(crate) fn open(
     plain: TcpListener,
     sealed: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
+    manager: Option<TcpListener>,
     rules: Arc<Rules>,
     balancer: Addr<Balancer>,
     workers: usize,
     shutdown: Duration,
 ) -> io::Result<Server> {
-    for listener in [&plain].into_iter().chain(sealed.as_ref().map(|(listener, _)| listener)) {
+    let own = sealed.as_ref().map(|(listener, _)| listener);
+    for listener in [&plain].into_iter().chain(own).chain(&manager) {
         watch_clients(listener)?;
     }
     let builder = Server::build()
@@ -84,12 +94,18 @@ pub(crate) fn open(
         let signal = signal.clone();
         async move { signal.notified().await }
     };
-    let plan = Plan { rules, balancer, stopping, address: plain.local_addr()?, acceptor: None };
-    let first = plan.clone();
-    let builder = builder.listen("balancer", plain, move || entrance(first.clone()))?;
-    let Some((listener, config)) = sealed else { return Ok(builder.run()) };
-    let plan = Plan { address: listener.local_addr()?, acceptor: Some(config.into()), ..plan };
-    Ok(builder.listen("balancer-tls", listener, move || entrance(plan.clone()))?.run())
+    let plan = Plan { rules, balancer, stopping, address: plain.local_addr()?, port: Port::Users, acceptor: None };
+    let users = plan.clone();
+    let mut builder = builder.listen("balancer", plain, move || entrance(users.clone()))?;
+    if let Some((listener, config)) = sealed {
+        let sealed = Plan { address: listener.local_addr()?, acceptor: Some(config.into()), ..plan.clone() };
+        builder = builder.listen("balancer-tls", listener, move || entrance(sealed.clone()))?;
+    }
+    if let Some(listener) = manager {
+        let manager = Plan { address: listener.local_addr()?, port: Port::Manager, ..plan };
+        builder = builder.listen("balancer-manager", listener, move || entrance(manager.clone()))?;
+    }
+    Ok(builder.run())
 }
 
 /// Lets the kernel look after clients that vanish without a word. Connections have it from their listener (socket(7)), which
@@ -151,7 +167,7 @@ where
 
     fn worker(&self) -> Rc<Worker> {
         let seed = getrandom::u64().unwrap_or_else(|_| Moment::now().0);
-        let worker = Rc::new(Worker::new(self.rules.clone(), self.balancer.clone(), seed));
+        let worker = Rc::new(Worker::new(self.rules.clone(), self.balancer.clone(), self.port, seed));
         rt::spawn(Worker::sweep(Rc::downgrade(&worker)));
         worker
     }

@@ -14,7 +14,7 @@ use super::{
     pace::Running,
     pages::{self, Refusal},
     paths,
-    worker::Worker,
+    worker::{Port, Worker},
 };
 
 /// The sorry page's own address, as in the seeds' httpd.
@@ -43,7 +43,13 @@ async fn sort(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload)
     if paths::is_reserved(path) {
         return Err(Refusal::NotFound);
     }
-    if paths::is_below(path, &worker.rules.manager.path) {
+    let manager = &worker.rules.manager;
+    let is_of_manager = paths::is_below(path, &manager.path);
+    // Where the manager has a port of its own it is there alone, and there is nothing else.
+    if manager.listen.is_some() && is_of_manager != (worker.port == Port::Manager) {
+        return Err(Refusal::NotFound);
+    }
+    if is_of_manager {
         // Boxed: it is larger than all that a request to a member needs, and would be moved with each of them.
         return Box::pin(manager::answer(worker, request, payload)).await;
     }

@@ -150,6 +150,13 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
         let rule = "balancer.listen has this address for plain HTTP; give each its own, such as \"0.0.0.0:443\"";
         return Err(Wrong::new("balancer.tls.listen", format!("\"{}\"", it.listen), rule));
     }
+    if let Some(own) = it.manager.listen
+        && own.port() > 0
+        && (own == it.listen || it.tls.as_ref().is_some_and(|tls| tls.listen == own))
+    {
+        let rule = "users connect to this address; give the manager its own, such as \"127.0.0.1:12122\"";
+        return Err(Wrong::new("balancer.manager.listen", format!("\"{own}\""), rule));
+    }
     it.local = local(raw.local)?;
     Ok(it)
 }
@@ -183,6 +190,7 @@ fn optional_address(value: &Scalar) -> Result<Option<SocketAddr>, Rule> {
 
 fn manager(raw: raw::Manager) -> Result<Manager, Wrong> {
     let mut it = Manager::default();
+    set(&mut it.listen, "balancer.manager.listen", raw.listen, optional_address)?;
     set(&mut it.path, "balancer.manager.path", raw.path, manager_path)?;
     set(&mut it.allow, "balancer.manager.allow", raw.allow, |value| list(value, network))?;
     Ok(it)

@@ -265,6 +265,8 @@ pub struct StaticMember {
 /// The manager page.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manager {
+    /// An address of its own; none for the path on the balancer's ports.
+    pub listen: Option<SocketAddr>,
     /// Its path; nothing below it is forwarded.
     pub path: String,
     /// Addresses that may open it.

@@ -113,6 +113,7 @@ pub(super) struct Balancer {
 #[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Manager {
+    pub(super) listen: Option<Scalar>,
     pub(super) path: Option<Scalar>,
     pub(super) allow: Option<Scalar>,
 }
