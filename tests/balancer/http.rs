@@ -289,6 +289,18 @@ async fn a_refused_websocket_ends_where_its_body_ends_and_its_member_is_busy_unt
 }
 
 #[actix_web::test]
+async fn a_refused_websocket_says_that_nothing_follows_on_its_connection() {
+    const SCRIPT: &[&str] = &["HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno"];
+    let (address, _) = scripted(SCRIPT).await;
+    let door = before(address).await;
+    let head =
+        "GET /chat HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: k\r\n\r\n";
+    let answer = told(&door, head).await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 403") && answer.ends_with("no"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+}
+
+#[actix_web::test]
 async fn a_body_arrives_whatever_the_method_and_an_empty_one_has_its_length() {
     let upstream = Upstream::start().await;
     let door = before(upstream.address).await;
