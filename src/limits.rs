@@ -796,6 +796,9 @@ pub const HTTP2_HEAD_BYTES: u32 = (REQUEST_HEADERS_BYTES + REQUEST_TARGET_BYTES 
 /// Time for a TLS handshake. nginx: 60 s, HAProxy: the time for a head.
 pub const TLS_HANDSHAKE: Duration = HEAD_TIMEOUT;
 
+/// The longest wait for the disk when an administrator sets something: it holds then, and is not kept.
+pub const DISK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How often a balancer looks whether another process in its place was told something of a member.
 pub const ORDERS_POLL: Duration = Duration::from_millis(250);
 

@@ -1234,6 +1234,27 @@ async fn what_is_set_is_there_after_a_restart_of_the_balancer() {
     assert!(reply.text().contains("\"warning\":\"it holds until the balancer ends"), "{}", reply.text());
 }
 
+/// A pipe without a writer: to open it hangs, as a disk may.
+#[actix_web::test]
+async fn a_disk_that_hangs_stops_no_health_check_and_no_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let (settings, session) = (settings(vec![r1.as_member(), r2.as_member()]), settings::Session::default());
+    let (sockets, kept) = (balancer::Sockets::bind(&settings).unwrap(), balancer::Kept::of(folder.path()));
+    let door = balancer::prepare(&settings, &session, DEADLINE, sockets, Some(kept)).unwrap().open().unwrap();
+    wait_for(&door, |members| members.iter().all(|member| member.standing == Standing::Usable)).await;
+    let pipe = folder.path().join("members.json");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let drain = request("POST", "/balancer-manager/members/r1/drain", &[("tasuki-control", "1")], "");
+    let reply = tokio::time::timeout(DEADLINE, send(&door, drain)).await.expect("the disk is waited for");
+    assert_eq!(reply.status, 202);
+    assert!(reply.text().contains("\"warning\":\"it holds until the balancer ends"), "{}", reply.text());
+    r2.handle.stop(false).await;
+    wait_for(&door, |members| (members[0].standing, members[1].standing) == (Standing::Draining, Standing::Failed))
+        .await;
+    drop(std::fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+}
+
 #[actix_web::test]
 async fn a_manager_that_nobody_may_open_is_closed() {
     let manager = Manager { allow: vec![], ..Manager::default() };

@@ -38,6 +38,7 @@ mod guard;
 mod headers;
 mod health;
 mod http2;
+mod keeper;
 mod kept;
 mod local;
 mod manager;
