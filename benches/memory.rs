@@ -21,10 +21,6 @@ use tasuki::{
     time::Moment,
 };
 
-/// As the command has it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const SESSIONS: u32 = 1_000_000;
 
 /// Of x86-64 and of most others.

@@ -8,6 +8,7 @@ mod support;
 
 use std::{
     fs,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -220,9 +221,14 @@ async fn managers() {
 async fn cost_of_managers(users_a_node: usize) {
     const WRITES: u64 = 20_000;
     println!("  manager  nodes   bytes a write   CPU a write   at rest: bytes/s   CPU");
-    for manager in ["delta", "full", "backup"] {
+    for manager in ["none", "backup", "delta", "full"] {
         for nodes in [2, 4, 8] {
-            let place = Place::new().set("SESSION__MANAGER", manager).set("NODE__WORKERS", "1");
+            let place = Place::new().set("NODE__WORKERS", "1");
+            let place = match manager {
+                // What more nodes and users cost on this machine when nothing is copied.
+                "none" => stay_at_home(place),
+                manager => place.set("SESSION__MANAGER", manager),
+            };
             let cluster = Cluster::up_in(place, nodes).await;
             let pids: Vec<u32> = cluster.settled(nodes).await.nodes.iter().filter_map(|node| node.pid).collect();
             let cost = async || (link_bytes(&cluster).await as f64, cpu_seconds(&pids), Instant::now());
@@ -248,6 +254,16 @@ async fn cost_of_managers(users_a_node: usize) {
             );
         }
     }
+}
+
+/// The counter page in a webapp that is not distributable.
+fn stay_at_home(place: Place) -> Place {
+    let (own, project) = (place.path("webapps/ROOT"), Path::new(env!("CARGO_MANIFEST_DIR")).join("webapps/ROOT"));
+    fs::create_dir_all(own.join("WEB-INF")).unwrap();
+    fs::write(own.join("WEB-INF/web.xml"), "<web-app/>").unwrap();
+    fs::copy(project.join("index.html.j2"), own.join("index.html.j2")).unwrap();
+    let webapps = place.path("webapps").display().to_string();
+    place.set("NODE__WEBAPPS", &webapps)
 }
 
 /// Bytes that all links have carried, both ways.

@@ -77,6 +77,9 @@ pub const SESSION_ATTRIBUTES: usize = 1_024;
 /// split; whoever has seen it removed knows better all the same.
 pub const REMOVED_ATTRIBUTES: usize = 32;
 
+/// Attributes that one request changes, those included that it removes again.
+pub const DRAFT_CHANGES: usize = 2 * SESSION_ATTRIBUTES;
+
 /// Bytes of an attribute name.
 pub const ATTRIBUTE_NAME_BYTES: usize = 255;
 
@@ -127,6 +130,10 @@ pub const SNAPSHOTS_ASIDE: usize = 8;
 /// How long an ended session is remembered. Longer than any delta can be under way: a link that is silent for
 /// [`LINK_SILENCE`] is closed.
 pub const TOMBSTONE: Duration = Duration::from_secs(600);
+
+/// The longest time for which it is, of a session that may live longer than this elsewhere: a node that was away for longer
+/// can bring it back.
+pub const TOMBSTONE_LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
 /// A peer that acknowledges nothing for this long is disconnected (TCP_USER_TIMEOUT, tcp(7)).
 pub const LINK_SILENCE: Duration = Duration::from_secs(10);
@@ -210,6 +217,9 @@ const _: () = assert!(REPAIR_LIST * 24 + 64 <= FRAME_BYTES && REPAIR_LIST <= REP
 const SESSION_FRAME_BYTES: usize =
     SESSION_BYTES + (SESSION_ATTRIBUTES + REMOVED_ATTRIBUTES) * (ATTRIBUTE_NAME_BYTES + 32) + 1_024;
 
+// The largest delta fits a frame.
+const _: () = assert!(SESSION_BYTES + DRAFT_CHANGES * (ATTRIBUTE_NAME_BYTES + 32) + 1_024 <= FRAME_BYTES);
+
 // The largest session fits a frame, and a queue holds several frames.
 const _: () = assert!(SESSION_FRAME_BYTES <= FRAME_BYTES);
 const _: () = assert!(FRAME_BYTES * 4 <= LINK_QUEUE_BYTES);
@@ -222,6 +232,10 @@ pub const PENDING_GREETINGS: usize = 64;
 
 /// First pause before a link is tried again; it doubles up to [`LINK_RETRY_LAST`].
 pub const LINK_RETRY_FIRST: Duration = Duration::from_millis(20);
+
+/// How long a live member is without a link before somebody has to look, and between two lines about it. One that has died
+/// is off the list sooner.
+pub const LINK_ABSENCE: Duration = Duration::from_secs(15);
 
 /// Longest pause before a link is tried again.
 pub const LINK_RETRY_LAST: Duration = Duration::from_millis(500);

@@ -1,6 +1,6 @@
 //! How everything is: the reports that `tasuki status`, the manager page and tests read, and the log.
 
-use std::{io::IsTerminal, net::SocketAddr};
+use std::{collections::BTreeMap, io::IsTerminal, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -85,6 +85,9 @@ pub struct NodeReport {
     /// drains.
     #[serde(default)]
     pub staying: usize,
+    /// Those of its settings that have to be alike on all nodes, by their keys, as the file has them.
+    #[serde(default)]
+    pub alike: BTreeMap<String, String>,
     /// Its webapps, by their full names.
     #[serde(default)]
     pub webapps: Vec<WebappReport>,
@@ -221,6 +224,12 @@ pub struct PeerReport {
     /// Bytes of its acknowledgements and answers.
     #[serde(default)]
     pub received_bytes: u64,
+    /// How often it was compared with this node since it joined.
+    #[serde(default)]
+    pub repair_rounds: u64,
+    /// Sessions that it was told then because it lacked them, ended ones included.
+    #[serde(default)]
+    pub repaired_sessions: u64,
 }
 
 impl PeerReport {
@@ -232,6 +241,8 @@ impl PeerReport {
         self.queued_bytes += link.queued_bytes;
         self.sent_bytes += link.sent_bytes;
         self.received_bytes += link.received_bytes;
+        self.repair_rounds += link.repair_rounds;
+        self.repaired_sessions += link.repaired_sessions;
     }
 }
 

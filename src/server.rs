@@ -36,7 +36,7 @@ use crate::{
     node::{self, Handover, House, NewDuty, Notice, Order, Shortage, Taker, Traffic, Uploads, Worker, hand_over},
     observe::SessionCounts,
     replication::{
-        Dialling, LinkSeal, Replicator, ReplicatorConfig,
+        Dialling, LinkSeal, Replicator, ReplicatorConfig, Retire,
         accept::{Doorway, accept},
         core::CoreConfig,
     },
@@ -320,12 +320,14 @@ impl Node {
         }
         let part = if self.is_relieved().await { Part::Local } else { Part::Everything };
         let (nodes, _) = snapshot::nodes(&self.membership).await;
-        let _ = timeout(limits::LEAVE_TIMEOUT, self.membership.send(Leave)).await;
         let left = self.shutdown_timeout.saturating_sub(Moment::now().since(began)).max(limits::LAST_REPLIES);
         if timeout(left, server.stop(true)).await.is_err() {
             let running = self.house.traffic.running();
             warn!(route = %self.house.route, running, "connections were cut at the end of the graceful stop");
         }
+        // Whoever hears that this node has left takes its sessions without asking it: nothing may be answered here from then on.
+        let _ = timeout(limits::LEAVE_TIMEOUT, self.exporter.send(Retire)).await;
+        let _ = timeout(limits::LEAVE_TIMEOUT, self.membership.send(Leave)).await;
         self.snapshots.save(&self.house.table, part, nodes).await;
         info!(route = %self.house.route, "node stopped");
     }
@@ -367,13 +369,13 @@ impl Node {
     }
 }
 
-/// Starts those who go through the whole table, on a thread of their own: a look at a million sessions must hold up
-/// neither the acknowledgements of the peers' commits nor the answers to their probes.
+/// Starts those who look after all sessions, each on a thread of its own: a look at a million sessions must hold up neither
+/// the lease, nor the acknowledgements of the peers' commits, nor the answers to their probes.
 fn start_keepers(config: ReplicatorConfig) -> (Addr<Replicator>, Addr<SessionStore>) {
-    let (thread, table) = (Arbiter::new().handle(), config.table.clone());
-    let exporter = Replicator::start_in_arbiter(&thread, |_| Replicator::new(config));
+    let table = config.table.clone();
+    let exporter = Replicator::start_in_arbiter(&Arbiter::new().handle(), |_| Replicator::new(config));
     let ended = exporter.clone().recipient();
-    let store = SessionStore::start_in_arbiter(&thread, |_| SessionStore::new(table, ended));
+    let store = SessionStore::start_in_arbiter(&Arbiter::new().handle(), |_| SessionStore::new(table, ended));
     (exporter, store)
 }
 

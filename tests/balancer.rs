@@ -949,6 +949,7 @@ async fn a_client_that_rests_is_answered_again_and_a_stop_does_not_wait_for_it()
     for _ in 0..3 {
         client.write_all(b"POST /count HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc").await.unwrap();
         read_until(&mut client, "\r\n\r\n3").await;
+        // The client's own pause. That it rests shows nowhere, and whether it does already makes no difference to it.
         rt::time::sleep(limits::CLIENT_REST + Duration::from_millis(200)).await;
     }
     let begun = Instant::now();
@@ -959,8 +960,13 @@ async fn a_client_that_rests_is_answered_again_and_a_stop_does_not_wait_for_it()
 }
 
 async fn refusals(door: &Door) -> serde_json::Value {
+    of_balancer(door, "refusals").await
+}
+
+/// What the manager tells of the balancer itself.
+async fn of_balancer(door: &Door, what: &str) -> serde_json::Value {
     let status = get(door, "/balancer-manager/status.json", &[]).await;
-    serde_json::from_slice::<serde_json::Value>(&status.body).unwrap()["balancer"]["refusals"].take()
+    serde_json::from_slice::<serde_json::Value>(&status.body).unwrap()["balancer"][what].take()
 }
 
 #[actix_web::test]
@@ -1253,6 +1259,30 @@ async fn a_disk_that_hangs_stops_no_health_check_and_no_order() {
     wait_for(&door, |members| (members[0].standing, members[1].standing) == (Standing::Draining, Standing::Failed))
         .await;
     drop(std::fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+}
+
+#[actix_web::test]
+async fn what_is_set_while_another_process_starts_is_known_to_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let prepare = || {
+        let (settings, session) = (settings(vec![r1.as_member(), r2.as_member()]), settings::Session::default());
+        let (sockets, kept) = (balancer::Sockets::bind(&settings).unwrap(), balancer::Kept::of(folder.path()));
+        balancer::prepare(&settings, &session, DEADLINE, sockets, Some(kept)).unwrap()
+    };
+    let disable = async |door: &Door, route: &str| {
+        let path = format!("/balancer-manager/members/{route}/disable");
+        assert_eq!(send(door, request("POST", &path, &[("tasuki-control", "1")], "")).await.status, 202);
+    };
+    let old = prepare().open().unwrap();
+    let starting = prepare(); // it has read what was kept: nothing
+    disable(&old, "r1").await;
+    let new = starting.open().unwrap();
+    // At once: what the new one keeps must not be without what it has not read yet.
+    disable(&new, "r2").await;
+    for door in [&old, &new] {
+        wait_for(door, |members| members.iter().all(|member| member.standing == Standing::Disabled)).await;
+    }
 }
 
 #[actix_web::test]

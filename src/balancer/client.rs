@@ -41,6 +41,8 @@ pub(crate) struct Client {
     /// What came behind a request that has not been answered. actix-http knows one HEAD and one version for a connection,
     /// those of the head it read last, and writes answers to earlier requests after them: it gets one request at a time.
     held: BytesMut,
+    /// Bytes that actix-http wanted to write and has not: it offers them again, in front of what is new.
+    offered: usize,
     /// The client takes nothing of its answer; ends its patience.
     stalled: Option<Pin<Box<Sleep>>>,
     /// The longest time for that.
@@ -106,6 +108,7 @@ impl Client {
             gate: Gate::Open(Framing::default()),
             pace: Rc::default(),
             held: BytesMut::new(),
+            offered: 0,
             stalled: None,
             write_stall: limits::CLIENT_WRITE_STALL,
             alarm: None,
@@ -194,8 +197,7 @@ impl Client {
     }
 
     /// Counts what actix-http refuses by itself, by the answer that it writes while no request of this connection is being
-    /// answered and one has begun to come, or none ever came. Behind the rest of an earlier answer that a slow client has
-    /// left it is not seen.
+    /// answered and one has begun to come, or none ever came.
     fn count_refusal(&mut self, answer: &[u8]) {
         let ended = self.pace.ended.get();
         let is_an_answer = matches!(&self.gate, Gate::Open(framing)
@@ -326,11 +328,13 @@ impl AsyncRead for Client {
 
 impl AsyncWrite for Client {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.count_refusal(buf);
+        let new = buf.get(self.offered..).unwrap_or_default();
+        self.count_refusal(new);
         let written = match self.wire()? {
             Wire::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Wire::Sealed(stream) => Pin::new(stream).poll_write(cx, buf),
         };
+        self.offered = buf.len() - if let Poll::Ready(Ok(written)) = written { written } else { 0 };
         if written.is_pending() {
             return self.stall(cx).map(Err);
         }
@@ -542,6 +546,36 @@ mod tests {
         let ended = timeout(Duration::from_secs(5), client.write_all(&answer)).await.expect("still waiting");
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
         drop(far);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_behind_an_answer_that_a_slow_client_has_left_is_counted_once() {
+        use std::future::poll_fn;
+
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = client(listener.accept().await.unwrap().0);
+        let (pace, refusals) = (client.pace(), client.guest.as_ref().unwrap().refusals.clone());
+        far.write_all(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nA : b\r\n\r\n").await.unwrap();
+        assert!(client.read(&mut [0; 64]).await.unwrap() > 0);
+        pace.begin();
+        pace.end(Moment::now());
+        let mut left = [b"HTTP/1.1 200 OK\r\n\r\n", &[b'x'; 64 << 20][..]].concat();
+        poll_fn(|cx| {
+            while let Poll::Ready(written) = Pin::new(&mut client).poll_write(cx, &left) {
+                left.drain(..written.unwrap());
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert!(client.read(&mut [0; 64]).await.unwrap() > 0, "what it is refused for");
+        left.extend_from_slice(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        assert_eq!(refusals.report().bad_request, 0);
+        for _ in 0..2 {
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut client).poll_write(cx, &left).is_ready())).await;
+            assert_eq!(refusals.report().bad_request, 1);
+        }
     }
 
     #[tokio::test]

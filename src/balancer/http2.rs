@@ -404,6 +404,7 @@ mod tests {
             }
         }
         assert_eq!(read, 2 << 20);
+        // Nothing tells that nobody will be disconnected: the time in which that would be has to pass.
         sleep(STALL * 2).await;
         assert!(!served.is_finished(), "an answer that has ended stalls nobody");
     }

@@ -44,6 +44,8 @@ pub(crate) struct Rules {
     pub(crate) sorry: Bytes,
     pub(crate) local: Option<Local>,
     pub(crate) listen: SocketAddr,
+    /// Settings of this balancer that the nodes have to have as well.
+    pub(crate) alike: settings::Alike,
     pub(crate) departure: Arc<Departure>,
     /// Shown to clients that come over TLS.
     pub(crate) certificate: Option<Arc<Shown>>,
@@ -90,6 +92,7 @@ impl Rules {
             sorry,
             local,
             listen,
+            alike: session.alike_on_balancers(),
             departure: Arc::default(),
             certificate: None,
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_web::rt;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::{
     ServerConfig,
     crypto::ring,
@@ -27,9 +27,16 @@ use crate::{limits, settings};
 pub(crate) const HTTP2: &[u8] = b"h2";
 const HTTP11: &[u8] = b"http/1.1";
 
+/// Of files that came while the balancer runs.
+const REFUSED: &str = "the new certificate is refused, the old one stays";
+
 /// The certificate that is shown now.
 #[derive(Debug)]
-pub(crate) struct Shown(ArcSwap<Pair>);
+pub(crate) struct Shown {
+    pair: ArcSwap<Pair>,
+    /// Why the files that lie there now are not.
+    refused: ArcSwapOption<String>,
+}
 
 /// A certificate and its key.
 #[derive(Debug)]
@@ -39,13 +46,23 @@ struct Pair {
 }
 
 impl Shown {
-    /// What an administrator is told of it now, if anything.
-    pub(crate) fn warning(&self) -> Option<String> {
-        self.0.load().term.warning(today())
+    fn new(pair: Pair) -> Self {
+        Self { pair: ArcSwap::from_pointee(pair), refused: ArcSwapOption::empty() }
+    }
+
+    /// What an administrator is told of it now.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let refused = self.refused.load();
+        let refused = refused.iter().map(|problem| format!("{REFUSED}: {problem}"));
+        self.warning().into_iter().chain(refused).collect()
+    }
+
+    fn warning(&self) -> Option<String> {
+        self.pair.load().term.warning(today())
     }
 
     fn age(&self) -> Age {
-        self.0.load().term.age(today())
+        self.pair.load().term.age(today())
     }
 }
 
@@ -58,7 +75,7 @@ fn today() -> i64 {
 impl ResolvesServerCert for Shown {
     /// One certificate for everybody: a client that asks for another name sees that it is not meant.
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load().key.clone())
+        Some(self.pair.load().key.clone())
     }
 }
 
@@ -70,7 +87,7 @@ impl ResolvesServerCert for Shown {
 pub(crate) fn configure(settings: &settings::Tls) -> io::Result<(Arc<ServerConfig>, Arc<Shown>)> {
     let stamp = Stamp::of(settings);
     let pair = read(settings).map_err(|problem| io::Error::new(io::ErrorKind::InvalidData, problem))?;
-    let shown = Arc::new(Shown(ArcSwap::from_pointee(pair)));
+    let shown = Arc::new(Shown::new(pair));
     rt::spawn(watch(settings.clone(), stamp, Arc::downgrade(&shown)));
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider)
@@ -131,10 +148,14 @@ async fn watch(settings: settings::Tls, mut taken: Stamp, shown: Weak<Shown>) {
         let files = settings.clone();
         match rt::task::spawn_blocking(move || read(&files)).await {
             Ok(Ok(pair)) => {
-                shown.0.store(Arc::new(pair));
+                shown.pair.store(Arc::new(pair));
+                shown.refused.store(None);
                 tracing::info!(certificate = %settings.certificate.display(), "a new certificate is shown from now on");
             }
-            Ok(Err(problem)) => tracing::warn!(%problem, "the new certificate is refused, the old one stays"),
+            Ok(Err(problem)) => {
+                tracing::warn!(%problem, "{REFUSED}");
+                shown.refused.store(Some(Arc::new(problem)));
+            }
             Err(_) => return,
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     observe::{Admin, NodeReport, NodeState, PeerReport, StatusReport},
 };
 
-const COLUMNS: [&str; 8] = ["ROUTE", "STATE", "DUTY", "HTTP", "PID", "OWNED", "HELD", "PEERS"];
+const COLUMNS: [&str; 9] = ["ROUTE", "STATE", "DUTY", "HTTP", "PID", "OWNED", "HELD", "REPAIRED", "PEERS"];
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
@@ -38,7 +38,9 @@ fn json(report: &StatusReport) -> String {
 
 /// The balancer, then a line a node, in columns as wide as they must be.
 fn table(report: &StatusReport) -> String {
-    let mut lines = vec![format!("balancer {}  pid {}", report.balancer.listen, report.balancer.pid), String::new()];
+    let mut lines = vec![format!("balancer {}  pid {}", report.balancer.listen, report.balancer.pid)];
+    lines.extend(report.balancer.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.push(String::new());
     if report.nodes.is_empty() {
         lines.push("no nodes: start one with \"tasuki node\", or all with \"tasuki up\"".to_owned());
         return lines.join("\n");
@@ -88,7 +90,7 @@ fn webapps(report: &StatusReport) -> Vec<String> {
     lines
 }
 
-fn row(node: &NodeReport) -> [String; 8] {
+fn row(node: &NodeReport) -> [String; 9] {
     let peers: Vec<String> = node.peers.iter().map(peer).collect();
     [
         node.route.to_string(),
@@ -98,6 +100,7 @@ fn row(node: &NodeReport) -> [String; 8] {
         node.pid.map_or("-".to_owned(), |pid| pid.to_string()),
         node.sessions.owned.to_string(),
         node.sessions.held.to_string(),
+        node.peers.iter().map(|peer| peer.repaired_sessions).sum::<u64>().to_string(),
         if peers.is_empty() { "-".to_owned() } else { peers.join(", ") },
     ]
 }
@@ -156,10 +159,13 @@ pub(super) mod tests {
                     queued_bytes: 0,
                     sent_bytes: 0,
                     received_bytes: 0,
+                    repair_rounds: 1,
+                    repaired_sessions: 0,
                 })
                 .collect(),
             writes_refused: 0,
             staying: 0,
+            alike: BTreeMap::new(),
             webapps: Vec::new(),
             terms: Terms::default(),
         };
@@ -179,15 +185,25 @@ pub(super) mod tests {
         let mut report = report(&[("r1", NodeState::Ready, &["node-2"]), ("node-2", NodeState::Failed, &[])]);
         report.nodes[1].peers[0].lag_ms = 1_200;
         report.nodes[1].peers[0].queued = 7;
+        report.nodes[0].peers[0].repaired_sessions = 120;
         assert_eq!(
             table(&report),
             "\
 balancer 127.0.0.1:12121  pid 4710
 
-ROUTE   STATE   DUTY     HTTP             PID   OWNED  HELD  PEERS
-r1      ready   serving  127.0.0.1:18080  4711  12     3     node-2 in sync
-node-2  failed  serving  127.0.0.1:18080  -     12     3     r1 not in sync, 1200 ms behind, 7 queued"
+ROUTE   STATE   DUTY     HTTP             PID   OWNED  HELD  REPAIRED  PEERS
+r1      ready   serving  127.0.0.1:18080  4711  12     3     120       node-2 in sync
+node-2  failed  serving  127.0.0.1:18080  -     12     3     0         r1 not in sync, 1200 ms behind, 7 queued"
         );
+    }
+
+    #[test]
+    fn what_the_balancer_warns_of_stands_first_also_without_nodes() {
+        let mut report = report(&[]);
+        report.balancer.warnings = vec!["the certificate ends".into(), "something else".into()];
+        let text = table(&report);
+        let lines = "pid 4710\nwarning: the certificate ends\nwarning: something else\n\nno nodes";
+        assert!(text.contains(lines), "{text}");
     }
 
     #[test]

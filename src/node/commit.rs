@@ -92,8 +92,12 @@ impl Worker {
                 let all: Vec<Change> =
                     draft.attributes().map(|(name, value)| Change::Set(name.into(), value.clone())).collect();
                 let done = self.begin(&all, rules).await?;
-                self.end(id, rules.reach).await?;
-                Ok(done)
+                let ended = self.end(id, rules.reach).await;
+                if let (Err(_), CookieChange::Set(new)) = (&ended, done.cookie) {
+                    // Nobody was told of it.
+                    let _ = self.end(new, rules.reach).await;
+                }
+                Ok(Done { copies: done.copies.min(Some(ended?)), ..done })
             }
             (Some(id), Fate::Ends) => {
                 let copies = self.end(id, rules.reach).await?;
@@ -149,8 +153,9 @@ impl Worker {
             return Ok(1);
         }
         let Committed { update, undo } = committed;
-        // A closed mailbox: the process is going down. Nobody may be told that the write is safe, nor that it was not made.
-        match self.replicator.send(Replicate(update)).await.map_err(|_| NotDone::Doubtful(None))? {
+        // Without an answer the process is going down. Nobody may be told that the write is safe, nor that it was not made.
+        let verdict = self.replicator.send(Replicate(update)).await.ok().flatten().ok_or(NotDone::Doubtful(None))?;
+        match verdict {
             Verdict::Held(copies) => {
                 let kept = self.house.table.with(id, |slot| replica::keep(slot, id, &undo, Moment::now()));
                 self.tell(kept);

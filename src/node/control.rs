@@ -150,6 +150,7 @@ impl House {
             peers: peers(&self.links().await),
             writes_refused: self.shortage.count(),
             staying: if duty == Duty::Draining { self.handover.staying() } else { 0 },
+            alike: self.session.alike_on_nodes(self.min_copies),
             webapps: self.deployer.send(webapp::Observe).await.unwrap_or_default(),
             terms: Terms::default(),
         }
@@ -175,6 +176,8 @@ fn peers(links: &[LinkReport]) -> Vec<PeerReport> {
             queued_bytes: link.queued_bytes,
             sent_bytes: link.traffic.sent,
             received_bytes: link.traffic.received,
+            repair_rounds: link.repairs.rounds,
+            repaired_sessions: link.repairs.told,
         };
         match peers.iter_mut().find(|peer| peer.route == link.route) {
             Some(peer) => peer.add(&link),
@@ -218,7 +221,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{names::NodeId, replication::Carried};
+    use crate::{
+        names::NodeId,
+        replication::{Carried, Repairs},
+    };
 
     fn link(route: &str, in_sync: bool, complete: bool, lag: u64) -> LinkReport {
         LinkReport {
@@ -230,6 +236,7 @@ mod tests {
             in_flight: 2,
             queued_bytes: 10,
             traffic: Carried { sent: 100, received: 7 },
+            repairs: Repairs { rounds: 2, told: 30 },
         }
     }
 
@@ -240,6 +247,7 @@ mod tests {
         assert_eq!(seen, [("r2", false, 4), ("r3", true, 0)]);
         let PeerReport { queued, queued_bytes, sent_bytes, received_bytes, .. } = report[0];
         assert_eq!((queued, queued_bytes, sent_bytes, received_bytes), (4, 20, 200, 14), "of all links together");
+        assert_eq!((report[0].repair_rounds, report[0].repaired_sessions), (4, 60));
     }
 
     #[test]

@@ -178,21 +178,26 @@ impl Doorway {
     }
 
     async fn claim(&self, request: ClaimRequest) -> Answer {
+        // Seen once: what needs no turn while this node serves may need one when it drains.
+        let (me, serves_itself) = (self.table.me(), self.serves(self.table.me()));
         let promise = |slot: &mut Option<Slot>| {
             let now = Moment::now();
-            let standpoint = (self.table.me(), self.table.lease().term(now));
-            replica::promise(slot, &request, standpoint, |node| self.serves(node), now)
+            let serves = |node| if node == me { serves_itself } else { self.serves(node) };
+            replica::promise(slot, &request, (me, self.table.lease().term(now)), serves, now)
         };
-        let owned =
-            self.table.peek(request.id, |slot| Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned));
-        let stays = owned && !request.insist && self.serves(self.table.me());
-        if !owned || stays {
-            return self.table.with(request.id, promise);
+        let is_given_away = |slot: &Option<Slot>| {
+            let owned = Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned);
+            owned && (request.insist || !serves_itself)
+        };
+        // Under one lock: a request of this node may adopt the session at any moment, and commit.
+        let answer = self.table.with(request.id, |slot| (!is_given_away(slot)).then(|| promise(slot)));
+        if let Some(answer) = answer {
+            return answer;
         }
         // The running request commits first; after that nothing of this session runs here.
         match self.table.turn(request.id, self.claim_timeout).await {
             Ok(_turn) => self.table.with(request.id, promise),
-            Err(_) => Answer::Owned(self.table.me()),
+            Err(_) => Answer::Owned(me),
         }
     }
 
@@ -331,11 +336,16 @@ impl Incoming {
             let Ok(taken) = taken.await else { return };
             let reply = taken.map(|Taken { ended, merged, later }| {
                 later.into_iter().for_each(|copy| merge_later(&doorway, &merges, copy));
-                if !merged.is_empty() {
-                    doorway.merged.do_send(Swept(merged));
-                }
-                Reply::Took { batch: number, ended }
+                (merged, Reply::Took { batch: number, ended })
             });
+            let reply = match reply {
+                Ok((merged, reply)) => {
+                    // Handled before the peer hears of it: its credit bounds what is still to be told here.
+                    let _ = doorway.merged.send(Swept(merged)).await;
+                    Ok(reply)
+                }
+                Err(bad) => Err(bad),
+            };
             // Before the peer hears of it, and sends another.
             drop(permit);
             let _ = answers.send(reply).await;

@@ -68,10 +68,15 @@ pub struct ReplicatorConfig {
 #[rtype(result = "()")]
 pub struct PeerNeeds(pub NodeId);
 
-/// Tells the holders of a commit; answers when the reply may leave.
+/// Tells the holders of a commit; answers when the reply may leave, and not at all when nobody can know any more.
 #[derive(Debug, Message)]
-#[rtype(result = "Verdict")]
+#[rtype(result = "Option<Verdict>")]
 pub struct Replicate(pub Update);
+
+/// The node answers nothing any more: its lease ends now, and is asked for no more.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Retire;
 
 /// Asks how many nodes would hold a commit of this session if it were made now, this one included.
 #[derive(Clone, Copy, Debug, Message)]
@@ -137,6 +142,17 @@ pub struct LinkReport {
     pub queued_bytes: usize,
     /// Bytes written and read since this link was first opened, those of earlier connections included.
     pub traffic: Carried,
+    /// What the repairs of the peer have come to. Only one replicator of a node repairs.
+    pub repairs: Repairs,
+}
+
+/// Repairs of one peer since it joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// Rounds that have ended, those that found nothing included.
+    pub rounds: u64,
+    /// Sessions that the peer was told, ended ones included.
+    pub told: u64,
 }
 
 /// A survey that the core wanted has been run.
@@ -149,6 +165,7 @@ struct Outside {
     config: ReplicatorConfig,
     links: BTreeMap<NodeId, Link>,
     links_opened: u64,
+    repairs: BTreeMap<NodeId, Repairs>,
     roster: Arc<Roster>,
     waits: HashMap<WaitId, oneshot::Sender<Verdict>>,
     claims: HashMap<ClaimId, oneshot::Sender<Claimed>>,
@@ -173,6 +190,7 @@ impl Replicator {
             config,
             links: BTreeMap::new(),
             links_opened: 0,
+            repairs: BTreeMap::new(),
             roster: Arc::default(),
             waits: HashMap::new(),
             claims: HashMap::new(),
@@ -222,6 +240,13 @@ impl Outside {
             let hello = Hello::new(&config.cluster, config.table.me(), config.route.clone(), node.id);
             Link::open(self.links_opened, node, hello, config.seal.clone(), ctx.address().recipient())
         });
+    }
+}
+
+impl Repairs {
+    fn add(&mut self, Repaired { told, .. }: Repaired) {
+        self.rounds += 1;
+        self.told += told as u64;
     }
 }
 
@@ -298,6 +323,7 @@ impl Port for Outside {
     }
 
     fn repaired(&mut self, peer: NodeId, report: Repaired) {
+        self.repairs.entry(peer).or_default().add(report);
         let (peer, took_ms) = (self.name(peer), report.took.as_millis());
         let Repaired { sessions, differing, listed, told, left, .. } = report;
         if told + left > 0 {
@@ -326,7 +352,8 @@ impl Handler<RosterChanged> for Replicator {
         let gone: Vec<NodeId> = links.filter(|peer| roster.node(**peer).is_none()).copied().collect();
         for peer in gone {
             self.outside.links.remove(&peer);
-            self.run(|core, _, outside| core.link_down(peer, outside));
+            self.outside.repairs.remove(&peer);
+            self.run(|core, now, outside| core.link_down(peer, now, outside));
         }
         let serves = |node: &NodeMember| if node.duty == Duty::Serving { Serves::Yes } else { Serves::No };
         let nodes = roster.nodes().map(|node| (node.id, serves(&node))).collect();
@@ -355,7 +382,7 @@ impl Handler<FromLink> for Replicator {
         }
         match event {
             LinkEvent::Up => self.run(|core, now, outside| core.link_up(peer, now, outside)),
-            LinkEvent::Down => self.run(|core, _, outside| core.link_down(peer, outside)),
+            LinkEvent::Down => self.run(|core, now, outside| core.link_down(peer, now, outside)),
             LinkEvent::Replies(replies) => self.run(|core, now, outside| core.replied(peer, replies, now, outside)),
             LinkEvent::Gone => {
                 self.run(|core, now, outside| core.gone(peer, now, outside));
@@ -367,17 +394,17 @@ impl Handler<FromLink> for Replicator {
 }
 
 impl Handler<Replicate> for Replicator {
-    type Result = ResponseFuture<Verdict>;
+    type Result = ResponseFuture<Option<Verdict>>;
 
     fn handle(&mut self, Replicate(update): Replicate, _: &mut Self::Context) -> Self::Result {
         let wait = self.run(|core, now, outside| core.replicate(&update, now, outside));
         if let Some(verdict) = self.outside.at_once.take() {
-            return Box::pin(std::future::ready(verdict));
+            return Box::pin(std::future::ready(Some(verdict)));
         }
         let (reply, verdict) = oneshot::channel();
         self.outside.waits.insert(wait, reply);
-        // The sender is dropped only with this actor, that is, with the process.
-        Box::pin(async { verdict.await.unwrap_or(Verdict::Held(1)) })
+        // The sender is dropped only with this actor: nobody knows then who holds it.
+        Box::pin(async { verdict.await.ok() })
     }
 }
 
@@ -400,6 +427,14 @@ impl Handler<Claim> for Replicator {
         let (answer, claimed) = oneshot::channel();
         self.outside.claims.insert(claim, answer);
         Box::pin(async { claimed.await.unwrap_or(Claimed::Contended) })
+    }
+}
+
+impl Handler<Retire> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, Retire: Retire, _: &mut Self::Context) {
+        self.core.retire();
     }
 }
 
@@ -460,6 +495,7 @@ impl Handler<Observe> for Replicator {
                 in_flight: state.in_flight,
                 queued_bytes: self.outside.links.get(&node.id).map_or(0, Link::queued_bytes),
                 traffic: self.outside.links.get(&node.id).map_or(Carried::default(), Link::carried),
+                repairs: self.outside.repairs.get(&node.id).copied().unwrap_or_default(),
                 route: node.route,
             }
         };

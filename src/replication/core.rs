@@ -15,7 +15,7 @@ use self::claims::{Asking, Errand, ask_unasked};
 use super::{
     batch::Batch,
     frame::{Reply, Request, Ticket},
-    ledger::{Ledger, Objection, Remedy, Sequence, Settled, Verdict, WaitId},
+    ledger::{Ledger, Objection, Remedy, Sequence, Settled, Short, Verdict, WaitId},
     repair::{Repair, Repaired},
     survey::Survey,
 };
@@ -229,7 +229,7 @@ impl<S: Slots> Core<S> {
             self.repairs.values_mut().for_each(|repair| repair.want(now));
         }
         self.gone.retain(|node| nodes.contains_key(node));
-        // A node that leaves on purpose answers nothing any more: nobody waits until its lease has run out.
+        // A node that leaves on purpose has ended its lease itself: nobody waits until that has run out.
         let left = self.nodes.iter().filter(|(node, serves)| **serves == Serves::No && !nodes.contains_key(node));
         left.for_each(|(node, _)| self.slots.lease().revoke(*node));
         if let Some(keeper) = &mut self.keeper {
@@ -282,13 +282,14 @@ impl<S: Slots> Core<S> {
     }
 
     /// A link is down. Its peer may be alive and act as an owner, so claims go on waiting for it.
-    pub fn link_down(&mut self, peer: NodeId, port: &mut impl Port) {
+    pub fn link_down(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
         if let Some(repair) = self.repairs.get_mut(&peer) {
             repair.broken();
         }
         // When it is up again the peer is told everything.
         self.refused.retain(|(refuser, _)| *refuser != peer);
-        release(self.ledger.link_down(peer), port);
+        let settled = self.ledger.link_down(peer);
+        self.release(settled, now, port);
         for asking in self.claims.values_mut() {
             if asking.claim.waiting().contains(&peer) && !asking.unasked.contains(&peer) {
                 asking.unasked.push(peer);
@@ -302,7 +303,8 @@ impl<S: Slots> Core<S> {
         for peer in self.hearers(update) {
             self.send_update(peer, update, Some(wait), now, port);
         }
-        release(self.ledger.sealed(wait), port);
+        let settled = self.ledger.sealed(wait);
+        self.release(settled, now, port);
         wait
     }
 
@@ -343,7 +345,10 @@ impl<S: Slots> Core<S> {
         let was_in_sync = self.ledger.is_in_sync(peer);
         for reply in replies {
             match reply {
-                Reply::Ack(sequence) => release(self.ledger.acked(peer, sequence), port),
+                Reply::Ack(sequence) => {
+                    let settled = self.ledger.acked(peer, sequence);
+                    self.release(settled, now, port);
+                }
                 Reply::Objection(sequence, objection) => self.objected(peer, sequence, objection, now, port),
                 Reply::Answer(ticket, answer) => {
                     let asking = self.claims.get_mut(&ticket);
@@ -373,7 +378,7 @@ impl<S: Slots> Core<S> {
         }
         for (peer, settled) in self.ledger.tick(now) {
             port.lagging(peer, Lagging::Silent);
-            release(settled, port);
+            self.release(settled, now, port);
         }
         self.tick_claims(now, port);
         self.tell_refused(now, port);
@@ -381,6 +386,12 @@ impl<S: Slots> Core<S> {
             port.needs(peer);
         }
         self.tick_repairs(now, port);
+    }
+
+    /// The node leaves, and owns nothing any more.
+    pub fn retire(&mut self) {
+        self.keeper = None;
+        self.slots.lease().end();
     }
 
     /// How a peer is.
@@ -417,6 +428,39 @@ impl<S: Slots> Core<S> {
         told.unwrap_or_else(|| self.ledger.peers().collect())
     }
 
+    /// Waits are over, unless others can be told in place of those who were lost.
+    fn release(&mut self, settled: impl IntoIterator<Item = Settled>, now: Moment, port: &mut impl Port) {
+        for Settled { wait, verdict } in settled {
+            let short = self.ledger.short(wait);
+            if !short.is_some_and(|short| self.tell_others(wait, short, now, port)) {
+                port.settled(wait, verdict);
+            }
+        }
+    }
+
+    /// Where only some are told of a commit, those who were told may be lost before they hold it, while others live: these
+    /// are told then, once. Their verdict comes through the port, perhaps at once.
+    fn tell_others(&mut self, wait: WaitId, short: Short, now: Moment, port: &mut impl Port) -> bool {
+        if self.placement.spread() == Spread::Everywhere {
+            return false;
+        }
+        let id = short.id;
+        let others = self.told(id).into_iter();
+        let others: Vec<NodeId> =
+            others.filter(|peer| self.ledger.is_in_sync(*peer) && !short.holders.contains(peer)).collect();
+        // Nobody else has taken it over: its request has the turn until the verdict.
+        let owned = |slot: &Option<Slot>| Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned);
+        let update = self.slots.with(id, |slot| if owned(slot) { whole(slot, id, now) } else { None });
+        let Some(update) = update.filter(|_| !others.is_empty()) else { return false };
+        self.ledger.open_again(wait, short);
+        for peer in others {
+            self.send_update(peer, &update, Some(wait), now, port);
+        }
+        let settled = self.ledger.sealed(wait);
+        self.release(settled, now, port);
+        true
+    }
+
     /// A peer is waited for again. Where only some are told of a commit, others were told in its place meanwhile.
     fn caught_up(&mut self, peer: NodeId, port: &mut impl Port) {
         port.caught_up(peer);
@@ -449,8 +493,9 @@ impl<S: Slots> Core<S> {
                 if self.ledger.is_in_sync(peer) {
                     port.lagging(peer, Lagging::Full);
                 }
-                release(self.ledger.overflowed(peer), port);
+                let settled = self.ledger.overflowed(peer);
                 self.dropped.insert(peer);
+                self.release(settled, now, port);
             }
         }
     }
@@ -459,7 +504,7 @@ impl<S: Slots> Core<S> {
         match self.ledger.objected(peer, sequence, objection) {
             Remedy::None | Remedy::Yield(_, Objection::Gap) | Remedy::Retract(_, _, Objection::Gap) => {}
             Remedy::Settle(id, settled) => {
-                release([settled], port);
+                self.release([settled], now, port);
                 if let Verdict::Ended(ending) = settled.verdict {
                     self.end_everywhere(id, ending, now, port);
                 }
@@ -511,7 +556,10 @@ impl<S: Slots> Core<S> {
         match self.slots.with(id, |slot| whole(slot, id, now)) {
             Some(update) => self.send_update(peer, &update, wait, now, port),
             // It was forgotten here meanwhile.
-            None => release(wait.and_then(|wait| self.ledger.given_up(peer, wait)), port),
+            None => {
+                let settled = wait.and_then(|wait| self.ledger.given_up(peer, wait));
+                self.release(settled, now, port);
+            }
         }
     }
 }
@@ -532,12 +580,6 @@ fn whole(slot: &Option<Slot>, id: SessionId, now: Moment) -> Option<Update> {
         Some(Slot::Live(record)) if record.reach() == Reach::Cluster => Some(Update::Whole(record.whole(id, now))),
         Some(Slot::Ended(tombstone)) => Some(Update::End(End { id, ending: tombstone.ending })),
         _ => None,
-    }
-}
-
-fn release(settled: impl IntoIterator<Item = Settled>, port: &mut impl Port) {
-    for Settled { wait, verdict } in settled {
-        port.settled(wait, verdict);
     }
 }
 

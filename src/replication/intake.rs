@@ -73,6 +73,7 @@ impl Intake {
     }
 
     fn work(&self) {
+        let _at_work = AtWork(self);
         while let Some(Job { from, batch, done }) = self.next() {
             let now = Moment::now();
             self.table.hear(from, now);
@@ -88,9 +89,28 @@ impl Intake {
         job
     }
 
+    /// Nobody works any more, whatever the reason.
+    fn rest(&self) {
+        let mut line = self.line();
+        line.is_worked_on = false;
+        // Their links learn that they are not taken in.
+        line.waiting.clear();
+    }
+
     fn line(&self) -> MutexGuard<'_, Line> {
         // What is locked is never left half done.
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends also when a batch brings the thread down.
+struct AtWork<'a>(&'a Intake);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.rest();
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use super::{
     greeting::{self, Hello, NoGreeting},
     seal::{LinkSeal, Opener, Sealer},
 };
-use crate::{limits, membership::NodeMember, names::NodeId};
+use crate::{limits, membership::NodeMember, names::NodeId, time::Moment};
 
 /// A link to one life of one peer. Dropping it closes the connection.
 pub(super) struct Link {
@@ -87,6 +87,12 @@ struct Dialer {
     seal: LinkSeal,
     outbox: Rc<Outbox>,
     replicator: Recipient<FromLink>,
+}
+
+/// A member is on the list and has no link.
+struct Absence {
+    since: Moment,
+    told_at: Moment,
 }
 
 /// How a connection ended.
@@ -165,15 +171,26 @@ impl Drop for Link {
 impl Dialer {
     async fn run(self) {
         let mut pause = limits::LINK_RETRY_FIRST;
+        let mut absence = Absence::begin(Moment::now());
         loop {
+            let began = Moment::now();
             match self.connection().await {
-                // At once: either the network hiccuped, or a refusal will tell that the process is gone.
-                Ended::Broken => pause = Duration::ZERO,
+                // At once: either the network hiccuped, or a refusal will tell that the process is gone. But one that breaks
+                // as soon as it stands would be opened and broken without a rest.
+                Ended::Broken => {
+                    let lasted = Moment::now().since(began) >= limits::LINK_RETRY_LAST;
+                    pause = if lasted { Duration::ZERO } else { longer(pause) };
+                    absence = Absence::begin(Moment::now());
+                }
                 Ended::Gone => {
                     self.tell(if pause.is_zero() { LinkEvent::Gone } else { LinkEvent::Absent }).await;
                     pause = longer(pause);
                 }
                 Ended::Failed => pause = longer(pause),
+            }
+            if let Some(lasts) = absence.is_to_be_told(Moment::now()) {
+                let (route, address) = (&self.peer.route, self.peer.replication);
+                warn!(peer = %route, %address, ?lasts, "a live member cannot be linked: it gets no copies (cluster.replication)");
             }
             sleep(pause).await;
         }
@@ -251,6 +268,21 @@ impl Dialer {
     async fn tell(&self, event: LinkEvent) {
         // A closed mailbox means that the process is going down.
         let _ = self.replicator.send(FromLink { peer: self.peer.id, link: self.number, event }).await;
+    }
+}
+
+impl Absence {
+    fn begin(now: Moment) -> Self {
+        Self { since: now, told_at: now }
+    }
+
+    /// How long it lasts, now and then.
+    fn is_to_be_told(&mut self, now: Moment) -> Option<Duration> {
+        if now.since(self.told_at) < limits::LINK_ABSENCE {
+            return None;
+        }
+        self.told_at = now;
+        Some(now.since(self.since))
     }
 }
 

@@ -26,7 +26,8 @@ mod seal;
 pub mod survey;
 
 pub use actor::{
-    Claim, Claimed, LinkReport, Observe, Offer, PeerNeeds, Replicate, Replicator, ReplicatorConfig, Touch, WouldHold,
+    Claim, Claimed, LinkReport, Observe, Offer, PeerNeeds, Repairs, Replicate, Replicator, ReplicatorConfig, Retire,
+    Touch, WouldHold,
 };
 pub use channel::{Broken, Channel, Dialling, Visit};
 pub use link::Carried;

@@ -268,6 +268,8 @@ impl Sharing {
         }
         let owner = record.promised().node;
         let [mine, theirs] = [self.me, peer].map(|node| self.placement.involves(id, owner, node));
+        // The last one to commit may have given the session to a node that had given its claim up, and has nothing.
+        let mine = mine || record.stamp().epoch.node == self.me;
         theirs && (mine || self.role == Role::Tells && !self.placement.has(owner))
     }
 }

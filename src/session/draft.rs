@@ -235,7 +235,9 @@ impl Draft {
         }
         let others = self.attributes.iter().filter(|(known, _)| &**known != name);
         let (count, bytes) = others.fold((0, 0), |(count, bytes), (_, value)| (count + 1, bytes + value.len()));
-        if count == limits::SESSION_ATTRIBUTES {
+        // What was set and removed again is told as well: it may have been there before.
+        let is_noted = || self.changes.iter().any(|change| &**change.name() == name);
+        if count == limits::SESSION_ATTRIBUTES || self.changes.len() >= limits::DRAFT_CHANGES && !is_noted() {
             return Err(Refused::TooMany);
         }
         if bytes + value.len() > limits::SESSION_BYTES {

@@ -137,6 +137,11 @@ impl Lease {
         grants.iter().filter(|(_, at)| now <= **at + span).map(|(peer, _)| *peer).collect()
     }
 
+    /// The node owns nothing any more.
+    pub fn end(&self) {
+        self.0.until.store(0, Ordering::Release);
+    }
+
     fn begin_term(&self) {
         self.0.term.fetch_add(1, Ordering::Release);
     }

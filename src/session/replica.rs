@@ -15,6 +15,8 @@ mod life;
 mod record;
 mod told;
 
+use std::time::Duration;
+
 pub use self::{
     claims::{Adoption, Intent, adopt, claim, intent, promise, withdraw},
     life::{
@@ -66,15 +68,17 @@ pub struct Tombstone {
     pub ending: Ending,
     /// When even this may be forgotten.
     pub until: Moment,
+    /// Until then nodes that lack it are told.
+    pub told_until: Moment,
 }
 
 const _: () = assert!(size_of::<Option<Slot>>() == 16);
 
 impl Tombstone {
-    /// Whether it is told to nodes that lack it: in the first third of its life, so that whoever hears of it last forgets
-    /// it after all those who told of it. Otherwise nodes would remind each other of it for ever.
+    /// Whether it is told to nodes that lack it: for so short a time that whoever hears of it last forgets it after all
+    /// those who told of it. Otherwise nodes would remind each other of it for ever.
     pub fn is_told(&self, now: Moment) -> bool {
-        self.until > now + limits::TOMBSTONE * 2 / 3
+        now < self.told_until
     }
 }
 
@@ -87,8 +91,16 @@ impl Slot {
         }
     }
 
-    fn ended(ending: Ending, now: Moment) -> Self {
-        Self::Ended(Box::new(Tombstone { ending, until: now + limits::TOMBSTONE }))
+    /// Puts the end of a session in the place of what was known of it, and gives that.
+    fn end(slot: &mut Option<Self>, ending: Ending, now: Moment) -> Option<Self> {
+        let least = now + limits::TOMBSTONE;
+        let until = match slot {
+            Some(Self::Live(record)) => now + remembered(record.timeout()),
+            Some(Self::Ended(tombstone)) => tombstone.until.max(least),
+            Some(Self::Sought(_)) | None => least,
+        };
+        let told_until = now + limits::TOMBSTONE / 3;
+        slot.replace(Self::Ended(Box::new(Tombstone { ending, until, told_until })))
     }
 
     /// The highest epoch that was promised here.
@@ -114,6 +126,14 @@ impl Slot {
             _ => None,
         }
     }
+}
+
+/// A node that was away brings its copy back, and may claim the session with it, until nobody has used that for twice its
+/// time ([`Record::is_over`]).
+fn remembered(timeout: Option<Duration>) -> Duration {
+    timeout.map_or(limits::TOMBSTONE_LONGEST, |timeout| {
+        timeout.saturating_mul(2).clamp(limits::TOMBSTONE, limits::TOMBSTONE_LONGEST)
+    })
 }
 
 /// Learns that another node has a higher claim.

@@ -8,6 +8,7 @@
 //!
 //! Nothing is ignored: an unknown key, a variable with a typing error or a key of a later release is refused.
 
+mod alike;
 mod badge;
 mod check;
 mod checked;
@@ -22,6 +23,7 @@ mod secret;
 mod suggest;
 mod values;
 
+pub use alike::Alike;
 pub use badge::Badge;
 pub use checked::{
     Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, Static, StaticMember,

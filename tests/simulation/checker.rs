@@ -6,7 +6,7 @@ use std::{
 };
 
 use tasuki::{
-    names::SessionId,
+    names::{NodeId, SessionId},
     session::{
         replica::{Reach, Record, Slot},
         stamp::Stamp,
@@ -303,29 +303,39 @@ impl Checker {
         self.gave_up(tab, number, if maybe { Ended::Maybe } else { Ended::NotDone });
     }
 
-    /// Everything has healed and nothing is under way: all nodes agree with each other and with what users were told.
-    /// Of some sessions only some nodes may remember the end.
-    pub(crate) fn settled(&mut self, nodes: &[BTreeMap<SessionId, Slot>], may_forget: impl Fn(&SessionId) -> bool) {
+    /// Everything has healed and nothing is under way: all nodes that ought to have a session agree with each other and with
+    /// what users were told. Of some sessions only some nodes may remember the end.
+    pub(crate) fn settled(
+        &mut self,
+        nodes: &[BTreeMap<SessionId, Slot>],
+        involves: impl Fn(SessionId, NodeId, usize) -> bool,
+        may_forget: impl Fn(&SessionId) -> bool,
+    ) {
         self.stay_at_home(nodes);
+        let owner = |id: &SessionId| {
+            let live = nodes.iter().filter_map(|held| held.get(id)).filter_map(live);
+            live.map(Record::promised).max().map(|epoch| epoch.node)
+        };
+        let ought = |id: &SessionId, at: usize| owner(id).is_none_or(|owner| involves(*id, owner, at));
         for (id, shadow) in self.sessions.iter().filter(|_| !self.is_storm) {
-            for held in nodes {
-                if let Some(what) = disagreement(shadow, held.get(id)) {
+            for (at, held) in nodes.iter().enumerate() {
+                let slot = held.get(id);
+                let is_over = shadow.ended == End::Sure && slot.is_some_and(|slot| live(slot).is_some());
+                if let Some(what) = disagreement(shadow, slot).filter(|_| is_over || ought(id, at)) {
                     self.violation.get_or_insert(format!("{id:?} at the end: {what}, told {shadow:?}"));
                 }
             }
         }
-        let Some((first, others)) = nodes.split_first() else { return };
         let ids: BTreeSet<&SessionId> = nodes.iter().flat_map(|held| held.keys()).collect();
         let is_known_local = |id: &&SessionId| self.sessions.get(id).is_some_and(|shadow| shadow.is_local);
         let is_held_local = |id: &&SessionId| nodes.iter().any(|held| held.get(id).is_some_and(is_local));
         for id in ids.into_iter().filter(|id| !is_known_local(id) && !is_held_local(id)) {
-            let of = |held: &BTreeMap<SessionId, Slot>| {
-                held.get(id).map(essence).filter(|known| !may_forget(id) || known.is_some())
-            };
-            let expected = of(first);
-            if let Some(other) = others.iter().find(|held| of(held) != expected) {
-                let (here, there) = (first.get(id), other.get(id));
-                self.violation.get_or_insert(format!("{id:?}: nodes disagree at the end: {here:?} and {there:?}"));
+            let involved = nodes.iter().enumerate().filter(|(at, _)| ought(id, *at)).map(|(_, held)| held.get(id));
+            let involved: Vec<Option<&Slot>> = involved.collect();
+            let of = |slot: Option<&Slot>| slot.map(essence).filter(|known| !may_forget(id) || known.is_some());
+            if let Some(other) = involved.iter().find(|slot| of(**slot) != of(involved[0])) {
+                let here = involved[0];
+                self.violation.get_or_insert(format!("{id:?}: nodes disagree at the end: {here:?} and {other:?}"));
             }
         }
     }
@@ -409,6 +419,13 @@ impl Checker {
             let what = format!("{session:?} for tab {tab} on {:?}: {what}; {issued:?}, {shadow:?}", seen.node);
             self.let_down(what);
         }
+    }
+}
+
+fn live(slot: &Slot) -> Option<&Record> {
+    match slot {
+        Slot::Live(record) => Some(record),
+        Slot::Ended(_) | Slot::Sought(_) => None,
     }
 }
 

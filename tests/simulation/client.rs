@@ -12,7 +12,7 @@ use tasuki::{
 
 use crate::{
     checker::{Answered, Place},
-    cluster::{Cluster, machine_of},
+    cluster::{Cluster, DRAINED, machine_of},
     node::Input,
     world::Event,
 };
@@ -311,7 +311,9 @@ impl Cluster {
         let untried = |machine: &usize| !pending.avoid.contains(machine);
         let all: Vec<usize> = (0..self.machines.len()).filter(untried).collect();
         let good: Vec<usize> = all.iter().copied().filter(|machine| self.failed_until[*machine] <= now_us).collect();
-        let from = if good.is_empty() { &all } else { &good };
+        // One that drains is about to leave, and is the last that is asked.
+        let staying: Vec<usize> = all.iter().copied().filter(|at| self.failed_until[*at] != DRAINED).collect();
+        let from = [&good, &staying, &all].into_iter().find(|some| !some.is_empty()).unwrap_or(&all);
         let seed = pending.session.map_or(pending.number, |session| u64::from(session.0[0]));
         let next = from.iter().copied().max_by_key(|machine| rendezvous(seed, *machine));
         match next.filter(|_| pending.attempt < MAX_ATTEMPTS) {

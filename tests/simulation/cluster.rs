@@ -3,7 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tasuki::{
-    membership::Duty, names::NodeId, replication::core::CoreConfig, session::Slots, settings::Ack, time::Moment,
+    membership::Duty,
+    names::NodeId,
+    replication::core::CoreConfig,
+    session::{
+        Slots,
+        placement::{Place, Placement, Spread},
+    },
+    settings::Ack,
+    time::Moment,
 };
 
 use crate::{
@@ -17,6 +25,9 @@ use crate::{
     wire::{ConnId, End, Wire},
     world::{Event, World},
 };
+
+/// Until when the balancer leaves out a machine that was drained: it hears of its return.
+pub(crate) const DRAINED: u64 = u64::MAX;
 
 /// The duty of a node that leaves on purpose.
 pub(crate) const DRAIN: Duty = Duty::Draining;
@@ -49,6 +60,8 @@ pub(crate) struct Rules {
     pub(crate) strays: u64,
     /// Idle time after which sessions end.
     pub(crate) timeout: Duration,
+    /// How many nodes hold a session beside its owner; all others where none is said.
+    copies: Option<usize>,
 }
 
 /// One run.
@@ -115,6 +128,8 @@ impl Cluster {
             ack: if world.percent(80) { Ack::One } else { Ack::All },
             strays: if world.percent(25) || canary == Some(Canary::NoFence) { 10 } else { 0 },
             timeout: Duration::from_secs(if world.percent(15) { 1 } else { 1_800 }),
+            // Not drawn: what is drawn later is the same with and without.
+            copies: (canary.is_none() && machines > 2 && seed % 4 == 3).then_some(1 + (seed / 4 % 2) as usize),
         };
         let users = world.between(1, 4) as usize;
         let is_storm = world.percent(25) && canary.is_none();
@@ -341,6 +356,16 @@ impl Cluster {
         }
     }
 
+    /// Who holds what among these nodes, of which some serve.
+    pub(crate) fn placement_of(&self, nodes: impl Iterator<Item = (NodeId, bool)>) -> Placement {
+        let route = |node| format!("m{}", machine_of(node)).parse().expect("it is a route");
+        let place = |(node, serves)| Place { node, route: route(node), serves };
+        match self.rules.copies {
+            Some(copies) => Placement::new(Spread::Chosen(copies), nodes.map(place)),
+            None => Placement::everywhere(),
+        }
+    }
+
     fn others(&self, id: NodeId) -> impl Iterator<Item = &Node> {
         self.machines.iter().filter_map(|machine| machine.node.as_ref()).filter(move |node| node.id != id)
     }
@@ -391,6 +416,11 @@ impl Machine {
 }
 
 impl Rules {
+    /// Only some nodes hold a session.
+    pub(crate) fn is_spread(&self) -> bool {
+        self.copies.is_some()
+    }
+
     /// Whether sessions end while the run goes on.
     pub(crate) fn is_short(&self) -> bool {
         self.timeout < Duration::from_secs(60)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    cluster::{Cluster, DRAIN, machine_of},
+    cluster::{Cluster, DRAIN, DRAINED, machine_of},
     schedule::Step,
     story,
     world::Event,
@@ -159,7 +159,7 @@ impl Cluster {
             self.set_duty(id, DRAIN);
         }
         // The balancer hears of it before the node leaves, and of its return when it serves.
-        self.failed_until[machine] = u64::MAX;
+        self.failed_until[machine] = DRAINED;
         self.plan.lasts_until(self.world.now_us() + long_us + 1_000_000);
         self.world.after(long_us, Event::Fault(Step::Leave(machine)));
     }
@@ -198,11 +198,12 @@ impl Cluster {
     fn wrong_news(&mut self, machine: usize, until_us: u64) {
         let others = (0..self.machines.len()).filter(|other| *other != machine);
         let misled: Vec<usize> = others.filter(|_| self.world.percent(60)).collect();
+        let long_us = until_us - self.world.now_us();
         for other in misled {
             self.plan.apart.add(machine, other);
-            self.tell_gone(other, machine, 100_000);
+            // Heard before it is put right: otherwise it would be part of the next fault.
+            self.tell_gone(other, machine, long_us.min(100_000));
         }
-        let long_us = until_us - self.world.now_us();
         self.world.after(long_us, Event::Fault(Step::Truth));
     }
 

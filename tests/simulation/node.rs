@@ -19,6 +19,7 @@ use tasuki::{
     session::{
         Slots,
         delta::{Answer, Update, Whole},
+        placement::Placement,
         replica::{self, Expiry, Slot},
     },
     time::Moment,
@@ -199,6 +200,12 @@ impl Node {
             })
     }
 
+    /// Everything it owns is held by others, as a node knows it that drains.
+    pub(crate) fn is_relieved(&self, now: Moment) -> bool {
+        let links = self.peers().flat_map(|(peer, _)| self.cores.iter().map(move |core| core.peer(peer, now)));
+        links.into_iter().all(|link| link.complete && link.in_flight == 0)
+    }
+
     /// How its links to a peer are, in words.
     pub(crate) fn standing(&self, peer: NodeId, now: Moment) -> String {
         let links: Vec<_> = self.cores.iter().map(|core| core.peer(peer, now)).collect();
@@ -339,9 +346,18 @@ impl Cluster {
             if let Some((conn, _)) = link.and_then(|link| link.up) {
                 self.wire.hang_up(conn, id, &mut self.world);
             }
-            self.with_core(id, core, |core, _, port| core.link_down(peer, port));
+            self.with_core(id, core, |core, now, port| core.link_down(peer, now, port));
         }
-        self.with_core(id, core, |core, now, _| core.nodes(nodes.clone(), now));
+        let placement = self.placement(id, nodes);
+        if core == 0
+            && let Some(node) = self.node_mut(id)
+        {
+            node.slots.place(placement.clone());
+        }
+        self.with_core(id, core, |core, now, _| {
+            core.nodes(nodes.clone(), now);
+            core.place(placement, now);
+        });
         for peer in nodes.keys().copied() {
             let Some(node) = self.node_mut(id) else { return };
             if let Entry::Vacant(link) = node.links.entry((core, peer)) {
@@ -349,6 +365,11 @@ impl Cluster {
                 self.world.after(0, Event::Node(id, Input::Dial { core, peer }));
             }
         }
+    }
+
+    /// As a node sees it that knows these others.
+    fn placement(&self, id: NodeId, nodes: &BTreeMap<NodeId, Serves>) -> Placement {
+        self.placement_of(nodes.iter().map(|(node, serves)| (*node, *serves == Serves::Yes)).chain([(id, true)]))
     }
 
     fn dial(&mut self, id: NodeId, core: usize, peer: NodeId) {
@@ -413,7 +434,7 @@ impl Cluster {
         };
         link.up = None;
         story::tell_all((id, core, "link down to", peer));
-        self.with_core(id, core, |core, _, port| core.link_down(peer, port));
+        self.with_core(id, core, |core, now, port| core.link_down(peer, now, port));
         let pause_us = self.world.between(0, 2_000);
         self.world.after(pause_us, Event::Node(id, Input::Dial { core, peer }));
     }

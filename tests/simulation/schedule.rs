@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use tasuki::names::SessionId;
+use tasuki::names::{NodeId, SessionId};
 
 use crate::{
     cluster::{Cluster, DRAIN},
@@ -17,6 +17,9 @@ const POLL_US: u64 = 20_000;
 
 /// A healed cluster must have caught up within this time.
 const CATCH_UP_US: u64 = 15_000_000;
+
+/// The longest a node that drains waits until others hold what it has.
+const LEAVE_US: u64 = 5_000_000;
 
 /// The longest a request may take with all its retries.
 const LONGEST_CALL_US: u64 = 6_000_000;
@@ -172,20 +175,24 @@ impl Cluster {
         let nodes = self.machines.iter().filter_map(|machine| Some((machine.node.as_ref()?, self.clock(machine))));
         let unfinished: Vec<String> = nodes.clone().filter_map(|(node, now)| node.unfinished(now)).collect();
         let fading: BTreeSet<SessionId> = nodes.clone().flat_map(|(node, now)| node.fading(now)).collect();
-        let holdings: Vec<_> = nodes.map(|(node, _)| node.holdings()).collect();
+        let placement = self.placement_of(nodes.clone().map(|(node, _)| (node.id, true)));
+        let (ids, holdings): (Vec<NodeId>, Vec<_>) = nodes.map(|(node, _)| (node.id, node.holdings())).unzip();
         unfinished.into_iter().for_each(|what| self.checker.violate(what));
         if self.rules.is_short() {
             return self.checker.all_over(&holdings);
         }
         // Such a node is to be noticed by what users see, not by looking into it.
         let forgets = self.canary == Some(crate::Canary::TombstoneDropped);
-        self.checker.settled(&holdings, |id| forgets || fading.contains(id));
+        let involves = |id: SessionId, owner, at: usize| placement.involves(id, owner, ids[at]);
+        self.checker.settled(&holdings, involves, |id| forgets || fading.contains(id));
     }
 
     /// A draining node has nothing left to do.
     fn leave(&mut self, machine: usize) {
         let Some(node) = self.machines[machine].node.as_ref().filter(|node| node.duty == DRAIN) else { return };
-        if node.jobs.is_empty() {
+        let is_left = |since_us| self.world.now_us() < since_us + LEAVE_US && !node.is_relieved(self.moment(node.id));
+        let is_needed = self.rules.is_spread() && self.plan.maintenance_since_us.is_some_and(is_left);
+        if node.jobs.is_empty() && !is_needed {
             self.crash(machine, Fault::Drain);
             let pause_us = self.world.between(50_000, 400_000);
             self.world.after(pause_us, Event::Fault(Step::Start(machine)));

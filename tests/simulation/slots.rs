@@ -23,6 +23,7 @@ pub(crate) struct SimSlots {
     lease: Lease,
     map: Rc<RefCell<BTreeMap<SessionId, Option<Slot>>>>,
     stepped_back: Rc<RefCell<Option<String>>>,
+    placement: Rc<RefCell<Arc<Placement>>>,
 }
 
 /// How far a slot has come. Versions and promises only grow; a final end stays.
@@ -36,7 +37,13 @@ enum Rank {
 impl SimSlots {
     /// No slots yet.
     pub(crate) fn new(me: NodeId) -> Self {
-        Self { me, lease: Lease::new(), map: Rc::default(), stepped_back: Rc::default() }
+        let placement = Rc::new(RefCell::new(Placement::everywhere().into()));
+        Self { me, lease: Lease::new(), map: Rc::default(), stepped_back: Rc::default(), placement }
+    }
+
+    /// Who holds what from now on.
+    pub(crate) fn place(&self, placement: Placement) {
+        *self.placement.borrow_mut() = placement.into();
     }
 
     /// What went back in time since the last call.
@@ -75,7 +82,7 @@ impl Slots for SimSlots {
     }
 
     fn placement(&self) -> Arc<Placement> {
-        Arc::new(Placement::everywhere())
+        self.placement.borrow().clone()
     }
 
     fn with<R>(&self, id: SessionId, act: impl FnOnce(&mut Option<Slot>) -> R) -> R {

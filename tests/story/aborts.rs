@@ -42,6 +42,8 @@ async fn give_up(node: std::net::SocketAddr, cookie: &str) {
     let mut stream = TcpStream::connect(node).await.unwrap();
     let request = format!("GET /?plain HTTP/1.1\r\nHost: x\r\nCookie: JSESSIONID={cookie}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
+    // The client's own patience. It ends in the middle of the claim, which lasts only until the owner counts as silent: to look
+    // from outside whether it has begun takes longer than that on a busy machine.
     tokio::time::sleep(Duration::from_millis(50)).await;
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }

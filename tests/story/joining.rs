@@ -36,6 +36,8 @@ fn a_joining_node_gets_every_session() {
         settled(listen, 2).await;
         let report = status(listen).await.unwrap();
         assert_eq!((report.nodes[0].sessions.owned, report.nodes[1].sessions.held), (SESSIONS, SESSIONS));
+        let told = &report.nodes[0].peers[0];
+        assert!(told.repair_rounds > 0 && told.repaired_sessions >= SESSIONS as u64, "{told:?}");
         drop(first);
         for user in &mut users {
             assert_eq!(user.count().await.unwrap(), ("r2".into(), 2));

@@ -126,6 +126,8 @@ fn a_failover_goes_to_the_node_that_has_the_copy() {
 /// Nodes and a balancer as an administrator starts them one by one.
 struct Nodes {
     listen: SocketAddr,
+    /// Where r1 is found.
+    seed: String,
     nodes: Vec<Process>,
     _door: Process,
 }
@@ -142,13 +144,28 @@ impl Nodes {
         let _door = door.start(&["balancer"]);
         let run = door.path("run");
         let listening = wait_for("the balancer listens", || std::future::ready(Listening::read(&run).ok())).await;
-        Self { listen: listening.listen, nodes, _door }
+        Self { listen: listening.listen, seed, nodes, _door }
     }
 }
 
 fn totals(report: &StatusReport) -> (usize, usize) {
     let counts = report.nodes.iter().map(|node| node.sessions);
     counts.fold((0, 0), |(owned, held), counts| (owned + counts.owned, held + counts.held))
+}
+
+#[test]
+fn nodes_that_are_given_different_managers_are_warned_of() {
+    story(async {
+        let nodes = Nodes::start(2).await;
+        assert_eq!(settled(nodes.listen, 2).await.balancer.warnings, [""; 0]);
+        let other = Place::new().set("SESSION__MANAGER", "full").set("CLUSTER__NAME", "backup");
+        let _other = other.set("CLUSTER__PEERS", &nodes.seed).start(&["node", "--route", "r3"]);
+        let warned = async || status(nodes.listen).await.map(|it| it.balancer.warnings).filter(|it| !it.is_empty());
+        let warnings = wait_for("the difference is seen", warned).await;
+        let manager =
+            "session.manager has to be the same everywhere and is backup on r1, r2, this balancer; full on r3";
+        assert_eq!(warnings, [manager]);
+    });
 }
 
 #[test]

@@ -73,6 +73,7 @@ fn whatever_happens_to_members_every_get_is_answered_and_no_post_is_executed_twi
 async fn settled(told: &Told, members: &[Member]) -> Verdict {
     let last = std::cell::Cell::new(None);
     wait_for("the members have done all", || async {
+        // What a member still has before it shows nowhere else: it says no more for longer than it was ever slow.
         tokio::time::sleep(TIMEOUT * 2).await;
         let verdict = Verdict::of(told, members);
         (last.replace(Some(verdict.executed)) == Some(verdict.executed)).then_some(verdict)

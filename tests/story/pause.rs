@@ -1,6 +1,6 @@
 //! A node is stopped and goes on later, as a paused virtual machine does: it must not answer from its old copy.
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{fs, future::ready, net::SocketAddr, time::Duration};
 
 use rustix::process::Signal;
 use tokio::{task::spawn_local, time::sleep};
@@ -11,7 +11,7 @@ use crate::{
         browser::Browser,
         cluster::{self, Cluster, Place},
         load::Load,
-        wait_for,
+        sockets, wait_for,
     },
 };
 
@@ -35,7 +35,8 @@ fn a_node_that_wakes_never_answers_with_an_older_number() {
             assert_eq!(last, before + 1, "it goes on where it went");
             // They wait in the stopped node's sockets, and are the first that it sees.
             let early: Vec<_> = (0..8).map(|n| spawn_local(look(window(&old, node.http, n)))).collect();
-            sleep(Duration::from_millis(50)).await;
+            let lie_there = || ready((sockets::unread(node.http.port()) >= early.len()).then_some(()));
+            wait_for("the requests lie in its sockets", lie_there).await;
             cluster::send(node.pid.unwrap(), Signal::CONT);
             let mut numbers = Vec::new();
             for asked in early {

@@ -108,6 +108,37 @@ fn five_restarts_of_the_balancer_refuse_no_connection_and_fail_no_request() {
 }
 
 #[test]
+fn an_order_that_is_given_at_any_moment_of_a_restart_holds_afterwards() {
+    story(async {
+        let cluster = Cluster::up(2).await;
+        let weighs = async |weight: u8| {
+            let look = async || (cluster.node("r1").await.terms.weight == weight).then_some(());
+            wait_for(&format!("r1 has the weight {weight}"), look).await;
+        };
+        let (mut weight, is_restarted) = (1, Cell::new(false));
+        for _ in 0..3 {
+            is_restarted.set(false);
+            let restarting = async {
+                let (old, _) = restart(&cluster).await;
+                is_restarted.set(true);
+                old
+            };
+            let ordering = async {
+                while !is_restarted.get() {
+                    weight = weight % 100 + 1;
+                    let (code, said) = cluster.command(&["weight", "r1", &weight.to_string()]).await;
+                    assert_eq!(code, Some(0), "{said}");
+                }
+            };
+            let (old, ()) = tokio::join!(restarting, ordering);
+            weighs(weight).await;
+            gone(old).await;
+            weighs(weight).await;
+        }
+    });
+}
+
+#[test]
 fn a_rolling_restart_ends_with_the_balancer() {
     story(async {
         let cluster = Cluster::up(2).await;

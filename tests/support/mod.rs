@@ -11,6 +11,7 @@ pub mod load;
 pub mod machines;
 pub mod members;
 pub mod relay;
+pub mod sockets;
 pub mod webapps;
 
 use std::{

@@ -13,6 +13,7 @@ use super::super::{
 use crate::{
     limits,
     observe::{BalancerReport, NodeReport, NodeState, PeerReport, SessionCounts, StatusReport, Terms},
+    settings::Alike,
     time::Moment,
 };
 
@@ -43,8 +44,8 @@ pub(super) struct ReportedMember {
 /// Asks every member at once; who does not answer in time is listed with what the balancer knows.
 pub(super) async fn status(worker: &Worker) -> StatusReport {
     let view: &View = &worker.rules.published.view();
-    let balancer = balancer(worker);
-    StatusReport { balancer, nodes: join_all(view.members.iter().map(|member| report(member))).await }
+    let nodes = join_all(view.members.iter().map(|member| report(member))).await;
+    StatusReport { balancer: balancer(worker, &nodes), nodes }
 }
 
 async fn report(member: &Member) -> NodeReport {
@@ -88,14 +89,16 @@ fn known(member: &Member, silent: bool) -> NodeReport {
         peers: Vec::new(),
         writes_refused: 0,
         staying: 0,
+        alike: BTreeMap::new(),
         webapps: Vec::new(),
         terms: Terms::default(),
     }
 }
 
-fn balancer(worker: &Worker) -> BalancerReport {
+fn balancer(worker: &Worker, nodes: &[NodeReport]) -> BalancerReport {
     let rules = &worker.rules;
-    let warnings = rules.certificate.as_ref().and_then(|shown| shown.warning()).into_iter().collect();
+    let mut warnings = rules.certificate.as_ref().map(|shown| shown.warnings()).unwrap_or_default();
+    warnings.extend(unlike(&rules.alike, nodes));
     BalancerReport { listen: rules.listen, pid: std::process::id(), refusals: rules.refusals.report(), warnings }
 }
 
@@ -103,7 +106,8 @@ fn balancer(worker: &Worker) -> BalancerReport {
 pub(super) async fn everything(worker: &Worker) -> Report {
     let view: &View = &worker.rules.published.view();
     let nodes = join_all(view.members.iter().map(|member| report(member))).await;
-    let broken = broken_webapps(&nodes);
+    let mut balancer = balancer(worker, &nodes);
+    balancer.warnings.extend(broken_webapps(&nodes));
     let members = view.report(Moment::now()).into_iter().zip(nodes).map(|(counted, node)| ReportedMember {
         counted,
         state: node.state,
@@ -113,9 +117,24 @@ pub(super) async fn everything(worker: &Worker) -> Report {
         lag_ms: node.peers.iter().map(|peer| peer.lag_ms).max().unwrap_or(0),
         peers: node.peers,
     });
-    let mut balancer = balancer(worker);
-    balancer.warnings.extend(broken);
     Report { balancer, at_ms: Moment::now().0, members: members.collect() }
+}
+
+/// Settings that have to be alike and are not: which values there are, and who has each. Who does not say counts for nothing.
+fn unlike(balancer: &Alike, nodes: &[NodeReport]) -> Vec<String> {
+    let mut said: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
+    let nodes = nodes.iter().map(|node| (node.route.as_str(), &node.alike));
+    for (who, settings) in nodes.chain([("this balancer", balancer)]) {
+        for (key, value) in settings {
+            said.entry(key).or_default().entry(value).or_default().push(who);
+        }
+    }
+    let unlike = said.into_iter().filter(|(_, values)| values.len() > 1);
+    let sentence = |(key, values): (&str, BTreeMap<&str, Vec<&str>>)| {
+        let values = values.into_iter().map(|(value, who)| format!("{value} on {}", who.join(", ")));
+        format!("{key} has to be the same everywhere and is {}", values.collect::<Vec<_>>().join("; "))
+    };
+    unlike.map(sentence).take(limits::MANAGER_WARNINGS).collect()
 }
 
 /// What lies in the folders of nodes and does not answer, and why: nodes that say the same together.
@@ -160,6 +179,23 @@ mod tests {
         let many: Vec<(String, Option<&str>)> = (0..100).map(|n| (format!("a{n}"), Some("oh"))).collect();
         let many: Vec<(&str, Option<&str>)> = many.iter().map(|(name, error)| (name.as_str(), *error)).collect();
         assert_eq!(broken_webapps(&[node("r1", &many)]).len(), limits::MANAGER_WARNINGS);
+    }
+
+    #[test]
+    fn a_setting_that_is_not_the_same_everywhere_is_named_with_who_has_what() {
+        let alike = |manager: &str| Alike::from([("session.manager".to_owned(), manager.to_owned())]);
+        let node = |route: &str, alike: Alike| {
+            let member = Member { route: route.parse().unwrap(), ..usable(1, "r1") };
+            NodeReport { alike, ..known(&member, false) }
+        };
+        let older = node("r0", Alike::new());
+        let mut nodes = vec![older, node("r1", alike("delta")), node("r2", alike("delta"))];
+        assert_eq!(unlike(&alike("delta"), &nodes), [""; 0]);
+        nodes.push(node("r3", alike("backup")));
+        assert_eq!(
+            unlike(&alike("delta"), &nodes),
+            ["session.manager has to be the same everywhere and is backup on r3; delta on r1, r2, this balancer"]
+        );
     }
 
     #[test]

@@ -150,14 +150,14 @@ impl<S: Slots> Core<S> {
         self.nodes.contains_key(&member) && !self.leaves_out(member, now)
     }
 
-    /// Whether a claim does without a member's answer: its process has ended; or it may not act as an owner, because no
-    /// lease that was granted here holds, and it is known to be silent or not a member any more. One that is late and
-    /// neither is alive, and may have answered a write that nobody else holds.
+    /// Whether a claim does without a member's answer: it may not act as an owner, because no lease that was granted here
+    /// holds, and its process has ended, or it is known to be silent or not a member any more. One that is late and nothing
+    /// of these is alive, and may have answered a write that nobody else holds. So is one that asks for its lease although
+    /// nobody seems to listen on its port.
     fn leaves_out(&self, member: NodeId, now: Moment) -> bool {
         let lease = self.slots.lease();
-        self.gone.contains(&member)
-            || !lease.is_granted(member, self.grant_span(), now)
-                && (lease.is_silent(member) || !self.nodes.contains_key(&member))
+        let may_act = lease.is_granted(member, self.grant_span(), now);
+        !may_act && (self.gone.contains(&member) || lease.is_silent(member) || !self.nodes.contains_key(&member))
     }
 
     /// Whether a member that was not heard may have what nobody else has heard of. One that is silent for very long is

@@ -248,7 +248,7 @@ fn an_owner_that_holds_a_lease_from_here_is_never_left_out() {
     create(&table, id(1), B);
     let mut core = core(&table, &mut desk);
     core.claim(wish(true), NOW, &mut desk);
-    core.link_down(B, &mut desk);
+    core.link_down(B, NOW, &mut desk);
     for ms in (20..=2_020).step_by(20) {
         table.lease().grant(B, after(ms));
         pass(&mut core, &mut desk, ms, ms);
@@ -264,7 +264,7 @@ fn an_owner_whose_process_has_ended_is_not_waited_for() {
     let mut core = core(&table, &mut desk);
     table.lease().grant(B, NOW);
     core.claim(wish(true), NOW, &mut desk);
-    core.link_down(B, &mut desk);
+    core.link_down(B, NOW, &mut desk);
     core.gone(B, NOW, &mut desk);
     let &[_, (C, ticket)] = &desk.claims[..] else { panic!("the others are asked, not {:?}", desk.claims) };
     core.replied(C, [Reply::Answer(ticket, Answer::Promised(Given::default()))], NOW, &mut desk);
@@ -276,7 +276,7 @@ fn a_member_without_a_link_is_asked_when_it_has_one() {
     let (table, mut desk) = (Table::new(ME), Desk::default());
     create(&table, id(1), B);
     let mut core = core(&table, &mut desk);
-    core.link_down(B, &mut desk);
+    core.link_down(B, NOW, &mut desk);
     core.claim(wish(true), NOW, &mut desk);
     pass(&mut core, &mut desk, 20, 100);
     assert_eq!((&desk.claims[..], &desk.claimed[..]), (&[][..], &[][..]), "who has no link is not passed over");
@@ -288,7 +288,7 @@ fn a_member_without_a_link_is_asked_when_it_has_one() {
 fn nobody_is_told_that_there_is_no_session_while_a_live_member_is_not_heard() {
     let (table, mut desk) = (Table::new(ME), Desk::default());
     let mut core = core(&table, &mut desk);
-    core.link_down(B, &mut desk);
+    core.link_down(B, NOW, &mut desk);
     desk.stopped = vec![B];
     let unknown = |core: &mut Core<Table>, desk: &mut Desk, ms| {
         core.claim(wish(false), after(ms), desk);

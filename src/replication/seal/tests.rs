@@ -190,6 +190,16 @@ impl Between {
     fn heard(&self) -> Vec<u8> {
         self.heard.lock().unwrap().clone()
     }
+
+    /// What is sent after this is a write of its own.
+    async fn hears_more_than(&self, bytes: usize) {
+        let heard = async {
+            while self.heard().len() <= bytes {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, heard).await.expect("it was written in time");
+    }
 }
 
 async fn pass(dialer: TcpStream, acceptor: TcpStream, meddle: Rc<Meddle>, heard: Arc<Mutex<Vec<u8>>>) {
@@ -246,6 +256,7 @@ async fn who_has_another_secret_or_none_gets_no_link() {
     for (dialer, acceptor) in [("1", "2"), ("1", ""), ("", "1"), ("1", "23")] {
         let acceptor = Acceptor::start(seal(acceptor)).await;
         let mut link = Dialed::start(acceptor.address, seal(dialer));
+        // A link that is refused is tried again and again: no moment says that it will never be up.
         let up = timeout(Duration::from_millis(200), link.events.recv()).await;
         assert!(up.is_err(), "{dialer:?}: {up:?}");
     }
@@ -292,9 +303,9 @@ async fn a_link_whose_bytes_were_changed_repeated_left_out_or_moved_ends() {
         let between = Between::start(acceptor.address, meddle).await;
         let mut link = Dialed::start(between.address, seal("1"));
         link.up().await;
+        let before = between.heard().len();
         link.send(7);
-        // A write of its own.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        between.hears_more_than(before).await;
         link.send(8);
         assert!(matches!(link.event().await, LinkEvent::Down), "{what}");
         assert!(!acceptor.holds(7) && !acceptor.holds(8), "{what}: something was believed");

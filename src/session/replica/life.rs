@@ -205,7 +205,7 @@ pub fn end(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Mome
     let record = Slot::live(slot).filter(|record| record.is_owned(term)).ok_or(NotOwner)?;
     let stamp = Stamp { epoch: record.promised(), version: record.stamp().version.saturating_add(1) };
     let ending = Ending { finality: Finality::Refutable, stamp };
-    let before = slot.replace(Slot::ended(ending, now)).map_or(Earlier::Nothing, Earlier::Running);
+    let before = Slot::end(slot, ending, now).map_or(Earlier::Nothing, Earlier::Running);
     Ok(Committed { update: Update::End(End { id, ending }), undo: Undo { stamp, before } })
 }
 
@@ -217,7 +217,7 @@ pub fn keep(slot: &mut Option<Slot>, id: SessionId, undo: &Undo, now: Moment) ->
         // Even if it was refuted meanwhile: the user is told now.
         let ending = Ending { finality: Finality::Final, stamp: undo.stamp };
         let ending = Slot::ending(slot).map_or(ending, |known| known.max(ending));
-        *slot = Some(Slot::ended(ending, now));
+        Slot::end(slot, ending, now);
         return Some(Update::End(End { id, ending }));
     }
     let record = Slot::live_mut(slot)?;
@@ -271,7 +271,7 @@ pub fn retreat(slot: &mut Option<Slot>, id: SessionId, made: Undo, me: NodeId, n
         None => {
             let stamp = Stamp { epoch, version: version.saturating_add(1) };
             let ending = Ending { finality: Finality::Final, stamp };
-            *slot = Some(Slot::ended(ending, now));
+            Slot::end(slot, ending, now);
             Some(Update::End(End { id, ending }))
         }
         Some(Slot::Live(record)) if record.tenure == Tenure::Owned && record.promised() == epoch => {

@@ -293,6 +293,19 @@ fn an_ended_session_stays_ended() {
 }
 
 #[test]
+fn an_end_is_remembered_for_as_long_as_a_node_that_was_away_can_bring_the_session_back() {
+    let (mut a, birth) = created(A);
+    let mut away = None;
+    apply(&mut away, birth, NOW);
+    end(&mut a, ID, TERM, NOW).unwrap();
+    let Some(Slot::Ended(tombstone)) = &a else { panic!("{a:?} has ended") };
+    let just_before = Moment(tombstone.until.0 - 1);
+    assert!(Slot::live(&away).unwrap().is_over(tombstone.until, 2), "nobody can claim it with that copy any more");
+    assert!(!Slot::live(&away).unwrap().is_over(just_before, 2) && tombstone.until > NOW + limits::TOMBSTONE);
+    assert!(tombstone.is_told(NOW) && !tombstone.is_told(NOW + limits::TOMBSTONE / 3));
+}
+
+#[test]
 fn an_end_told_again_under_a_higher_claim_is_remembered_as_such() {
     let (mut a, _) = created(A);
     let Update::End(first) = end(&mut a, ID, TERM, NOW).unwrap().update else { panic!("this is an end") };
@@ -443,7 +456,8 @@ fn an_end_that_missed_what_a_later_owner_committed_is_refused() {
     let late = end(&mut a, ID, TERM, NOW).unwrap().update;
     assert_eq!(apply(&mut holder, late.clone(), NOW), Applied::Ended(ending), "A would carry over an old state");
     let found = ending_of(&late).raised_to(taken.epoch);
-    let mut other = Some(Slot::ended(found, NOW));
+    let mut other = None;
+    Slot::end(&mut other, found, NOW);
     assert_eq!(apply(&mut other, late, NOW), Applied::Duplicate, "A's own end, found by B's claim");
 }
 

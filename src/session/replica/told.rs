@@ -158,7 +158,7 @@ fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
         },
     };
     if verdict == Applied::Applied {
-        *slot = Some(Slot::ended(end.ending, now));
+        Slot::end(slot, end.ending, now);
     }
     verdict
 }
@@ -190,6 +190,6 @@ pub fn retract(slot: &mut Option<Slot>, stamp: Stamp, promised: Epoch, peer: Nod
 /// Learns that the session has ended elsewhere, whatever was committed beside it.
 pub fn bury(slot: &mut Option<Slot>, ending: Ending, now: Moment) {
     if matches!(slot, Some(Slot::Live(_))) {
-        *slot = Some(Slot::ended(ending, now));
+        Slot::end(slot, ending, now);
     }
 }

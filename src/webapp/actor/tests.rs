@@ -5,6 +5,19 @@ use crate::webapp::{Found, Resource};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Asks whether the last look found no folder.
+#[derive(Message)]
+#[rtype(result = "bool")]
+struct FolderFails;
+
+impl Handler<FolderFails> for Deployer {
+    type Result = bool;
+
+    fn handle(&mut self, _: FolderFails, _: &mut Self::Context) -> bool {
+        self.folder_fails
+    }
+}
+
 struct Site {
     folder: tempfile::TempDir,
     _work: tempfile::TempDir,
@@ -91,7 +104,11 @@ async fn a_folder_that_vanishes_takes_nothing_down() {
     let elsewhere = site.folder.path().with_extension("away");
     fs::rename(site.folder.path(), &elsewhere).unwrap();
     site.deployer.send(Hint).await.unwrap();
-    tokio::time::sleep(limits::DEPLOY_QUIET * 2).await;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !site.deployer.send(FolderFails).await.unwrap() {
+        assert!(std::time::Instant::now() < deadline, "nobody has looked");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert!(site.finds("/"));
     fs::rename(&elsewhere, site.folder.path()).unwrap();
 }

@@ -136,7 +136,7 @@ impl World {
             let peers = all.iter().filter(|peer| *peer != id);
             node.core.nodes(peers.clone().map(|peer| (*peer, Serves::Yes)).collect(), now);
             for peer in peers {
-                node.core.link_down(*peer, &mut node.desk);
+                node.core.link_down(*peer, now, &mut node.desk);
                 node.received.clear();
                 node.core.link_up(*peer, now, &mut node.desk);
                 node.core.repair(*peer, now);
@@ -163,7 +163,7 @@ impl World {
         self.nodes.remove(&lost);
         let (all, now): (Vec<NodeId>, _) = (self.nodes.keys().copied().collect(), self.now);
         for (id, node) in &mut self.nodes {
-            node.core.link_down(lost, &mut node.desk);
+            node.core.link_down(lost, now, &mut node.desk);
             node.core.nodes(all.iter().filter(|peer| *peer != id).map(|peer| (*peer, Serves::Yes)).collect(), now);
         }
     }
@@ -569,4 +569,20 @@ fn what_a_lost_owner_leaves_gets_another_copy() {
         let chosen: Vec<NodeId> = [A, B, C].into_iter().filter(|node| placement.involves(id(n), D, *node)).collect();
         assert_eq!((chosen.len(), world.holders(n)), (2, chosen));
     }
+}
+
+#[test]
+fn a_session_that_was_given_to_a_node_which_did_not_take_it_reaches_that_node() {
+    let mut world = World::of(&[A, B, C, D]);
+    world.create(0..40, A, &[]);
+    world.link_all();
+    world.spread(1);
+    world.pass(MOMENT);
+    for n in 0..40 {
+        // D has given the claim up that it is answered here.
+        let promised = Epoch::first(A).outranked_by(D);
+        world.table(A).with(id(n), |slot| replica::yield_to(slot, promised));
+    }
+    world.pass(INTERVAL * 2);
+    assert!((0..40).all(|n| world.holders(n).contains(&D)));
 }

@@ -55,7 +55,10 @@ fn a_commit_goes_past_a_holder_that_has_no_link_or_lags() {
     assert_eq!(desk.updates, [(B, id(of_b[0]))]);
     desk.stopped = vec![B];
     pass(&mut core, &mut desk, 20, 1_000);
-    assert_eq!(desk.settled, [Verdict::Held(1)], "nobody else was told");
+    assert_eq!(desk.updates, [(B, id(of_b[0])), (C, id(of_b[0]))], "C is told in its place");
+    assert_eq!(desk.settled, []);
+    core.replied(C, [Reply::Ack(1)], after(1_000), &mut desk);
+    assert_eq!(desk.settled, [Verdict::Held(2)]);
     desk.updates.clear();
     core.replicate(&commit(&table, of_b[1]), after(1_000), &mut desk);
     assert_eq!(desk.updates, [(C, id(of_b[1]))], "B lags");
@@ -64,10 +67,22 @@ fn a_commit_goes_past_a_holder_that_has_no_link_or_lags() {
     assert!(core.peer(B, after(1_010)).in_sync && !core.peer(B, after(1_010)).complete);
     pass(&mut core, &mut desk, 1_020, 1_020);
     assert_eq!(desk.needs, [B], "it was not told what went to C");
-    core.link_down(B, &mut desk);
+    core.link_down(B, NOW, &mut desk);
     desk.updates.clear();
     core.replicate(&commit(&table, of_b[2]), after(1_020), &mut desk);
     assert_eq!(desk.updates, [(C, id(of_b[2]))], "B has no link");
+}
+
+#[test]
+fn a_write_whose_holders_are_all_lost_waits_for_no_more_than_one_other() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = chosen(&table, &mut desk).with_min_copies(2);
+    let of_b = create_many(&table, ME).into_iter().find(|n| placement(&[ME, B, C]).involves(id(*n), ME, B)).unwrap();
+    core.replicate(&commit(&table, of_b), NOW, &mut desk);
+    core.link_down(B, NOW, &mut desk);
+    assert_eq!((&desk.updates[..], &desk.settled[..]), (&[(B, id(of_b)), (C, id(of_b))][..], &[][..]));
+    core.link_down(C, NOW, &mut desk);
+    assert_eq!(desk.settled, [Verdict::TooFew(1)]);
 }
 
 #[test]
