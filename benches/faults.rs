@@ -148,10 +148,13 @@ async fn hazards(times: usize, insist: bool) {
         verdict.doubled.len(),
         verdict.unclear
     );
+    if let Some(failure) = &told.first_failure {
+        println!("    first failure: {failure}");
+    }
     if insist {
         assert!(!verdict.doubled.is_empty(), "a control that does not fail proves nothing");
     } else {
-        assert_eq!(told.failed_gets, 0, "first: {:?}", told.first_failure);
+        assert_eq!(told.failed_gets, 0);
         verdict.assert_once();
     }
 }

@@ -686,11 +686,19 @@ pub const PORT_HANDED_OVER: Duration = Duration::from_secs(5);
 /// Connections of clients, over all workers. Envoy's advice for the edge.
 pub const CLIENT_CONNECTIONS: usize = 10_000;
 
+/// Silence on a client's connection before the kernel asks whether it is still there; four unanswered questions
+/// [`CLIENT_PROBE_INTERVAL`] apart end it. The only end of a WebSocket whose client lost its network: within two minutes.
+pub const CLIENT_PROBE: Duration = Duration::from_secs(60);
+
+/// See [`CLIENT_PROBE`].
+pub const CLIENT_PROBE_INTERVAL: Duration = Duration::from_secs(15);
+
 /// Connections that wait to be accepted. The kernel cuts it to net.core.somaxconn.
 pub const ACCEPT_BACKLOG: u32 = 1_024;
 
-/// The longest wait for a TCP connection to a member, and never more than `balancer.timeout`.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest wait for a TCP connection to a member, and never more than `balancer.timeout`. Linux sends a SYN that was lost
+/// again after 1 s (RFC 6298 section 2): one lost packet must not cost the connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Silence on a connection to a member before the kernel asks whether it is still there; three unanswered questions
 /// [`MEMBER_KEEPALIVE_INTERVAL`] apart end it, so that an answer from a machine that lost power does not hang for ever.
@@ -804,6 +812,9 @@ pub const HTTP2_HEAD_BYTES: u32 = (REQUEST_HEADERS_BYTES + REQUEST_TARGET_BYTES 
 
 /// Time for a TLS handshake. nginx: 60 s, HAProxy: the time for a head.
 pub const TLS_HANDSHAKE: Duration = HEAD_TIMEOUT;
+
+/// The longest wait for the disk when an administrator sets something: it holds then, and is not kept.
+pub const DISK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often a balancer looks whether another process in its place was told something of a member.
 pub const ORDERS_POLL: Duration = Duration::from_millis(250);

@@ -327,7 +327,7 @@ mod tests {
 
     fn sockets() -> Sockets {
         let any = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        Sockets { plain: any(), tls: Some(any()) }
+        Sockets { plain: any(), tls: Some(any()), manager: None }
     }
 
     async fn never() {

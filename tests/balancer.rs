@@ -136,6 +136,10 @@ async fn node((route, retry, done, ready): NodeState, request: HttpRequest, mut 
         }
         "/chunked" => HttpResponse::Ok().streaming(stream::iter([Ok::<_, actix_web::Error>(Bytes::from("chunked"))])),
         "/nothing" => HttpResponse::NoContent().finish(),
+        "/short" => {
+            rt::time::sleep(Duration::from_millis(500)).await;
+            HttpResponse::Ok().finish()
+        }
         "/slow" => {
             rt::time::sleep(Duration::from_secs(30)).await;
             HttpResponse::Ok().finish()
@@ -169,6 +173,7 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         failover: true,
         forced_recovery: true,
         timeout: Duration::from_millis(500),
+        read_timeout: Duration::from_secs(60),
         max_attempts: NonZero::new(3).unwrap(),
         retry_timeout: None,
         retry_percent: 20,
@@ -190,7 +195,11 @@ fn settings(members: Vec<StaticMember>) -> settings::Balancer {
         restart_timeout: Duration::from_secs(60),
         workers: NonZero::new(1).unwrap(),
         members,
-        manager: Manager { path: "/balancer-manager".into(), allow: vec!["127.0.0.0/8".parse().unwrap()] },
+        manager: Manager {
+            listen: None,
+            path: "/balancer-manager".into(),
+            allow: vec!["127.0.0.0/8".parse().unwrap()],
+        },
         tls: None,
         local: settings::Static::default(),
     }
@@ -382,6 +391,18 @@ async fn a_slow_member_is_left_for_another_one_or_said_to_be_slow() {
     // A GET is tried on the other member too, which is as slow.
     let reply = get(&door, "/slow", &[("cookie", &cookie("r1"))]).await;
     assert_eq!((reply.status, r2.executed()), (504, 1));
+}
+
+#[actix_web::test]
+async fn what_one_member_may_have_done_is_not_said_to_be_undone_because_another_one_refuses() {
+    let r2 = Node::start("r2");
+    r2.says(Some("any;not-done"));
+    for other in [fixed("r2", nobody()), r2.as_member()] {
+        let (address, seen) = silent_server().await;
+        let door = open(vec![fixed("r1", address), other]).await;
+        let reply = get(&door, "/", &[("cookie", &cookie("r1"))]).await;
+        assert_eq!((reply.status, seen.load(SeqCst)), (502, 1), "{}", reply.text());
+    }
 }
 
 #[actix_web::test]
@@ -1050,6 +1071,26 @@ async fn read_until(client: &mut TcpStream, wanted: &str) -> String {
     seen
 }
 
+/// The kernel's timers of these connections, as proc(5) has them: 2 is the one of SO_KEEPALIVE.
+#[actix_web::test]
+async fn the_kernel_looks_after_clients_that_say_nothing() {
+    let door = open(vec![]).await;
+    let client = TcpStream::connect(door.address).await.unwrap();
+    let (near, far) =
+        (format!(":{:04X}", door.address.port()), format!(":{:04X}", client.local_addr().unwrap().port()));
+    let begun = Instant::now();
+    loop {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut ours = fields.filter(|fields| fields[1].ends_with(&near) && fields[2].ends_with(&far));
+        if ours.next().is_some_and(|fields| fields[5].starts_with("02:")) {
+            return;
+        }
+        assert!(begun.elapsed() < DEADLINE, "not watched: {table}");
+        rt::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[actix_web::test]
 async fn the_manager_is_open_to_this_machine_only() {
     let r1 = Node::start("r1");
@@ -1199,6 +1240,27 @@ async fn what_is_set_is_there_after_a_restart_of_the_balancer() {
     assert!(reply.text().contains("\"warning\":\"it holds until the balancer ends"), "{}", reply.text());
 }
 
+/// A pipe without a writer: to open it hangs, as a disk may.
+#[actix_web::test]
+async fn a_disk_that_hangs_stops_no_health_check_and_no_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let (r1, r2) = (Node::start("r1"), Node::start("r2"));
+    let (settings, session) = (settings(vec![r1.as_member(), r2.as_member()]), settings::Session::default());
+    let (sockets, kept) = (balancer::Sockets::bind(&settings).unwrap(), balancer::Kept::of(folder.path()));
+    let door = balancer::prepare(&settings, &session, DEADLINE, sockets, Some(kept)).unwrap().open().unwrap();
+    wait_for(&door, |members| members.iter().all(|member| member.standing == Standing::Usable)).await;
+    let pipe = folder.path().join("members.json");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let drain = request("POST", "/balancer-manager/members/r1/drain", &[("tasuki-control", "1")], "");
+    let reply = tokio::time::timeout(DEADLINE, send(&door, drain)).await.expect("the disk is waited for");
+    assert_eq!(reply.status, 202);
+    assert!(reply.text().contains("\"warning\":\"it holds until the balancer ends"), "{}", reply.text());
+    r2.handle.stop(false).await;
+    wait_for(&door, |members| (members[0].standing, members[1].standing) == (Standing::Draining, Standing::Failed))
+        .await;
+    drop(std::fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+}
+
 #[actix_web::test]
 async fn what_is_set_while_another_process_starts_is_known_to_both() {
     let folder = tempfile::tempdir().unwrap();
@@ -1225,11 +1287,35 @@ async fn what_is_set_while_another_process_starts_is_known_to_both() {
 
 #[actix_web::test]
 async fn a_manager_that_nobody_may_open_is_closed() {
-    let manager = Manager { path: "/balancer-manager".into(), allow: vec![] };
+    let manager = Manager { allow: vec![], ..Manager::default() };
     let door = open_with(settings::Balancer { manager, ..settings(vec![]) }).await;
     for path in ["/balancer-manager", "/balancer-manager/status.json", "/%62alancer-manager"] {
         assert_eq!(get(&door, path, &[]).await.status, 403, "{path}");
     }
+}
+
+#[actix_web::test]
+async fn a_manager_with_an_address_of_its_own_is_nowhere_else() {
+    let r1 = Node::start("r1");
+    let manager = Manager { listen: Some(([127, 0, 0, 1], 0).into()), ..Manager::default() };
+    let mut door = open_with(settings::Balancer { manager, ..settings(vec![r1.as_member()]) }).await;
+    let drain = || request("POST", "/balancer-manager/members/r1/drain", &[("tasuki-control", "1")], "");
+    for path in ["/balancer-manager", "/balancer-manager/status.json", "/%62alancer-manager", "/balancer-manager/../x"]
+    {
+        assert_eq!(get(&door, path, &[]).await.status, 404, "{path}");
+    }
+    assert_eq!(send(&door, drain()).await.status, 404);
+    assert_eq!(get(&door, "/", &[]).await.route(), "r1");
+    let users = std::mem::replace(&mut door.address, door.manager.unwrap());
+    let status = get(&door, "/balancer-manager/status.json", &[]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+    assert_eq!(status["balancer"]["listen"], users.to_string());
+    let before = r1.executed();
+    for path in ["/", "/sorry.html", "/x/balancer-manager"] {
+        assert_eq!(get(&door, path, &[]).await.status, 404, "{path}");
+    }
+    assert_eq!(r1.executed(), before, "no user's request comes this way");
+    assert_eq!(send(&door, drain()).await.status, 202);
 }
 
 #[actix_web::test]

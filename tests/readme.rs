@@ -283,7 +283,7 @@ fn every_settings_file_is_accepted() {
         assert!(output.status.success(), "{}\n{}", block.text, String::from_utf8_lossy(&output.stderr));
         checked += 1;
     }
-    assert_eq!(checked, 4);
+    assert_eq!(checked, 5);
 }
 
 /// The keys of `conf/tasuki.toml`, dotted.

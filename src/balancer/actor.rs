@@ -1,14 +1,18 @@
 //! The balancer's actor: owns the members, makes the health checks, publishes the view. Never on a request's path.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, dev::MessageResponse};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseActFuture, WrapFuture,
+    dev::MessageResponse,
+};
 
 use super::{
     control,
-    kept::{Kept, Look},
+    keeper::{Keeper, Read, Turn},
+    kept::{Kept, Unreadable},
     members::{Check, Members, Trouble, Untold, Verdict},
-    orders::Change,
+    orders::{Change, Orders},
     rules::Rules,
     view::{MemberReport, Standing},
 };
@@ -24,9 +28,7 @@ pub struct Balancer {
     members: Members,
     rules: Arc<Rules>,
     /// Where what is set is kept; none in tests.
-    kept: Option<Kept>,
-    /// The file, as it was read or written last.
-    seen: Option<Look>,
+    keeper: Option<Keeper>,
     /// The longest wait for a health check.
     patience: Duration,
     /// Membership has found what there is to find.
@@ -78,6 +80,15 @@ pub(crate) enum Done {
     NoMember,
 }
 
+/// Where an order is kept.
+enum Place {
+    /// As in tests.
+    Nowhere,
+    Ours(Turn),
+    /// The disk does not answer.
+    Hangs,
+}
+
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Told {
@@ -101,7 +112,7 @@ impl Balancer {
         patience: Duration,
     ) -> Addr<Self> {
         let patience = patience.min(limits::PROBE_TIMEOUT);
-        Self { members, rules, kept, seen: None, patience, discovered: false }.start()
+        Self { members, rules, keeper: kept.map(Keeper::new), patience, discovered: false }.start()
     }
 
     /// A node that was drained and has begun a new life does not know it: it is told again.
@@ -115,26 +126,40 @@ impl Balancer {
         }
     }
 
-    /// Takes over what another process of this balancer was told, which takes this one's place or leaves it.
+    /// Takes over what another process of this balancer was told, which takes this one's place or leaves it. While an order
+    /// uses the file that is left to it.
     fn read_orders(&mut self, ctx: &mut Context<Self>) {
-        let Some(kept) = &self.kept else { return };
-        // A file that is gone says nothing: whoever has removed it has not set anything.
-        let look = kept.look();
-        if look.is_none() || look == self.seen {
-            return;
-        }
-        self.seen = look;
-        match kept.read() {
+        let Some(turn) = self.keeper.as_ref().and_then(Keeper::turn_at_once) else { return };
+        // The turn lasts until the news are taken over: an order in between would be lost.
+        let read = turn.read().into_actor(self).map(|Read { turn: _turn, news }, this, ctx| this.adopt(news, ctx));
+        ctx.spawn(read);
+    }
+
+    fn adopt(&mut self, news: Option<Result<Orders, Unreadable>>, ctx: &mut Context<Self>) {
+        let (Some(news), Some(keeper)) = (news, &self.keeper) else { return };
+        let file = keeper.kept.path();
+        match news {
             Ok(orders) => {
                 if self.members.adopt(orders, Moment::now()) {
-                    tracing::info!(file = %kept.path().display(), "set by an administrator in another process");
+                    tracing::info!(file = %file.display(), "set by an administrator in another process");
                     self.publish();
                     self.check_due(ctx);
                     self.tell_untold(ctx);
                 }
             }
-            Err(why) => tracing::warn!("{}: {why}; what was set before still holds", kept.path().display()),
+            Err(why) => tracing::warn!("{}: {why}; what was set before still holds", file.display()),
         }
+    }
+
+    /// False when there is no such member.
+    fn set(&mut self, route: &Route, change: Change, ctx: &mut Context<Self>) -> bool {
+        let is_set = self.members.set(route, change, Moment::now());
+        if is_set {
+            tracing::info!(%route, ?change, "set by an administrator");
+            self.publish();
+            self.check_due(ctx);
+        }
+        is_set
     }
 
     fn publish(&self) {
@@ -219,28 +244,44 @@ impl Handler<Told> for Balancer {
 }
 
 impl Handler<SetMember> for Balancer {
-    type Result = Done;
+    type Result = ResponseActFuture<Self, Done>;
 
-    fn handle(&mut self, SetMember { route, change }: SetMember, ctx: &mut Self::Context) -> Done {
-        self.read_orders(ctx);
-        if !self.members.set(&route, change, Moment::now()) {
-            return Done::NoMember;
-        }
-        tracing::info!(%route, ?change, "set by an administrator");
-        self.publish();
-        self.check_due(ctx);
-        let Some(kept) = &self.kept else { return Done::Kept };
-        let written = kept.write(self.members.orders());
-        match written {
-            Ok(()) => {
-                self.seen = kept.look();
-                Done::Kept
+    /// What another process was told comes first, then this, then the file: all in one turn, or both would be lost in part.
+    fn handle(&mut self, SetMember { route, change }: SetMember, _: &mut Self::Context) -> Self::Result {
+        let keeper = self.keeper.clone();
+        let read = async move {
+            match keeper.as_ref()?.turn().await {
+                Some(turn) => Some(turn.read().await),
+                None => Some(Read { turn: None, news: None }),
             }
-            Err(error) => {
-                let why = format!("cannot write {} (node.run): {error}", kept.path().display());
-                tracing::warn!("what was set holds until the balancer ends: {why}");
-                Done::NotKept(why)
-            }
+        };
+        Box::pin(read.into_actor(self).then(move |read, this, ctx| {
+            let (place, news) = match read {
+                None => (Place::Nowhere, None),
+                Some(Read { turn: Some(turn), news }) => (Place::Ours(turn), news),
+                Some(Read { turn: None, news }) => (Place::Hangs, news),
+            };
+            this.adopt(news, ctx);
+            let is_set = this.set(&route, change, ctx);
+            let orders = this.members.orders().clone();
+            let file = this.keeper.as_ref().map(|keeper| keeper.kept.path().display().to_string()).unwrap_or_default();
+            async move { if is_set { keep(place, orders, &file).await } else { Done::NoMember } }.into_actor(this)
+        }))
+    }
+}
+
+async fn keep(place: Place, orders: Orders, file: &str) -> Done {
+    let written = match place {
+        Place::Nowhere => return Done::Kept,
+        Place::Hangs => Err(io::ErrorKind::TimedOut.into()),
+        Place::Ours(turn) => turn.write(orders).await,
+    };
+    match written {
+        Ok(()) => Done::Kept,
+        Err(error) => {
+            let why = format!("cannot write {file} (node.run): {error}");
+            tracing::warn!("what was set holds until the balancer ends: {why}");
+            Done::NotKept(why)
         }
     }
 }

@@ -167,13 +167,14 @@ fn is_coming(member: &Member, tried: &[u64]) -> bool {
     member.standing == Standing::Coming && !tried.contains(&member.serial)
 }
 
-/// Members that may serve; the standby ones only when there is no other; when nobody may serve and nobody is coming,
-/// the failed ones, for they may be back (httpd's forcerecovery), if the settings want that. Draining members never.
+/// Of those that were not tried: members that may serve; the standby ones only when there is no other; when nobody may
+/// serve and nobody is coming, the failed ones, for they may be back (httpd's forcerecovery), if the settings want that.
+/// Draining members never.
 fn eligible<'a>(view: &'a View, tried: &[u64], binding: Binding) -> Few<'a> {
     let untried = || view.members.iter().filter(|member| !tried.contains(&member.serial));
     let mut few = foremost(untried().filter(|member| member.may_serve()), Member::rank);
-    let hopeless = || !view.members.iter().any(|member| member.may_serve() || is_coming(member, tried));
-    if binding.forced_recovery && few.is_empty() && hopeless() {
+    let is_anybody_coming = || view.members.iter().any(|member| is_coming(member, tried));
+    if binding.forced_recovery && few.is_empty() && !is_anybody_coming() {
         // Who is out because of its answers gives some at least.
         few = foremost(untried().filter(|member| member.has_failed()), |member| (!member.ejected, member.rank()));
     }
@@ -385,7 +386,8 @@ mod tests {
         assert_eq!(told(another(&all, None, &[5], BOUND, &mut picker(), NOW)).0, "r1");
         assert!(matches!(another(&all, None, &[5, 1], BOUND, &mut picker(), NOW), Chosen::Nobody));
         let busy = view(vec![failed(), usable(4, "r4")]);
-        assert!(matches!(another(&busy, None, &[4], BOUND, &mut picker(), NOW), Chosen::Nobody));
+        assert_eq!(told(another(&busy, None, &[4], BOUND, &mut picker(), NOW)).0, "r1", "who was tried is no hope");
+        assert!(matches!(another(&busy, None, &[4, 1], BOUND, &mut picker(), NOW), Chosen::Nobody));
         assert!(matches!(begin(&view(vec![]), None, BOUND, &mut picker()), Chosen::Nobody));
     }
 }

@@ -1,25 +1,21 @@
 //! A client's HTTP/1 connection, plain or over TLS: what comes in doubtful framing is kept from actix-web, and the time
-//! until the next request is bounded. actix-web times the first head of a connection and one that is idle, but waits for
-//! ever for a later head that has begun to arrive.
+//! until the next request is bounded (`pace`). A client that is quiet rests, and one that was refused is read on (`wire`).
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     io,
     mem::MaybeUninit,
     pin::Pin,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, Waker},
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use actix_web::{HttpRequest, http::Version};
 use bytes::BytesMut;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     runtime::Handle,
     time::{Sleep, sleep, timeout},
@@ -29,8 +25,10 @@ use tokio_rustls::server::TlsStream;
 use super::{
     departure::Present,
     framing::{Framing, Malformed, Passed, Place},
+    pace::Pace,
     pages::Refusal,
     refusals::Refusals,
+    wire::{Lingering, Wire},
 };
 use crate::{limits, time::Moment};
 
@@ -80,12 +78,6 @@ pub(crate) enum Scheme {
     Https,
 }
 
-/// What carries the bytes.
-enum Wire {
-    Plain(TcpStream),
-    Sealed(Box<TlsStream<TcpStream>>),
-}
-
 /// Judges what comes in before actix-web sees it.
 enum Gate {
     Open(Framing),
@@ -98,28 +90,6 @@ enum Gate {
 /// Given to actix-web instead of what is malformed. It is an error wherever its parser stands, in a head and in a body, so
 /// that it answers 400 to a head, and closes.
 const POISON: &[u8] = b"\r\0";
-
-/// When the next request of a connection must have come.
-#[derive(Debug, Default)]
-pub(crate) struct Pace {
-    /// Requests that are being answered.
-    running: Cell<usize>,
-    /// The next head has begun to arrive.
-    begun: Cell<bool>,
-    /// None while a request runs, and before the first, which actix-web times itself.
-    due: Cell<Option<Moment>>,
-    /// Requests whose answer has ended.
-    ended: Cell<usize>,
-    /// Waits for the next one.
-    waiting: RefCell<Option<Waker>>,
-}
-
-/// Connections that are read on after they were refused.
-static LINGERING: AtomicUsize = AtomicUsize::new(0);
-
-/// A request that is being answered, until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Running(Option<Rc<Pace>>);
 
 impl Client {
     /// A connection as it comes.
@@ -261,7 +231,11 @@ impl Client {
         self.pace.clone()
     }
 
+    /// A client that still takes the last answer is not late: how long it may take for that is the stall's to say.
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.stalled.is_some() {
+            return false;
+        }
         while let Some(due) = self.pace.due.get() {
             let now = Moment::now();
             if now >= due {
@@ -317,60 +291,6 @@ impl Gate {
     }
 }
 
-impl Running {
-    /// From now on a request of this connection is being answered.
-    pub(crate) fn begin(request: &HttpRequest) -> Self {
-        let pace = request.conn_data::<Rc<Pace>>().cloned();
-        if let Some(pace) = &pace {
-            pace.begin();
-        }
-        Self(pace)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(pace) = &self.0 {
-            pace.end(Moment::now());
-        }
-    }
-}
-
-impl Pace {
-    const IDLE: Duration = limits::CLIENT_REST;
-
-    fn begin(&self) {
-        self.running.set(self.running.get() + 1);
-        self.begun.set(false);
-        self.due.set(None);
-    }
-
-    fn end(&self, now: Moment) {
-        self.running.set(self.running.get().saturating_sub(1));
-        if self.running.get() == 0 {
-            self.due.set(Some(now + Self::IDLE));
-            self.ended.set(self.ended.get() + 1);
-            if let Some(waiting) = self.waiting.take() {
-                waiting.wake();
-            }
-        }
-    }
-
-    /// Bytes came: between two requests they are the next head, which then has its own time.
-    fn read(&self, now: Moment) {
-        if self.due.get().is_some() && !self.begun.replace(true) {
-            self.due.set(Some(now + limits::HEAD_TIMEOUT));
-        }
-    }
-
-    /// Bytes went: the last of an answer that a slow client takes while its body has ended here.
-    fn wrote(&self, now: Moment) {
-        if self.due.get().is_some() && !self.begun.get() {
-            self.due.set(Some(now + Self::IDLE));
-        }
-    }
-}
-
 impl AsyncRead for Client {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (this, before) = (&mut *self, buf.filled().len());
@@ -390,7 +310,7 @@ impl AsyncRead for Client {
             if this.is_overdue(cx) {
                 match this.pace.begun.get() {
                     true => this.refuse(Refusal::ClientTimeout),
-                    false => this.rests = this.is_clean() && this.stalled.is_none(),
+                    false => this.rests = this.is_clean(),
                 }
                 buf.set_filled(before);
                 return Poll::Ready(Ok(()));
@@ -428,20 +348,30 @@ impl AsyncWrite for Client {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.wire()? {
-            Wire::Plain(socket) => Pin::new(socket).poll_flush(cx),
+        let flushed = match self.wire()? {
+            Wire::Plain(socket) => return Pin::new(socket).poll_flush(cx),
             Wire::Sealed(stream) => Pin::new(stream).poll_flush(cx),
+        };
+        // rustls takes what the client does not: it waits here, and not in poll_write.
+        if flushed.is_pending() {
+            return self.stall(cx).map(Err);
         }
+        if self.stalled.take().is_some() {
+            self.pace.wrote(Moment::now());
+            self.is_overdue(cx);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.rests {
             return Poll::Ready(Ok(()));
         }
-        match self.wire()? {
+        let done = match self.wire()? {
             Wire::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Wire::Sealed(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        };
+        if done.is_pending() { self.stall(cx).map(Err) } else { done }
     }
 }
 
@@ -495,112 +425,12 @@ impl Resting {
     }
 }
 
-/// One of the connections that are read on.
-struct Lingering;
-
-impl Lingering {
-    /// None above [`limits::CLIENTS_LINGERING`].
-    fn begin() -> Option<Self> {
-        let one = Self; // counted down when dropped, also when there are too many
-        (LINGERING.fetch_add(1, Ordering::Relaxed) < limits::CLIENTS_LINGERING).then_some(one)
-    }
-}
-
-impl Drop for Lingering {
-    fn drop(&mut self) {
-        LINGERING.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Wire {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Sealed(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-
-    /// Ends when there is something to be read, or an end or an error to be seen.
-    async fn readable(&self) {
-        let socket = match self {
-            Self::Plain(socket) => socket,
-            Self::Sealed(stream) => stream.get_ref().0,
-        };
-        let _ = socket.readable().await; // an error is seen at the read that follows
-    }
-
-    /// Says that nothing more is said.
-    async fn shutdown(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(socket) => socket.shutdown().await,
-            Self::Sealed(stream) => stream.shutdown().await,
-        }
-    }
-
-    /// Says that nothing more is said, and reads what the client still says, into nothing.
-    async fn drain(self) {
-        match self {
-            Self::Plain(stream) => drain(stream).await,
-            Self::Sealed(stream) => drain(*stream).await,
-        }
-    }
-}
-
-async fn drain(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let mut nothing = [0; 4_096];
-    if stream.shutdown().await.is_ok() {
-        while let Ok(1..) = stream.read(&mut nothing).await {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::departure::Departure, *};
 
-    const NOW: Moment = Moment(1_000_000_000);
-    const SECOND: Duration = Duration::from_secs(1);
-
     fn client(socket: TcpStream) -> Client {
         Client::new(socket, Arc::<Departure>::default().present(), Arc::default())
-    }
-
-    #[test]
-    fn the_first_head_and_a_running_request_are_not_timed_here() {
-        let pace = Pace::default();
-        pace.read(NOW);
-        assert_eq!(pace.due.get(), None);
-        pace.begin();
-        pace.read(NOW);
-        pace.wrote(NOW);
-        assert_eq!(pace.due.get(), None);
-    }
-
-    #[test]
-    fn the_next_head_has_its_time_from_its_first_byte() {
-        let pace = Pace::default();
-        pace.begin();
-        pace.end(NOW);
-        assert_eq!(pace.due.get(), Some(NOW + Pace::IDLE));
-        pace.read(NOW + SECOND);
-        let due = Some(NOW + SECOND + limits::HEAD_TIMEOUT);
-        assert_eq!(pace.due.get(), due);
-        pace.read(NOW + SECOND * 9);
-        pace.wrote(NOW + SECOND * 9);
-        assert_eq!(pace.due.get(), due, "more bytes are no more time");
-        pace.begin();
-        assert_eq!(pace.due.get(), None);
-    }
-
-    #[test]
-    fn a_client_that_takes_its_answer_slowly_is_waited_for() {
-        let pace = Pace::default();
-        pace.begin();
-        pace.begin();
-        pace.end(NOW);
-        assert_eq!(pace.due.get(), None, "the body of the answer still runs");
-        pace.end(NOW);
-        pace.wrote(NOW + SECOND);
-        assert_eq!(pace.due.get(), Some(NOW + SECOND + Pace::IDLE));
     }
 
     #[tokio::test]
@@ -648,8 +478,66 @@ mod tests {
         assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0, "and has closed the connection");
     }
 
+    /// A client over TLS, and its own side.
+    async fn sealed() -> (Client, tokio_rustls::client::TlsStream<TcpStream>) {
+        use rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let near = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let near = near.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        let far = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let far = tokio_rustls::TlsConnector::from(Arc::new(far.with_root_certificates(roots).with_no_client_auth()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let accepted = listener.accept().await.unwrap().0;
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(near));
+        let (near, far) = tokio::join!(acceptor.accept(accepted), far.connect("localhost".try_into().unwrap(), socket));
+        (Client::sealed(near.unwrap(), Arc::<Departure>::default().present(), Arc::default()), far.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_over_tls_is_not_waited_for_for_ever_either() {
+        use tokio::io::AsyncWriteExt;
+        let (mut client, _far) = sealed().await;
+        client.write_stall = Duration::from_millis(50);
+        let ended = async {
+            loop {
+                client.write_all(&[b'x'; 4_096]).await.expect("rustls has taken it");
+                if let Err(error) = client.flush().await {
+                    return [error, client.shutdown().await.unwrap_err()];
+                }
+            }
+        };
+        let ended = timeout(Duration::from_secs(5), ended).await.expect("still waiting");
+        assert_eq!(ended.map(|error| error.kind()), [io::ErrorKind::TimedOut; 2]);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_takes_its_last_answer_does_not_rest() {
+        use std::future::poll_fn;
+
+        use tokio::io::AsyncReadExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = client(listener.accept().await.unwrap().0);
+        let answer = vec![0; 64 << 20];
+        while poll_fn(|cx| Poll::Ready(Pin::new(&mut client).poll_write(cx, &answer).is_ready())).await {}
+        client.pace.due.set(Some(Moment(0)));
+        let mut space = [0; 8];
+        let mut look = async || {
+            let mut buf = ReadBuf::new(&mut space);
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut client).poll_read(cx, &mut buf).is_pending())).await
+        };
+        assert!(look().await, "for actix-web it would have gone");
+        far.read_exact(&mut vec![0; 1 << 20]).await.unwrap();
+    }
+
     #[tokio::test]
     async fn a_client_that_takes_nothing_of_its_answer_is_not_waited_for_for_ever() {
+        use tokio::io::AsyncWriteExt;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut client = client(listener.accept().await.unwrap().0);

@@ -18,7 +18,7 @@ use std::{
 use actix_web::rt;
 use bytes::Bytes;
 use hyper::{
-    Request, Response,
+    Request, Response, Version,
     body::{Body, Frame, Incoming},
     client::conn::{TrySendError, http1},
 };
@@ -26,7 +26,7 @@ use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, task::coop::unconstrained, time::timeout};
 
-use super::{shared::Shared, upload::Outgoing};
+use super::{members::Trouble, shared::Shared, upload::Outgoing};
 use crate::limits;
 
 /// Dropping it closes it.
@@ -34,6 +34,9 @@ pub(crate) struct Connection {
     sender: http1::SendRequest<Outgoing>,
     work: Work,
     socket: Shared<TcpStream>,
+    /// It spoke HTTP/1.0: hyper would write the next request so, and a body of unknown length would be lost.
+    is_old: bool,
+    suspect: bool,
 }
 
 /// Who polls hyper's side.
@@ -64,7 +67,7 @@ impl Connection {
             .handshake(TokioIo::new(socket.clone()))
             .await
             .map_err(io::Error::other)?;
-        Ok(Self { sender, work: Work::Here(Box::new(connection)), socket })
+        Ok(Self { sender, work: Work::Here(Box::new(connection)), socket, is_old: false, suspect: false })
     }
 
     /// Sends a request; ends with the head of the answer.
@@ -75,7 +78,21 @@ impl Connection {
         // Without a budget: what refuses to look because of it would wake somebody, and there is nobody to be woken.
         let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
         let work = &mut self.work;
-        poll_fn(|cx| work.go_on_until(cx, || answer.as_mut().poll(&mut unheard()))).await
+        let answer = poll_fn(|cx| work.go_on_until(cx, || answer.as_mut().poll(&mut unheard()))).await;
+        self.is_old = answer.as_ref().is_ok_and(|answer| answer.version() != Version::HTTP_11);
+        self.suspect = false;
+        answer
+    }
+
+    /// Its last answer has no body, whatever its head says, and a member that sends one all the same is not to be believed:
+    /// those bytes would be read as the answer to the next request.
+    pub(crate) fn suspect(&mut self) {
+        self.suspect = true;
+    }
+
+    /// See [`Connection::suspect`].
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect
     }
 
     /// The next piece of the answer's body.
@@ -103,7 +120,7 @@ impl Connection {
 
     /// The answer was read whole: whether the connection can carry another request, as far as is known here.
     pub(crate) fn is_reusable(&mut self) -> bool {
-        if let Work::Apart = self.work {
+        if self.is_old || matches!(self.work, Work::Apart) {
             return false;
         }
         self.work.go_on(&mut unheard());
@@ -170,6 +187,15 @@ pub(crate) async fn connect(address: SocketAddr, longest: Duration) -> io::Resul
     Ok(socket)
 }
 
+/// What a failed connect says of the member. Refused is the word of its machine that nobody listens there; silence may be
+/// a lost packet or a router's, and has to come again before the member counts as failed.
+pub(crate) fn trouble(error: &io::Error) -> Trouble {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Trouble::Refused,
+        _ => Trouble::NoAnswer,
+    }
+}
+
 /// Whether a failed connect is this machine's fault: no file descriptors, no ports, no memory. It says nothing about
 /// the member.
 pub(crate) fn is_own_fault(error: &io::Error) -> bool {
@@ -233,6 +259,19 @@ pub(crate) mod tests {
     }
 
     #[actix_web::test]
+    async fn a_connection_that_spoke_http_1_0_is_not_used_again() {
+        let (mut connection, mut server) = pair().await;
+        let old = async {
+            assert!(server.read(&mut [0; 1_024]).await.unwrap() > 0);
+            let text = b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok";
+            server.write_all(text).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(connection.send(request()), old);
+        assert_eq!(whole(&mut connection, head(answer).into_body()).await.unwrap(), b"ok");
+        assert!(!connection.is_reusable());
+    }
+
+    #[actix_web::test]
     async fn a_body_that_comes_in_pieces_is_waited_for() {
         for framing in ["content-length: 60000", "transfer-encoding: chunked"] {
             let (mut connection, mut server) = pair().await;
@@ -290,6 +329,18 @@ pub(crate) mod tests {
         written.unwrap();
         assert_eq!(piece.unwrap().unwrap().into_data().unwrap(), "ok");
         assert!(!connection.is_reusable());
+    }
+
+    #[test]
+    fn only_a_refused_connection_says_that_nobody_listens() {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+        let trouble = |kind: io::ErrorKind| trouble(&kind.into());
+        for kind in [ConnectionRefused, ConnectionReset] {
+            assert_eq!(trouble(kind), Trouble::Refused);
+        }
+        for kind in [TimedOut, HostUnreachable, NetworkUnreachable] {
+            assert_eq!(trouble(kind), Trouble::NoAnswer, "{kind}");
+        }
     }
 
     #[test]

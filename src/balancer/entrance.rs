@@ -25,11 +25,19 @@ use actix_web::{
     rt, web,
 };
 use futures_util::future::LocalBoxFuture;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    actor::Balancer, client::Client, departure::Present, http2, rules::Rules, serve::answer, tls, worker::Worker,
+    actor::Balancer,
+    client::Client,
+    departure::Present,
+    http2,
+    rules::Rules,
+    serve::answer,
+    tls,
+    worker::{Port, Worker},
 };
 use crate::{limits, time::Moment};
 
@@ -42,6 +50,7 @@ struct Plan<S> {
     stopping: S,
     /// Where it listens.
     address: SocketAddr,
+    port: Port,
     /// Of the port for TLS.
     acceptor: Option<TlsAcceptor>,
 }
@@ -65,11 +74,16 @@ type Http1 = Box<dyn Fn(Client, Option<SocketAddr>) -> LocalBoxFuture<'static, (
 pub(crate) fn open(
     plain: TcpListener,
     sealed: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
+    manager: Option<TcpListener>,
     rules: Arc<Rules>,
     balancer: Addr<Balancer>,
     workers: usize,
     shutdown: Duration,
 ) -> io::Result<Server> {
+    let own = sealed.as_ref().map(|(listener, _)| listener);
+    for listener in [&plain].into_iter().chain(own).chain(&manager) {
+        watch_clients(listener)?;
+    }
     let builder = Server::build()
         .workers(workers)
         .disable_signals()
@@ -80,12 +94,28 @@ pub(crate) fn open(
         let signal = signal.clone();
         async move { signal.notified().await }
     };
-    let plan = Plan { rules, balancer, stopping, address: plain.local_addr()?, acceptor: None };
-    let first = plan.clone();
-    let builder = builder.listen("balancer", plain, move || entrance(first.clone()))?;
-    let Some((listener, config)) = sealed else { return Ok(builder.run()) };
-    let plan = Plan { address: listener.local_addr()?, acceptor: Some(config.into()), ..plan };
-    Ok(builder.listen("balancer-tls", listener, move || entrance(plan.clone()))?.run())
+    let plan = Plan { rules, balancer, stopping, address: plain.local_addr()?, port: Port::Users, acceptor: None };
+    let users = plan.clone();
+    let mut builder = builder.listen("balancer", plain, move || entrance(users.clone()))?;
+    if let Some((listener, config)) = sealed {
+        let sealed = Plan { address: listener.local_addr()?, acceptor: Some(config.into()), ..plan.clone() };
+        builder = builder.listen("balancer-tls", listener, move || entrance(sealed.clone()))?;
+    }
+    if let Some(listener) = manager {
+        let manager = Plan { address: listener.local_addr()?, port: Port::Manager, ..plan };
+        builder = builder.listen("balancer-manager", listener, move || entrance(manager.clone()))?;
+    }
+    Ok(builder.run())
+}
+
+/// Lets the kernel look after clients that vanish without a word. Connections have it from their listener (socket(7)), which
+/// costs none of them a call.
+fn watch_clients(listener: &TcpListener) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(limits::CLIENT_PROBE)
+        .with_interval(limits::CLIENT_PROBE_INTERVAL)
+        .with_retries(4);
+    SockRef::from(listener).set_tcp_keepalive(&keepalive)
 }
 
 /// What actix-web's server makes an entrance with, on each worker.
@@ -137,7 +167,7 @@ where
 
     fn worker(&self) -> Rc<Worker> {
         let seed = getrandom::u64().unwrap_or_else(|_| Moment::now().0);
-        let worker = Rc::new(Worker::new(self.rules.clone(), self.balancer.clone(), seed));
+        let worker = Rc::new(Worker::new(self.rules.clone(), self.balancer.clone(), self.port, seed));
         rt::spawn(Worker::sweep(Rc::downgrade(&worker)));
         worker
     }
@@ -164,7 +194,13 @@ impl Entrance {
         // Whoever is no TLS client in time is not worth a word: the internet is full of them.
         let Ok(Ok(stream)) = timeout(limits::TLS_HANDSHAKE, acceptor.accept(socket)).await else { return };
         if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2) {
-            Box::pin(http2::serve(stream, peer, self.http2.clone(), (self.stopping)())).await;
+            let leaving = async {
+                tokio::select! {
+                    () = (self.stopping)() => {}
+                    () = self.rules.departure.is_left() => {}
+                }
+            };
+            Box::pin(http2::serve(stream, peer, self.http2.clone(), leaving)).await;
             drop(present);
         } else {
             self.speak_http1(Client::sealed(stream, present, self.rules.refusals.clone()), peer).await;

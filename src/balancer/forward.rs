@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep};
 use super::{
     answer::{Answer, Lease},
     choice::{self, Attempt, Choice},
-    client::Running,
     connection::{self, Connection},
     headers::{self, Head},
     members::Trouble,
+    pace::Running,
     pages::Refusal,
     pool::Stakes,
     retry::{self, Budget, Connection as Kind, Nature, Next, Outcome, Stop},
@@ -43,6 +43,8 @@ struct Trip<'a> {
     tried: SmallVec<[u64; 4]>,
     /// What the client is told where nobody else can do it.
     last_word: Option<LastWord>,
+    /// What the client is told of the last attempt that may have executed the request.
+    in_doubt: Option<Stop>,
 }
 
 /// A member's own words for a request that it did not do, and that others may do.
@@ -112,10 +114,10 @@ pub(crate) async fn forward(
     let session = worker.rules.sticky.find(request.uri().path(), cookies, is_member);
     let (began, raw, tried) = (Moment::now(), Cell::new(raw), SmallVec::new());
     worker.begin(began);
-    let mut trip = Trip { worker, head, session, upload, raw, began, tried, last_word: None };
-    match (trip.run().await, trip.last_word.take()) {
-        (Err(Refusal::Unavailable), Some(LastWord { response, .. })) => Ok(response),
-        (answered, _) => answered,
+    let mut trip = Trip { worker, head, session, upload, raw, began, tried, last_word: None, in_doubt: None };
+    match trip.run().await {
+        Err(refusal @ (Refusal::Unavailable | Refusal::QueueFull)) => trip.not_executed(refusal),
+        answered => answered,
     }
 }
 
@@ -147,6 +149,9 @@ impl<'a> Trip<'a> {
                     (Outcome::NotDoneAskAny, None)
                 }
             };
+            if retry::is_in_doubt(outcome) {
+                self.in_doubt = Some(retry::stop(outcome));
+            }
             let now = Moment::now();
             budget.in_time = now.since(self.began) < self.worker.rules.retry_span;
             let next = self.worker.next(outcome, self.nature(), &mut budget, now);
@@ -161,6 +166,16 @@ impl<'a> Trip<'a> {
                 Next::Stop(stop) => return Err(stop.into()),
             };
             choice = following.ok_or(retry::stop(outcome))?;
+        }
+    }
+
+    /// The last attempt did not execute it. That is the whole truth only if no earlier one may have.
+    fn not_executed(&mut self, refusal: Refusal) -> Result<HttpResponse, Refusal> {
+        match (self.last_word.take(), self.in_doubt) {
+            (Some(LastWord { response, doubt: Doubt::Done }), _) => Ok(response),
+            (_, Some(stop)) => Err(stop.into()),
+            (Some(LastWord { response, .. }), None) if refusal == Refusal::Unavailable => Ok(response),
+            _ => Err(refusal),
         }
     }
 
@@ -239,8 +254,10 @@ impl<'a> Trip<'a> {
             let opened = Box::pin(tunnel::connect(member.address, longest)).await?;
             return Ok((Line::Tunnel(opened), Kind::Fresh));
         }
-        let stakes = if self.nature().is_repeatable() { Stakes::Repeatable } else { Stakes::Once };
-        if !fresh && let Some(connection) = self.worker.pool.take(member.serial, stakes, Moment::now()) {
+        let now = Moment::now();
+        let is_repeatable = self.nature().is_repeatable() && self.worker.may_repeat(now);
+        let stakes = if is_repeatable { Stakes::Repeatable } else { Stakes::Once };
+        if !fresh && let Some(connection) = self.worker.pool.take(member.serial, stakes, now) {
             return Ok((Line::Pooled(connection), Kind::Pooled));
         }
         Ok((Line::Pooled(Box::pin(Connection::open(member.address, longest)).await?), Kind::Fresh))
@@ -249,7 +266,7 @@ impl<'a> Trip<'a> {
     fn unreachable(&self, member: &Member, error: &io::Error) -> Tried {
         let outcome = Outcome::Untouched(Kind::Fresh);
         if !connection::is_own_fault(error) {
-            self.worker.met(member, Trouble::Refused);
+            self.worker.met(member, connection::trouble(error));
         }
         self.worker.warn(member.route.as_str(), &outcome, error);
         Tried::NoAnswer(outcome)
@@ -342,27 +359,31 @@ impl<'a> Trip<'a> {
     /// The member's answer, as the client is to have it.
     fn answer(&self, answer: Response<Incoming>, line: Line, busy: Busy) -> Result<HttpResponse, Refusal> {
         let mut response = headers::to_client(&answer)?;
-        let counters = busy.member().counters.clone();
-        let body = match (answer.status().is_informational(), line) {
-            (false, Line::Pooled(connection)) => {
-                let lease = Lease::new(self.worker.clone(), connection, busy, &self.upload);
-                BoxBody::new(Answer::new(self.head.method(), answer, Some(lease), counters, self.running()))
-            }
-            (false, Line::Tunnel(_)) => {
-                BoxBody::new(Answer::new(self.head.method(), answer, None, counters, self.running()))
-            }
-            (true, Line::Tunnel(_)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                tunnel::switch(&mut response);
-                BoxBody::new(tunnel::Tunnel::new(answer, self.raw.replace(Payload::None), busy, self.running()))
-            }
-            (true, _) => return Err(Refusal::BadGateway),
+        if let (StatusCode::SWITCHING_PROTOCOLS, Line::Tunnel(_)) = (answer.status(), &line) {
+            tunnel::switch(&mut response);
+            let tunnel = tunnel::Tunnel::new(answer, self.raw.replace(Payload::None), busy, self.running());
+            return Ok(response.set_body(BoxBody::new(tunnel)));
+        }
+        if answer.status().is_informational() {
+            return Err(Refusal::BadGateway);
+        }
+        let connection = match line {
+            Line::Pooled(connection) => Some(connection),
+            Line::Tunnel(_) => None,
         };
-        // A client of HTTP/1.0 knows no chunks: there the end of the connection is the end of the body.
-        if self.head.front().version() == Version::HTTP_10 && body.size() == BodySize::Stream {
+        let lease = Lease::new(self.worker.clone(), connection, busy, &self.upload);
+        let body = Answer::new(self.head.method(), answer, lease, self.running());
+        if body.size() == BodySize::Stream && !self.takes_chunks() {
             response.head_mut().no_chunking(true);
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
-        Ok(response.set_body(body))
+        Ok(response.set_body(BoxBody::new(body)))
+    }
+
+    /// A client of HTTP/1.0 knows no chunks, and to one that asked for a WebSocket actix-http announces chunks and sends none:
+    /// there the end of the connection is the end of the body.
+    fn takes_chunks(&self) -> bool {
+        self.head.front().version() != Version::HTTP_10 && !self.head.websocket()
     }
 
     fn running(&self) -> Running {

@@ -2,17 +2,24 @@
 //!
 //! Three marks, each of which a foreign page lacks: the nonce of this process (only who can read the page knows it), a
 //! cookie that browsers send with requests of the same site only (`SameSite=Strict`), and an `Origin` that is this host.
+//!
+//! Over TLS the cookie has another name: a browser that has the `Secure` one would take no other of its name from the plain port.
 
 use std::sync::LazyLock;
 
 use actix_web::{
     HttpRequest,
     cookie::{Cookie, SameSite},
-    http::header::{HOST, HeaderMap, ORIGIN},
+    http::header::ORIGIN,
 };
+
+use super::{client::Scheme, headers};
 
 /// The manager's cookie. Not the sessions': no member ever needs it.
 const COOKIE: &str = "tasuki-manager";
+
+/// The same over TLS: browsers take it from there alone (RFC 6265bis section 4.1.3.1).
+const SECURE_COOKIE: &str = "__Secure-tasuki-manager";
 
 /// Drawn once for each process: a form that was loaded before a restart has to be loaded again.
 static KEYS: LazyLock<Option<Keys>> = LazyLock::new(|| Some(Keys { nonce: draw()?, cookie: draw()? }));
@@ -50,8 +57,9 @@ pub(crate) fn draw() -> Option<String> {
 
 impl Keys {
     /// The cookie for pages below `path`.
-    pub(crate) fn cookie(&self, path: &str) -> Cookie<'_> {
-        Cookie::build(COOKIE, &self.cookie).path(path.to_owned()).http_only(true).same_site(SameSite::Strict).finish()
+    pub(crate) fn cookie(&self, path: &str, scheme: Scheme) -> Cookie<'_> {
+        let cookie = Cookie::build(name(scheme), &self.cookie).path(path.to_owned());
+        cookie.http_only(true).same_site(SameSite::Strict).secure(scheme == Scheme::Https).finish()
     }
 
     /// Judges a form by its request and the nonce in it.
@@ -59,20 +67,27 @@ impl Keys {
     /// # Errors
     /// The first thing that is not as it should be.
     pub(crate) fn admit(&self, request: &HttpRequest, nonce: &str) -> Result<(), Strange> {
-        if !is_own(request.headers()) {
+        if !is_own(request) {
             return Err(Strange::Origin);
         }
-        let cookie = request.cookie(COOKIE);
+        let cookie = request.cookie(name(Scheme::of(request)));
         let has_cookie = cookie.is_some_and(|cookie| same(cookie.value(), &self.cookie));
         if has_cookie && same(nonce, &self.nonce) { Ok(()) } else { Err(Strange::OutOfDate) }
     }
 }
 
-/// Whether `Origin` is there and names the host that was asked.
-fn is_own(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let origin = text(ORIGIN).and_then(|origin| origin.strip_prefix("http://").or(origin.strip_prefix("https://")));
-    origin.is_some() && origin == text(HOST)
+fn name(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::Http => COOKIE,
+        Scheme::Https => SECURE_COOKIE,
+    }
+}
+
+/// Whether `Origin` is there and names the host that was asked, in the same way.
+fn is_own(request: &HttpRequest) -> bool {
+    let origin = request.headers().get(ORIGIN).and_then(|value| value.to_str().ok());
+    let (scheme, host) = origin.and_then(|origin| origin.split_once("://")).unzip();
+    scheme == Some(Scheme::of(request).as_str()) && host.is_some() && host == headers::named_host(request)
 }
 
 /// Compares in a time that does not tell where two words differ.
@@ -82,7 +97,10 @@ fn same(one: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::test::TestRequest;
+    use actix_web::{
+        http::{Version, header::HOST},
+        test::TestRequest,
+    };
 
     use super::*;
 
@@ -97,8 +115,14 @@ mod tests {
         };
         let own = "http://127.0.0.1:12121";
         assert_eq!(keys.admit(&form(own, &keys.cookie), &keys.nonce), Ok(()));
-        for origin in ["", "null", "http://evil.example", "http://127.0.0.1:80", "http://127.0.0.1:12121.evil.example"]
-        {
+        for origin in [
+            "",
+            "null",
+            "https://127.0.0.1:12121",
+            "http://evil.example",
+            "http://127.0.0.1:80",
+            "http://127.0.0.1:12121.evil.example",
+        ] {
             assert_eq!(keys.admit(&form(origin, &keys.cookie), &keys.nonce), Err(Strange::Origin), "{origin}");
         }
         assert_eq!(keys.admit(&form(own, "00"), &keys.nonce), Err(Strange::OutOfDate));
@@ -108,10 +132,29 @@ mod tests {
     }
 
     #[test]
-    fn the_cookie_stays_with_the_manager() {
-        let cookie = keys().unwrap().cookie("/balancer-manager").to_string();
-        for part in ["HttpOnly", "SameSite=Strict", "Path=/balancer-manager"] {
-            assert!(cookie.contains(part), "{cookie}");
+    fn over_http_2_the_host_is_the_targets() {
+        let keys = keys().unwrap();
+        let form = |origin: &'static str| {
+            let request = TestRequest::post().version(Version::HTTP_2).uri("https://localhost:443/balancer-manager");
+            let cookie = Cookie::new(SECURE_COOKIE, keys.cookie.clone());
+            request.insert_header((ORIGIN, origin)).cookie(cookie).to_http_request()
+        };
+        assert_eq!(keys.admit(&form("https://localhost:443"), &keys.nonce), Ok(()));
+        for origin in ["http://localhost:443", "https://evil.example", "https://"] {
+            assert_eq!(keys.admit(&form(origin), &keys.nonce), Err(Strange::Origin), "{origin}");
         }
+    }
+
+    #[test]
+    fn the_cookie_stays_with_the_manager() {
+        let cookie = |scheme| keys().unwrap().cookie("/balancer-manager", scheme).to_string();
+        let (plain, sealed) = (cookie(Scheme::Http), cookie(Scheme::Https));
+        for part in ["HttpOnly", "SameSite=Strict", "Path=/balancer-manager"] {
+            assert!(plain.contains(part) && sealed.contains(part), "{plain} {sealed}");
+        }
+        assert!(
+            sealed.starts_with("__Secure-") && sealed.contains("; Secure") && !plain.contains("Secure"),
+            "{sealed}"
+        );
     }
 }

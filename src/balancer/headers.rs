@@ -13,6 +13,7 @@ use actix_web::{
 use bytes::{Bytes, BytesMut};
 use hyper::{
     Uri,
+    body::Body,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 use ipnet::IpNet;
@@ -117,7 +118,8 @@ impl<'a> Head<'a> {
     ///
     /// # Errors
     /// 400 for a field that hyper does not take.
-    pub(crate) fn request<B>(&self, attempt: Attempt, body: B) -> Result<hyper::Request<B>, Refusal> {
+    pub(crate) fn request<B: Body>(&self, attempt: Attempt, body: B) -> Result<hyper::Request<B>, Refusal> {
+        let length = body.size_hint().exact();
         let mut request = hyper::Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
@@ -133,6 +135,7 @@ impl<'a> Head<'a> {
             let value = HeaderValue::from_maybe_shared(values.split().freeze()).map_err(|_| Refusal::BadRequest)?;
             fields.append(name, value);
         }
+        self.frame(length, fields);
         if self.request.version() == front::Version::HTTP_2 {
             join_cookies(fields);
         }
@@ -143,6 +146,18 @@ impl<'a> Head<'a> {
             fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
         Ok(request)
+    }
+
+    /// Where hyper would say nothing: it takes a GET of unknown length for one without a body, and sends no length of nothing,
+    /// which some servers answer 411.
+    fn frame(&self, length: Option<u64>, fields: &mut HeaderMap) {
+        match length {
+            None => drop(fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
+            Some(0) if self.request.headers().contains_key(front_header::CONTENT_LENGTH) => {
+                fields.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            Some(_) => {}
+        }
     }
 
     fn goes_on(&self, name: &str) -> bool {
@@ -227,8 +242,12 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 fn named_by_connection(request: &HttpRequest) -> SmallVec<[&str; 4]> {
-    let values = request.headers().get_all(front_header::CONNECTION).filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
+    names(request.headers().get_all(front_header::CONNECTION).filter_map(|value| value.to_str().ok()))
+}
+
+/// Of comma-separated lists.
+fn names<'a>(lists: impl Iterator<Item = &'a str>) -> SmallVec<[&'a str; 4]> {
+    lists.flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
 }
 
 /// Whether the request wants to become a WebSocket (RFC 6455 section 4.1).
@@ -313,11 +332,13 @@ fn is_host(text: &[u8]) -> bool {
 /// `Content-Length` is left out: the body says how long it is.
 ///
 /// # Errors
-/// 502 for a status or a field that actix-web does not take, and for a switch of protocols nobody asked for.
+/// 502 for a status or a field that actix-web does not take, and for an answer whose end is in doubt.
 pub(crate) fn to_client<B>(answer: &hyper::Response<B>) -> Result<HttpResponse, Refusal> {
+    check_framing(answer)?;
     let status = front::StatusCode::from_u16(answer.status().as_u16()).map_err(|_| Refusal::BadGateway)?;
     let mut response = HttpResponse::new(status);
-    let named: SmallVec<[&str; 4]> = connection_names(answer.headers());
+    let connection = answer.headers().get_all(header::CONNECTION);
+    let named = names(connection.iter().filter_map(|value| value.to_str().ok()));
     let fields = response.headers_mut();
     for (name, value) in answer.headers() {
         let text = name.as_str();
@@ -332,9 +353,26 @@ pub(crate) fn to_client<B>(answer: &hyper::Response<B>) -> Result<HttpResponse, 
     Ok(response)
 }
 
-fn connection_names(fields: &HeaderMap) -> SmallVec<[&str; 4]> {
-    let values = fields.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
+/// RFC 9112 section 6.3: two lengths, or a transfer coding that is not the chunked one alone, may be the work of somebody who
+/// wants the rest of an answer to be read as another one.
+fn check_framing<B>(answer: &hyper::Response<B>) -> Result<(), Refusal> {
+    let mut codings = answer.headers().get_all(header::TRANSFER_ENCODING).iter();
+    let good = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
+                && answer.version() == hyper::Version::HTTP_11
+                && !answer.headers().contains_key(header::CONTENT_LENGTH)
+        }
+        _ => false,
+    };
+    if good { Ok(()) } else { Err(Refusal::BadGateway) }
+}
+
+/// The host that a client asked for, as it says: of the target, or `Host`.
+pub(crate) fn named_host(request: &HttpRequest) -> Option<&str> {
+    let host = || request.headers().get(front_header::HOST)?.to_str().ok();
+    request.uri().authority().map(|authority| authority.as_str()).or_else(host)
 }
 
 /// Whether a request came through another proxy, by its own word. Only used to refuse.
@@ -345,6 +383,7 @@ pub(crate) fn came_through_a_proxy(request: &HttpRequest) -> bool {
 #[cfg(test)]
 mod tests {
     use actix_web::test::TestRequest;
+    use http_body_util::Empty;
 
     use super::*;
 
@@ -353,7 +392,10 @@ mod tests {
 
     fn read(request: &HttpRequest, trusted: &[&str]) -> Result<HeaderMap, Refusal> {
         let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
-        Ok(Head::read(request, &trusted, LISTEN.parse().unwrap())?.request(Attempt::Stay, ())?.headers().clone())
+        Ok(Head::read(request, &trusted, LISTEN.parse().unwrap())?
+            .request(Attempt::Stay, Empty::<Bytes>::new())?
+            .headers()
+            .clone())
     }
 
     fn from_peer() -> TestRequest {

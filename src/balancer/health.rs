@@ -138,7 +138,7 @@ impl Health {
         matches!(self.phase, Phase::Good { bad } if bad + 1 >= rules.fall)
     }
 
-    /// A request was refused: nobody listens there, which needs no second opinion.
+    /// A request's connection was refused: nobody listens there, which needs no second opinion.
     pub(crate) fn refused(&mut self, rules: &Rules, now: Moment) {
         if matches!(self.phase, Phase::Good { .. }) {
             self.turn(Phase::Failed { good: 0 }, now);
@@ -186,7 +186,7 @@ impl Rules {
 }
 
 impl Ejection {
-    /// Begins: for `retry`, twice as long when the last one ended just now, and so on to [`limits::EJECTION_LONGEST`].
+    /// Begins: for `retry`, and for once `retry` more each time that follows soon, up to [`limits::EJECTION_LONGEST`].
     pub(crate) fn begin(&mut self, rules: &Rules, now: Moment) {
         self.times = match self.phase {
             Ejected::Until(..) => return,

@@ -11,6 +11,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    process,
 };
 
 use serde::{Deserialize, Serialize};
@@ -145,7 +146,8 @@ impl Kept {
     /// # Errors
     /// What the file system says.
     pub(crate) fn write(&self, members: &Orders) -> io::Result<()> {
-        let unfinished = self.folder.join(format!("{NAME}.unfinished"));
+        // Two processes may write at once, while one takes the other's place.
+        let unfinished = self.folder.join(format!("{NAME}.unfinished-{}", process::id()));
         let written = self.write_to(&unfinished, members).and_then(|()| {
             fs::rename(&unfinished, self.path())?;
             File::open(&self.folder)?.sync_all()
@@ -197,6 +199,15 @@ mod tests {
         kept.write(&Orders::new()).unwrap();
         assert_eq!(kept.load(), Orders::new());
         assert_eq!(fs::read_dir(folder.path().join("run")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_another_process_has_not_finished_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = folder.path().join(format!("{NAME}.unfinished"));
+        fs::write(&other, "half of").unwrap();
+        Kept::of(folder.path()).write(&some()).unwrap();
+        assert_eq!(fs::read_to_string(other).unwrap(), "half of");
     }
 
     #[test]

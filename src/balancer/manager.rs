@@ -12,7 +12,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{Method, StatusCode, header::HOST},
+    http::{Method, StatusCode},
     web::Payload,
 };
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use super::{
     actor::{Done, DutyAccepted, SetMember},
+    client::Scheme,
     control::{self, Silence},
     headers,
     orders::Change,
@@ -141,7 +142,7 @@ pub(crate) async fn answer(worker: &Worker, request: &HttpRequest, payload: Payl
     };
     let query = request.query_string();
     Ok(match wish(request.method(), below, query) {
-        Wish::Page => page::shown(worker, StatusCode::OK, page::note(query)).await,
+        Wish::Page => page::shown(worker, Scheme::of(request), StatusCode::OK, page::note(query)).await,
         Wish::Report => json(StatusCode::OK, &report::everything(worker).await),
         Wish::Form => page::form(worker, request, payload).await,
         Wish::Status => json(StatusCode::OK, &report::status(worker).await),
@@ -174,9 +175,7 @@ pub(crate) async fn answer(worker: &Worker, request: &HttpRequest, payload: Payl
 fn may_open(worker: &Worker, request: &HttpRequest) -> bool {
     let peer = request.peer_addr().map(|peer| peer.ip().to_canonical());
     let allowed = peer.is_some_and(|peer| worker.rules.manager.allow.iter().any(|net| net.contains(&peer)));
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let named = request.uri().authority().map(|authority| authority.as_str()).or(host);
-    allowed && named.is_some_and(host_is_local) && !headers::came_through_a_proxy(request)
+    allowed && headers::named_host(request).is_some_and(host_is_local) && !headers::came_through_a_proxy(request)
 }
 
 fn wish<'a>(method: &Method, below: &'a str, query: &str) -> Wish<'a> {

@@ -8,7 +8,8 @@
 //! - A node that leaves the roster is removed, unless the file names it too: then the health checks decide.
 //! - What an administrator has set counts before the file and before what the member wants, in every life of it.
 //! - What a node wants (its duty) it says twice: to membership and to health checks. The later word counts.
-//! - What requests meet takes out no more than a part of the members; a health check may take out any.
+//! - Requests that meet broken connections, silence or errors take out no more than a part of the members; one that meets a
+//!   refused connection may take out any, and so may a health check.
 
 mod entry;
 mod merge;
@@ -92,9 +93,9 @@ pub(crate) enum Verdict {
 /// What a request met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// No connection.
+    /// Nobody listens there.
     Refused,
-    /// Broken, or no answer in time.
+    /// Broken, or no connection or no answer in time.
     NoAnswer,
     /// The node said it does not take requests now: worth asking why.
     SentAway,

@@ -29,9 +29,9 @@ pub(crate) enum Refusal {
     NotImplemented,
     /// 502: a member's answer was lost or broken; the request may have been executed.
     BadGateway,
-    /// 503: nobody is there; the request was not executed.
+    /// 503: nobody is there; no attempt may have executed the request.
     Unavailable,
-    /// 503: the member has no room, and the queue is full or the wait was too long; the request was not executed.
+    /// 503: the member has no room, and the queue is full or the wait was too long; no attempt may have executed the request.
     QueueFull,
     /// 504: no answer in time; the request may have been executed.
     GatewayTimeout,

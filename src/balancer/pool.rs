@@ -3,7 +3,8 @@
 //! Last in, first out, so that few connections stay warm and the others grow old. Before one carries a request that could
 //! not be repeated, the kernel is asked whether the member has closed it meanwhile: tokio learns that only when it looks at
 //! its sockets next, and a POST written in between could not be sent again. Any other request is sent again where that
-//! happens (`retry`), which is cheaper than to ask each time.
+//! happens (`retry`), which is cheaper than to ask each time. A connection is also asked about when its last answer had no
+//! body, for a member that sent one all the same (RFC 9112 section 9.2).
 
 use std::{cell::RefCell, collections::HashMap};
 
@@ -36,7 +37,8 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&serial)?;
         while let Some(Idle { connection, since }) = stack.pop() {
-            if now.since(since) < limits::POOL_IDLE && (stakes == Stakes::Repeatable || connection.is_open()) {
+            let is_good = stakes == Stakes::Repeatable && !connection.is_suspect() || connection.is_open();
+            if now.since(since) < limits::POOL_IDLE && is_good {
                 return Some(connection);
             }
         }
@@ -71,7 +73,7 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{io, time::Duration};
 
     use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
@@ -108,6 +110,22 @@ mod tests {
             // No await between the close and the take: tokio has no chance to see it.
             drop(server.into_std().unwrap());
             assert_eq!(pool.take(1, stakes, now).is_some(), is_taken, "{stakes:?}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn bytes_behind_an_answer_without_a_body_are_no_answer() {
+        let (pool, now) = (Pool::default(), Moment(5));
+        for (is_suspect, is_taken) in [(true, false), (false, true)] {
+            let (mut connection, mut server) = pair().await;
+            used(&mut connection, &mut server).await;
+            if is_suspect {
+                connection.suspect();
+            }
+            pool.put(1, connection, now);
+            // No await before the take, as above.
+            io::Write::write_all(&mut server.into_std().unwrap(), b"HTTP/1.1 200 OK\r\n").unwrap();
+            assert_eq!(pool.take(1, Repeatable, now).is_some(), is_taken, "{is_suspect}");
         }
     }
 

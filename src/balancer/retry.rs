@@ -115,7 +115,7 @@ pub(crate) enum Next {
 pub(crate) enum Stop {
     /// 502: it may have been executed, the answer is lost.
     BadGateway,
-    /// 503 and the sorry page: it was not executed.
+    /// 503 and the sorry page: this attempt did not execute it.
     Unavailable,
     /// 504: it may have been executed, no answer came in time.
     GatewayTimeout,
@@ -148,10 +148,7 @@ impl Budget {
 /// The law.
 pub(crate) fn next(outcome: Outcome, nature: Nature, budget: Budget) -> Next {
     use Outcome::{Broke, Late, NotDoneAskAny, NotDoneAskNamed, Untouched};
-    let safe = match outcome {
-        Untouched(_) | NotDoneAskAny | NotDoneAskNamed => nature.replayable,
-        Broke(_) | Late => nature.is_repeatable(),
-    };
+    let safe = if is_in_doubt(outcome) { nature.is_repeatable() } else { nature.replayable };
     let stop = Next::Stop(stop(outcome));
     match outcome {
         _ if !safe || !budget.in_time => stop,
@@ -166,7 +163,12 @@ pub(crate) fn next(outcome: Outcome, nature: Nature, budget: Budget) -> Next {
 
 /// Whether `next` sends a request again that may have been executed: it counts against the [`Allowance`].
 pub(crate) fn repeats(outcome: Outcome, next: Next) -> bool {
-    matches!(outcome, Outcome::Broke(_) | Outcome::Late) && !matches!(next, Next::Stop(_))
+    is_in_doubt(outcome) && !matches!(next, Next::Stop(_))
+}
+
+/// Whether the request may have been executed. What later attempts find does not change that.
+pub(crate) fn is_in_doubt(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Broke(_) | Outcome::Late)
 }
 
 impl Allowance {

@@ -21,6 +21,8 @@ pub(crate) struct Rules {
     pub(crate) binding: Binding,
     pub(crate) method: settings::Method,
     pub(crate) timeout: Duration,
+    /// Between two pieces of an answer's body.
+    pub(crate) read_timeout: Duration,
     /// A request is sent again only within this span of its arrival.
     pub(crate) retry_span: Duration,
     /// Requests of a hundred that may be sent again although they may have been executed.
@@ -73,6 +75,7 @@ impl Rules {
             },
             method: settings.method,
             timeout: settings.timeout,
+            read_timeout: settings.read_timeout,
             retry_span: settings.retry_timeout.unwrap_or(settings.timeout * limits::RETRY_TIMEOUTS),
             retry_percent: settings.retry_percent,
             max_attempts: settings.max_attempts.get(),

@@ -26,8 +26,8 @@ use tokio::{
 };
 
 use super::{
-    client::Running,
     connection,
+    pace::Running,
     upload::Outgoing,
     view::{Busy, Counters},
 };

@@ -28,11 +28,21 @@ pub(crate) struct Worker {
     pub(crate) rules: Arc<Rules>,
     pub(crate) pool: Pool,
     pub(crate) balancer: Addr<Balancer>,
+    pub(crate) port: Port,
     picker: RefCell<Picker>,
     allowance: RefCell<Allowance>,
     warnings: RefCell<Throttle>,
     /// Requests that wait until a member can serve.
     waiting: Cell<usize>,
+}
+
+/// Who connects where this worker's requests come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// Users, and administrators unless they have a port of their own.
+    Users,
+    /// Administrators alone.
+    Manager,
 }
 
 /// Whether a member takes a request.
@@ -50,10 +60,11 @@ struct Waiting<'a>(&'a Cell<usize>);
 
 impl Worker {
     /// `seed` must differ between workers.
-    pub(crate) fn new(rules: Arc<Rules>, balancer: Addr<Balancer>, seed: u64) -> Self {
+    pub(crate) fn new(rules: Arc<Rules>, balancer: Addr<Balancer>, port: Port, seed: u64) -> Self {
         Self {
             pool: Pool::default(),
             balancer,
+            port,
             picker: RefCell::new(Picker::new(rules.method, seed)),
             allowance: RefCell::new(Allowance::new(rules.retry_percent)),
             warnings: RefCell::new(Throttle::new(limits::WARNINGS_PER_SECOND)),
@@ -90,6 +101,11 @@ impl Worker {
             self.rules.refusals.not_repeated();
         }
         next
+    }
+
+    /// Whether one more request may be sent again although it may have been executed.
+    pub(crate) fn may_repeat(&self, now: Moment) -> bool {
+        self.allowance.borrow().is_left(now)
     }
 
     /// Waits until the member answers fewer requests than it may, for a bounded time and in a bounded queue.

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
+    balancer::Sockets,
     limits,
     names::Route,
     observe::StatusReport,
@@ -27,6 +28,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Client {
     address: SocketAddr,
+    /// The setting that says so.
+    key: &'static str,
     path: String,
 }
 
@@ -66,10 +69,10 @@ pub(super) struct Balancer {
 /// Why there is no answer, or not the wanted one.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
-    #[error("no balancer answers at {0}: is tasuki running? (looked up in balancer.listen; {1})")]
-    NoBalancer(SocketAddr, io::Error),
-    #[error("no balancer is known: balancer.listen has port 0, and {0}/balancer.json cannot be read ({1})")]
-    Unknown(String, io::Error),
+    #[error("no balancer answers at {0}: is tasuki running? (looked up in {2}; {1})")]
+    NoBalancer(SocketAddr, io::Error, &'static str),
+    #[error("no balancer is known: {2} has port 0, and {0}/balancer.json cannot be read ({1})")]
+    Unknown(String, io::Error, &'static str),
     #[error("the balancer at {0} did not answer within {seconds} s", seconds = limits::ASK_TIMEOUT.as_secs())]
     TooLate(SocketAddr),
     #[error("the balancer at {0} broke off: {1}")]
@@ -90,17 +93,23 @@ struct Refusal {
 impl Client {
     /// The balancer of these settings; the one that wrote `balancer.json` in `node.run` where the port was left open.
     pub(super) fn of(settings: &Settings) -> Result<Self, AskError> {
-        let run = &settings.node.run;
-        let listen = match settings.balancer.listen.port() {
-            0 => Listening::read(run).map_err(|error| AskError::Unknown(run.display().to_string(), error))?.listen,
-            _ => settings.balancer.listen,
+        let (run, balancer) = (&settings.node.run, &settings.balancer);
+        let (wanted, key) = match balancer.manager.listen {
+            Some(own) => (own, Sockets::MANAGER),
+            None => (balancer.listen, Sockets::PLAIN),
         };
-        Ok(Self { address: reachable(listen), path: settings.balancer.manager.path.clone() })
+        let mut address = wanted;
+        if wanted.port() == 0 {
+            let bound = Listening::read(run);
+            let bound = bound.map_err(|error| AskError::Unknown(run.display().to_string(), error, key))?;
+            address = bound.manager.filter(|_| key == Sockets::MANAGER).unwrap_or(bound.listen);
+        }
+        Ok(Self { address: reachable(address), key, path: balancer.manager.path.clone() })
     }
 
     #[cfg(test)]
     pub(super) fn at(address: SocketAddr) -> Self {
-        Self { address, path: "/manager".to_owned() }
+        Self { address, key: Sockets::PLAIN, path: "/manager".to_owned() }
     }
 
     pub(super) async fn status(&self) -> Result<StatusReport, AskError> {
@@ -171,8 +180,9 @@ impl Client {
     /// One request on a connection of its own.
     async fn exchange(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), AskError> {
         let broken = |error: &dyn std::error::Error| AskError::Broken(self.address, error.to_string());
-        let stream =
-            TcpStream::connect(self.address).await.map_err(|error| AskError::NoBalancer(self.address, error))?;
+        let stream = TcpStream::connect(self.address)
+            .await
+            .map_err(|error| AskError::NoBalancer(self.address, error, self.key))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         let request = Request::builder()
             .method(method)
@@ -273,6 +283,22 @@ mod tests {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let error = Client::at(free).status().await.unwrap_err().to_string();
         assert!(error.starts_with(&format!("no balancer answers at {free}: is tasuki running?")), "{error}");
+    }
+
+    #[test]
+    fn a_manager_with_an_address_of_its_own_is_asked_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.node.run = folder.path().to_owned();
+        let address = |settings: &Settings| Client::of(settings).unwrap().address.to_string();
+        assert_eq!(address(&settings), "127.0.0.1:12121");
+        settings.balancer.manager.listen = Some(([0, 0, 0, 0], 12122).into());
+        assert_eq!(address(&settings), "127.0.0.1:12122");
+        settings.balancer.manager.listen = Some(([127, 0, 0, 1], 0).into());
+        assert!(Client::of(&settings).unwrap_err().to_string().contains("balancer.manager.listen has port 0"));
+        let (listen, manager) = (settings.balancer.listen, Some(([127, 0, 0, 1], 4_711).into()));
+        Listening { listen, manager, pid: 1 }.write(folder.path()).unwrap();
+        assert_eq!(address(&settings), "127.0.0.1:4711");
     }
 
     #[test]

@@ -52,6 +52,9 @@ impl Up {
             if let (Some(_), Some(tls)) = (&given.tls, &mut settings.balancer.tls) {
                 tls.listen.set_port(0);
             }
+            if let (Some(_), Some(manager)) = (&given.manager, &mut settings.balancer.manager.listen) {
+                manager.set_port(0);
+            }
         }
         let plan = supervisor::plan(&settings, self.nodes(), &program, self.config.config.as_deref())?;
         observe::start_log();
@@ -67,6 +70,8 @@ impl Up {
             None => Sockets::bind(&settings.balancer),
         };
         let sockets = sockets.map_err(Failure::Listen)?;
+        let manager = sockets.manager.as_ref().map(|socket| socket.local_addr());
+        settings.balancer.manager.listen = manager.transpose().map_err(Failure::Listen)?;
         let end = block_on(async {
             let signals = signals::first_and_second();
             let (first, second) = signals.map_err(|error| Failure::System("signals cannot be received", error))?;
@@ -85,7 +90,8 @@ impl Up {
 
 /// Where the system chose the port, the file of an earlier run would lead to a balancer that is gone.
 fn forget_last_address(settings: &Settings) {
-    if settings.balancer.listen.port() == 0 {
+    let ports = [Some(settings.balancer.listen), settings.balancer.manager.listen];
+    if ports.into_iter().flatten().any(|address| address.port() == 0) {
         Listening::forget(&settings.node.run);
     }
 }
@@ -146,7 +152,8 @@ fn welcome(report: &StatusReport, balancer: &settings::Balancer) -> String {
         let (url, pid) = (format!("http://{}", node.http), node.pid.map_or("-".to_owned(), |pid| pid.to_string()));
         lines.push(format!("  node {:<4} {url:<26}  pid {pid}", node.route.as_str()));
     }
-    lines.push(format!("  manager   {door}{}", balancer.manager.path));
+    let manager = balancer.manager.listen.map_or(door.clone(), |own| format!("http://{}", reachable(own)));
+    lines.push(format!("  manager   {manager}{}", balancer.manager.path));
     lines.extend([String::new(), "Try:".to_owned(), format!("  open {door} and reload: the number grows")]);
     if let Some(pid) = report.nodes.first().and_then(|node| node.pid) {
         lines.push(format!("  kill -9 {pid}, reload: another node goes on with the number"));
@@ -179,6 +186,14 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_manager_with_an_address_of_its_own_is_named_there() {
+        let mut settings = Settings::default();
+        settings.balancer.manager.listen = Some(([0, 0, 0, 0], 12122).into());
+        let text = welcome(&report(&[]), &settings.balancer);
+        assert!(text.contains("  manager   http://127.0.0.1:12122/balancer-manager\n"), "{text}");
     }
 
     #[test]

@@ -120,7 +120,8 @@ impl Open {
             }
         }
         let door = hall.open().map_err(text)?;
-        let (listening, run) = (Listening { listen: door.address, pid: std::process::id() }, &settings.node.run);
+        let run = &settings.node.run;
+        let listening = Listening { listen: door.address, manager: door.manager, pid: std::process::id() };
         listening.write(run).map_err(|error| Failure(cannot_write(run, &error)))?;
         Ok(Some(Self { settings, door, membership }))
     }
@@ -215,11 +216,12 @@ async fn join(settings: &Settings, patience: Duration) -> Result<Addr<Membership
 }
 
 /// A changed address takes effect when the balancer is stopped and started: the sockets are those that users know. A port
-/// for TLS that is new in the settings is opened now.
+/// for TLS or for the manager that is new in the settings is opened now.
 fn inherited(sockets: Sockets, settings: &settings::Balancer) -> io::Result<Sockets> {
     let sockets = sockets.completed(settings)?;
-    let wanted = [Some(settings.listen), settings.tls.as_ref().map(|tls| tls.listen)].into_iter().flatten();
-    for (socket, (wanted, key)) in sockets.all().zip(wanted.zip(["balancer.listen", "balancer.tls.listen"])) {
+    let tls = settings.tls.as_ref().map(|tls| tls.listen);
+    let wanted = [Some(settings.listen), tls, settings.manager.listen].into_iter().flatten();
+    for ((key, socket), wanted) in sockets.all().zip(wanted) {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         if address.ip() != wanted.ip() || wanted.port() != 0 && address.port() != wanted.port() {

@@ -114,6 +114,8 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
     set(&mut it.failover, "balancer.failover", raw.failover, switch)?;
     set(&mut it.forced_recovery, "balancer.forced_recovery", raw.forced_recovery, switch)?;
     set(&mut it.timeout, "balancer.timeout", raw.timeout, |value| duration(value, MILLI..=MINUTE * 60))?;
+    let pieces = MILLI..=MINUTE * 60 * 24;
+    set(&mut it.read_timeout, "balancer.read_timeout", raw.read_timeout, |value| duration(value, pieces))?;
     set(&mut it.max_attempts, "balancer.max_attempts", raw.max_attempts, |value| values::count(value, 100))?;
     set(&mut it.retry_timeout, "balancer.retry_timeout", raw.retry_timeout, retry_timeout)?;
     set(&mut it.retry_percent, "balancer.retry_percent", raw.retry_percent, percent)?;
@@ -148,6 +150,13 @@ fn balancer(raw: raw::Balancer) -> Result<Balancer, Wrong> {
         let rule = "balancer.listen has this address for plain HTTP; give each its own, such as \"0.0.0.0:443\"";
         return Err(Wrong::new("balancer.tls.listen", format!("\"{}\"", it.listen), rule));
     }
+    if let Some(own) = it.manager.listen
+        && own.port() > 0
+        && (own == it.listen || it.tls.as_ref().is_some_and(|tls| tls.listen == own))
+    {
+        let rule = "users connect to this address; give the manager its own, such as \"127.0.0.1:12122\"";
+        return Err(Wrong::new("balancer.manager.listen", format!("\"{own}\""), rule));
+    }
     it.local = local(raw.local)?;
     Ok(it)
 }
@@ -181,6 +190,7 @@ fn optional_address(value: &Scalar) -> Result<Option<SocketAddr>, Rule> {
 
 fn manager(raw: raw::Manager) -> Result<Manager, Wrong> {
     let mut it = Manager::default();
+    set(&mut it.listen, "balancer.manager.listen", raw.listen, optional_address)?;
     set(&mut it.path, "balancer.manager.path", raw.path, manager_path)?;
     set(&mut it.allow, "balancer.manager.allow", raw.allow, |value| list(value, network))?;
     Ok(it)

@@ -159,6 +159,8 @@ pub struct Balancer {
     pub forced_recovery: bool,
     /// The longest wait for a member: to connect, and for the first byte of an answer.
     pub timeout: Duration,
+    /// The longest wait for the next piece of an answer that has begun.
+    pub read_timeout: Duration,
     /// Members tried for one request, the first one included.
     pub max_attempts: NonZero<usize>,
     /// A request is sent again only within this time of its arrival; none for twice [`Self::timeout`].
@@ -263,6 +265,8 @@ pub struct StaticMember {
 /// The manager page.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manager {
+    /// An address of its own; none for the path on the balancer's ports.
+    pub listen: Option<SocketAddr>,
     /// Its path; nothing below it is forwarded.
     pub path: String,
     /// Addresses that may open it.

@@ -108,6 +108,7 @@ impl Default for Balancer {
             failover: true,
             forced_recovery: true, // as httpd and mod_jk
             timeout: Duration::from_secs(2),
+            read_timeout: Duration::from_secs(60), // as nginx's proxy_read_timeout
             max_attempts: MAX_ATTEMPTS,
             retry_timeout: None,
             retry_percent: 20, // as Envoy's and Finagle's retry budget
@@ -140,7 +141,8 @@ impl Default for Manager {
     fn default() -> Self {
         let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
         let loopback_v6 = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
-        Self { path: "/balancer-manager".to_owned(), allow: vec![IpNet::V4(loopback), IpNet::V6(loopback_v6)] }
+        let allow = vec![IpNet::V4(loopback), IpNet::V6(loopback_v6)];
+        Self { listen: None, path: "/balancer-manager".to_owned(), allow }
     }
 }
 

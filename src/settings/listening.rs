@@ -16,6 +16,9 @@ const FILE: &str = "balancer.json";
 pub struct Listening {
     /// Where users connect, with the real port.
     pub listen: SocketAddr,
+    /// Where the manager answers, if it has an address of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<SocketAddr>,
     /// Its process.
     pub pid: u32,
 }
@@ -67,7 +70,7 @@ mod tests {
     fn what_was_written_is_read_and_only_the_writer_removes_it() {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("run");
-        let other = Listening { listen: "127.0.0.1:43211".parse().unwrap(), pid: process::id() + 1 };
+        let other = Listening { listen: "127.0.0.1:43211".parse().unwrap(), manager: None, pid: process::id() + 1 };
         other.write(&run).unwrap();
         Listening::remove_own(&run);
         assert_eq!(Listening::read(&run).unwrap(), other);

@@ -280,7 +280,7 @@ mod tests {
             ("[session]\nTIMEOUT = \"1m\"", "t.toml: session.TIMEOUT: unknown key; did you mean session.timeout?"),
             (
                 "[balancer.manager]\ncolour = 1",
-                "t.toml: balancer.manager.colour: unknown key; [balancer.manager] has allow, path",
+                "t.toml: balancer.manager.colour: unknown key; [balancer.manager] has allow, listen, path",
             ),
             (
                 "[colours]\nx = 1",
@@ -412,6 +412,10 @@ mod tests {
             (
                 "[balancer.tls]\nlisten = \"127.0.0.1:12121\"\ncertificate = \"c\"\nkey = \"k\"",
                 "t.toml: balancer.tls.listen = \"127.0.0.1:12121\": balancer.listen has this address for plain HTTP; give each its own, such as \"0.0.0.0:443\"",
+            ),
+            (
+                "[balancer.manager]\nlisten = \"127.0.0.1:12121\"",
+                "t.toml: balancer.manager.listen = \"127.0.0.1:12121\": users connect to this address; give the manager its own, such as \"127.0.0.1:12122\"",
             ),
             (
                 "[[balancer.member]]\nurl = \"http://127.0.0.1:1\"",

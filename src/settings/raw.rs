@@ -81,6 +81,7 @@ pub(super) struct Balancer {
     pub(super) failover: Option<Scalar>,
     pub(super) forced_recovery: Option<Scalar>,
     pub(super) timeout: Option<Scalar>,
+    pub(super) read_timeout: Option<Scalar>,
     pub(super) max_attempts: Option<Scalar>,
     pub(super) retry_timeout: Option<Scalar>,
     pub(super) retry_percent: Option<Scalar>,
@@ -112,6 +113,7 @@ pub(super) struct Balancer {
 #[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Manager {
+    pub(super) listen: Option<Scalar>,
     pub(super) path: Option<Scalar>,
     pub(super) allow: Option<Scalar>,
 }

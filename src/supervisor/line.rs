@@ -10,8 +10,8 @@
 //! ```
 //!
 //! The line is the standard input of the process, one end of a pair of sockets; words are single bytes. The listening
-//! sockets come as in systemd's socket activation (`LISTEN_FDS`), the one for TLS second, so systemd may be the starter
-//! too. The same sockets for both processes, not others with SO_REUSEPORT: there the connections that wait at the old ones
+//! sockets come as in systemd's socket activation (`LISTEN_FDS`), the one for TLS second and the manager's under its key as its
+//! name (`LISTEN_FDNAMES`), so systemd may be the starter too. The same sockets for both processes, not others with SO_REUSEPORT: there the connections that wait at the old ones
 //! would be reset when they close.
 
 use std::{
@@ -89,13 +89,14 @@ impl Started {
         let (ours, theirs) = Pair::pair()?;
         ours.set_nonblocking(true)?;
         // Copies that a child inherits, closed here as soon as it has its own.
-        let inherited = copies(&door.all().collect::<Vec<_>>())?;
+        let (names, sockets): (Vec<_>, Vec<_>) = door.all().unzip();
+        let inherited = copies(&sockets)?;
         command
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .env("LISTEN_FDS", inherited.len().to_string())
             .env("LISTEN_FDS_FIRST_FD", inherited[0].as_raw_fd().to_string())
-            .env_remove("LISTEN_PID") // the child's own, which nobody knows yet; without it the socket is for anyone
-            .env_remove("LISTEN_FDNAMES");
+            .env("LISTEN_FDNAMES", names.join(":"))
+            .env_remove("LISTEN_PID"); // the child's own, which nobody knows yet; without it the socket is for anyone
         Ok(Self { child: command.spawn()?, line: UnixStream::from_std(ours)? })
     }
 
@@ -198,24 +199,48 @@ pub fn parent() -> (Parent, impl Future<Output = ()> + Send + 'static) {
 /// asked for once, before there are threads.
 ///
 /// # Errors
-/// What was given is not one or two TCP sockets that listen.
+/// What was given is not up to three TCP sockets that listen.
 pub fn inherited_sockets() -> io::Result<Option<Sockets>> {
     let mut given = listenfd::ListenFd::from_env();
     let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    if given.len() > 2 {
-        return wrong("more than two sockets were given; the balancer listens on one for HTTP and one for TLS");
-    }
-    if given.len() == 0 {
-        return Ok(None);
-    }
-    let Some(plain) = given.take_tcp_listener(0)? else { return Ok(None) };
-    let sockets = Sockets { plain, tls: if given.len() > 1 { given.take_tcp_listener(1)? } else { None } };
-    for socket in sockets.all() {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let places = match places(given.len(), &names) {
+        Ok(Some(places)) => places,
+        Ok(None) => return Ok(None),
+        Err(what) => return wrong(what),
+    };
+    let mut take = |place: Option<usize>| place.map_or(Ok(None), |place| given.take_tcp_listener(place));
+    let Some(plain) = take(Some(places.plain))? else { return Ok(None) };
+    let sockets = Sockets { plain, tls: take(places.tls)?, manager: take(places.manager)? };
+    for (_, socket) in sockets.all() {
         if !SockRef::from(socket).is_listener()? {
             return wrong("a socket was given that does not listen");
         }
     }
     Ok(Some(sockets))
+}
+
+/// Which of the sockets that were given is which.
+#[derive(Debug, PartialEq, Eq)]
+struct Places {
+    plain: usize,
+    tls: Option<usize>,
+    manager: Option<usize>,
+}
+
+/// The manager's has a name; of the others the first is the plain one. None when nothing was given.
+fn places(given: usize, names: &str) -> Result<Option<Places>, &'static str> {
+    if given == 0 {
+        return Ok(None);
+    }
+    let manager = names.split(':').position(|name| name == Sockets::MANAGER).filter(|place| *place < given);
+    let mut others = (0..given).filter(|place| Some(*place) != manager);
+    match (others.next(), others.next(), others.next()) {
+        (Some(plain), tls, None) => Ok(Some(Places { plain, tls, manager })),
+        (None, ..) => Err("only the manager's socket was given; the balancer listens on one for users"),
+        _ => Err("too many sockets were given; the balancer listens on one for HTTP and one for TLS, and on one for \
+                  its manager, which is named balancer.manager.listen"),
+    }
 }
 
 /// Tells the starter that this process accepts connections. Nothing, if nobody listens there.
@@ -260,4 +285,23 @@ pub async fn start_successor(command: Command, door: Sockets) -> Result<Option<u
     let _ = started.child.start_kill(); // an error means that it has ended by itself
     let _ = started.child.wait().await;
     Err(format!("the new process was not ready within {} s", limits::RESTART_TIMEOUT.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_managers_socket_is_known_by_its_name_and_the_others_by_their_order() {
+        let places = |given, names: &str| places(given, names);
+        let of = |plain, tls, manager| Ok(Some(Places { plain, tls, manager }));
+        assert_eq!(places(0, ""), Ok(None));
+        assert_eq!(places(1, ""), of(0, None, None));
+        assert_eq!(places(2, "tasuki.socket:tasuki.socket"), of(0, Some(1), None));
+        assert_eq!(places(2, "balancer.listen:balancer.manager.listen"), of(0, None, Some(1)));
+        assert_eq!(places(3, "balancer.manager.listen:a:b"), of(1, Some(2), Some(0)));
+        for (given, names) in [(3, ""), (1, Sockets::MANAGER), (4, "a:b:c:balancer.manager.listen")] {
+            assert!(places(given, names).is_err(), "{given} {names}");
+        }
+    }
 }

@@ -43,6 +43,9 @@ pub(super) fn plan(settings: &Settings, nodes: usize) -> Result<Ports, Failure> 
     if let Some(tls) = &settings.balancer.tls {
         held.http("balancer.tls.listen", tls.listen, "")?;
     }
+    if let Some(manager) = settings.balancer.manager.listen {
+        held.http("balancer.manager.listen", manager, "")?;
+    }
     let http = http_addresses(settings.node.http, nodes)?;
     for (index, address) in http.iter().enumerate() {
         held.http("node.http", *address, &format!(" (node r{})", index + 1))?;

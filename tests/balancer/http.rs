@@ -1,5 +1,7 @@
 //! HTTP/1 as both sides see it on the wire: what ends at the door, what is told early, and what breaks off visibly.
 
+use tokio::sync::Notify;
+
 use super::{upstream::Upstream, *};
 
 /// A member that answers the nth request of a user with the nth text, bytes as they are, and then closes; says how many it
@@ -29,6 +31,31 @@ async fn scripted(script: &'static [&'static str]) -> (SocketAddr, Arc<AtomicUsi
         }
     });
     (address, seen)
+}
+
+/// A member that answers users with these pieces, and with the next one whenever it is told to.
+async fn in_pieces(pieces: &'static [&'static str]) -> (SocketAddr, Arc<Notify>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, next) = (listener.local_addr().unwrap(), Arc::<Notify>::default());
+    let told = next.clone();
+    rt::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = vec![0; 65_536];
+            let read = socket.read(&mut head).await.unwrap_or(0);
+            if head[..read].starts_with(b"GET /ready ") {
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+                continue;
+            }
+            let told = told.clone();
+            rt::spawn(async move {
+                for piece in pieces {
+                    let _ = socket.write_all(piece.as_bytes()).await;
+                    told.notified().await;
+                }
+            });
+        }
+    });
+    (address, next)
 }
 
 /// Sends, and reads until the connection ends.
@@ -195,6 +222,99 @@ async fn an_answer_that_breaks_off_is_cut_and_never_sent_again() {
 }
 
 #[actix_web::test]
+async fn an_answer_that_goes_silent_is_cut_in_time() {
+    const WAIT: Duration = Duration::from_millis(300);
+    for pieces in [
+        &["HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\nhello"],
+        &["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"],
+    ] {
+        let (address, _never) = in_pieces(pieces).await;
+        let door = open_with(settings::Balancer { read_timeout: WAIT, ..settings(vec![fixed("r1", address)]) }).await;
+        let began = Instant::now();
+        let answer = told(&door, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(answer.contains("hello") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+        assert!(began.elapsed() >= WAIT, "the member had no time");
+        wait_for(&door, |members| members[0].busy == 0).await;
+    }
+}
+
+#[actix_web::test]
+async fn an_answer_that_goes_on_takes_as_long_as_it_takes() {
+    const WAIT: Duration = Duration::from_secs(1);
+    const PIECES: &[&str] = &["HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\na", "b", "c", "d", "e", "f"];
+    let (address, next) = in_pieces(PIECES).await;
+    let door = open_with(settings::Balancer { read_timeout: WAIT, ..settings(vec![fixed("r1", address)]) }).await;
+    let pieces = rt::spawn(async move {
+        loop {
+            rt::time::sleep(WAIT * 2 / 5).await;
+            next.notify_one();
+        }
+    });
+    let began = Instant::now();
+    let answer = told(&door, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.ends_with("abcdef") && began.elapsed() > WAIT, "{answer}");
+    pieces.abort();
+}
+
+#[actix_web::test]
+async fn a_member_that_still_reads_the_request_may_be_silent() {
+    const WAIT: Duration = Duration::from_millis(200);
+    const PIECES: &[&str] = &["HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhe", "re"];
+    let (address, next) = in_pieces(PIECES).await;
+    let door = open_with(settings::Balancer { read_timeout: WAIT, ..settings(vec![fixed("r1", address)]) }).await;
+    let mut client = TcpStream::connect(door.address).await.unwrap();
+    client.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n").await.unwrap();
+    read_until(&mut client, "he").await;
+    rt::time::sleep(WAIT * 4).await;
+    next.notify_one();
+    read_until(&mut client, "re").await;
+}
+
+#[actix_web::test]
+async fn a_refused_websocket_ends_where_its_body_ends_and_its_member_is_busy_until_then() {
+    const PIECES: &[&str] = &["HTTP/1.1 403 Forbidden\r\ntransfer-encoding: chunked\r\n\r\n2\r\nno\r\n", "0\r\n\r\n"];
+    let (address, next) = in_pieces(PIECES).await;
+    let door = before(address).await;
+    let mut client = TcpStream::connect(door.address).await.unwrap();
+    let head =
+        b"GET /chat HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: k\r\n\r\n";
+    client.write_all(head).await.unwrap();
+    let answer = read_until(&mut client, "\r\n\r\nno").await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 403") && answer.contains("connection: close"), "{answer}");
+    assert!(!answer.contains("transfer-encoding"), "{answer}");
+    assert_eq!(door.balancer.send(Observe).await.unwrap()[0].busy, 1);
+    next.notify_one();
+    assert_eq!(rest(&mut client).await, "");
+    wait_for(&door, |members| members[0].busy == 0).await;
+}
+
+#[actix_web::test]
+async fn a_refused_websocket_says_that_nothing_follows_on_its_connection() {
+    const SCRIPT: &[&str] = &["HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno"];
+    let (address, _) = scripted(SCRIPT).await;
+    let door = before(address).await;
+    let head =
+        "GET /chat HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: k\r\n\r\n";
+    let answer = told(&door, head).await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 403") && answer.ends_with("no"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+}
+
+#[actix_web::test]
+async fn a_body_arrives_whatever_the_method_and_an_empty_one_has_its_length() {
+    let upstream = Upstream::start().await;
+    let door = before(upstream.address).await;
+    for method in ["GET", "HEAD", "DELETE", "POST"] {
+        let chunks = "transfer-encoding: chunked\r\nconnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        told(&door, &format!("{method} /{method} HTTP/1.1\r\nhost: x\r\n{chunks}")).await;
+        let seen = upstream.requests().unwrap().pop().unwrap();
+        assert_eq!((seen.line, &seen.body[..]), (format!("{method} /{method}"), &b"abc"[..]));
+    }
+    told(&door, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+    assert_eq!(upstream.requests().unwrap().pop().unwrap().all("content-length"), ["0"]);
+}
+
+#[actix_web::test]
 async fn an_answer_that_is_no_http_is_a_502_and_not_asked_for_again() {
     for nonsense in [
         "nonsense\r\n\r\n",
@@ -202,6 +322,11 @@ async fn an_answer_that_is_no_http_is_a_502_and_not_asked_for_again() {
         "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nx : y\r\ncontent-length: 2\r\n\r\nok",
         "HTTP/1.1 999999 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nok",
+        "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     ] {
         let (address, seen) = scripted(vec![nonsense].leak()).await;
         let answer = told(&before(address).await, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;

@@ -222,6 +222,39 @@ async fn an_http_2_client_that_expects_100_continue_is_answered_all_the_same() {
 }
 
 #[actix_web::test]
+async fn http_2_clients_leave_a_balancer_that_is_replaced_and_what_runs_is_answered() {
+    let (r1, (files, certificate)) = (Node::start("r1"), Files::new());
+    let tls = Some(files.settings(true));
+    let patient = settings::Balancer { tls, timeout: DEADLINE * 10, ..settings(vec![r1.as_member()]) };
+    let door = open_with(patient).await;
+    let mut idle = http2(&door, &certificate).await;
+    assert_eq!(send_http2(&mut idle, over_tls("GET", "/", &[], "")).await.status, 200);
+    let mut busy = http2(&door, &certificate).await;
+    let running = rt::spawn(async move { send_http2(&mut busy, over_tls("GET", "/short", &[], "")).await.status });
+    wait_for(&door, |members| members[0].busy == 1).await;
+    tokio::time::timeout(DEADLINE, door.retire(std::future::pending())).await.expect("its clients stay");
+    assert_eq!(running.await.unwrap(), 200);
+    assert!(idle.is_closed(), "it was not told");
+}
+
+#[actix_web::test]
+async fn a_form_of_the_manager_is_taken_over_http_2_too() {
+    let (r1, (files, certificate)) = (Node::start("r1"), Files::new());
+    let door = open_tls(&files, true, vec![r1.as_member()]).await;
+    let mut sender = http2(&door, &certificate).await;
+    let page = send_http2(&mut sender, over_tls("GET", "/balancer-manager", &[], "")).await;
+    let set = page.headers["set-cookie"].to_str().unwrap();
+    assert!(set.contains("; Secure"), "{set}");
+    let (cookie, text) = (set.split(';').next().unwrap(), page.text());
+    let nonce = text.split("name=\"nonce\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let form = format!("nonce={nonce}&route=r1&order=disable");
+    let headers =
+        [("content-type", "application/x-www-form-urlencoded"), ("origin", "https://localhost"), ("cookie", cookie)];
+    let reply = send_http2(&mut sender, over_tls("POST", "/balancer-manager/", &headers, form)).await;
+    assert_eq!(reply.status, 303, "{}", reply.text());
+}
+
+#[actix_web::test]
 async fn http_2_can_be_turned_off() {
     let (r1, (files, certificate)) = (Node::start("r1"), Files::new());
     let door = open_tls(&files, false, vec![r1.as_member()]).await;

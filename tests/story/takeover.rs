@@ -291,6 +291,27 @@ fn a_restart_that_fails_leaves_the_old_process_in_place_and_says_why() {
 }
 
 #[test]
+fn a_manager_with_an_address_of_its_own_is_found_by_the_command_and_kept_over_a_restart() {
+    story(async {
+        let place = Place::new().set("BALANCER__MANAGER__LISTEN", "127.0.0.1:0");
+        let _up = place.start(&["up", "--nodes", "1"]);
+        let run = place.path("run");
+        let listening = wait_for("the balancer listens", || std::future::ready(Listening::read(&run).ok())).await;
+        let manager = listening.manager.expect("it has an address of its own");
+        settled(manager, 1).await;
+        assert!(status(listening.listen).await.is_none(), "the manager is where users are");
+        let old = balancer_pid(manager).await;
+        for arguments in [&["status"][..], &["restart", "balancer"], &["status"]] {
+            let mut command = place.tasuki(arguments);
+            let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+            assert!(output.status.success(), "{arguments:?}: {output:?}");
+        }
+        assert_ne!(balancer_pid(manager).await, old);
+        assert_eq!(Listening::read(&run).unwrap().manager, Some(manager));
+    });
+}
+
+#[test]
 fn a_fixed_membership_port_goes_to_the_new_process() {
     story(async {
         let port = free_address().port();

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{
+        client::Scheme,
         guard::{self, Strange},
         pages,
         worker::Worker,
@@ -55,10 +56,11 @@ pub(super) struct Note {
 /// Carries out what a form asks for. Its own script reads JSON; without one the page is shown again, and a reload of that
 /// sends nothing twice.
 pub(super) async fn form(worker: &Worker, request: &HttpRequest, payload: Payload) -> HttpResponse {
+    let scheme = Scheme::of(request);
     let wants_json = request.headers().get(ACCEPT).is_some_and(|accept| accept == "application/json");
     let refuse = async |status: StatusCode, why: &str| match wants_json {
         true => failure(status, why),
-        false => shown(worker, status, Note { text: why.to_owned(), is_bad: true }).await,
+        false => shown(worker, scheme, status, Note { text: why.to_owned(), is_bad: true }).await,
     };
     let body = payload.to_bytes_limited(limits::CONTROL_BYTES).await;
     let text = body.ok().and_then(Result::ok).and_then(|body| String::from_utf8(body.to_vec()).ok());
@@ -93,7 +95,7 @@ pub(super) async fn form(worker: &Worker, request: &HttpRequest, payload: Payloa
             response.insert_header((LOCATION, place)).finish()
         }
         Outcome::Done { warning: Some(warning) } => {
-            shown(worker, StatusCode::OK, Note { text: format!("{route}: {warning}"), is_bad: true }).await
+            shown(worker, scheme, StatusCode::OK, Note { text: format!("{route}: {warning}"), is_bad: true }).await
         }
         Outcome::NoMember => refuse(StatusCode::NOT_FOUND, "there is no such member any more").await,
         Outcome::Refused(why) => refuse(StatusCode::BAD_GATEWAY, &why).await,
@@ -124,11 +126,11 @@ pub(super) fn note(query: &str) -> Note {
 }
 
 /// The page, with a fresh nonce for its style and its script.
-pub(super) async fn shown(worker: &Worker, status: StatusCode, note: Note) -> HttpResponse {
-    rendered(&worker.rules.manager.path, status, &note, &everything(worker).await)
+pub(super) async fn shown(worker: &Worker, scheme: Scheme, status: StatusCode, note: Note) -> HttpResponse {
+    rendered(&worker.rules.manager.path, scheme, status, &note, &everything(worker).await)
 }
 
-fn rendered(path: &str, status: StatusCode, note: &Note, report: &Report) -> HttpResponse {
+fn rendered(path: &str, scheme: Scheme, status: StatusCode, note: &Note, report: &Report) -> HttpResponse {
     let (Some(keys), Some(nonce)) = (guard::keys(), guard::draw()) else {
         return failure(StatusCode::SERVICE_UNAVAILABLE, "the operating system gives no random bytes");
     };
@@ -153,7 +155,7 @@ fn rendered(path: &str, status: StatusCode, note: &Note, report: &Report) -> Htt
         .insert_header((CONTENT_SECURITY_POLICY, policy))
         // Without a referrer a browser would send its forms with `Origin: null`.
         .insert_header((REFERRER_POLICY, "same-origin"))
-        .cookie(keys.cookie(path))
+        .cookie(keys.cookie(path, scheme))
         .body(page)
 }
 
@@ -200,7 +202,13 @@ mod tests {
 
     #[actix_web::test]
     async fn every_style_and_script_of_the_page_has_the_nonce() {
-        let page = rendered("/balancer-manager", StatusCode::OK, &Note::default(), &of_members(vec![usable(1, "r1")]));
+        let page = rendered(
+            "/balancer-manager",
+            Scheme::Http,
+            StatusCode::OK,
+            &Note::default(),
+            &of_members(vec![usable(1, "r1")]),
+        );
         let header = |name: &str| page.headers().get(name).unwrap().to_str().unwrap().to_owned();
         let (policy, referrer) = (header("content-security-policy"), header("referrer-policy"));
         assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"));
@@ -221,7 +229,7 @@ mod tests {
         let differs = set.terms(InFile { weight: 50, standby: false }).differs;
         let members = vec![Member { weight: 7, differs, ..usable(1, "r1") }];
         let note = Note { text: "<b>r9</b>".into(), is_bad: true };
-        let page = rendered("/balancer-manager", StatusCode::OK, &note, &of_members(members));
+        let page = rendered("/balancer-manager", Scheme::Http, StatusCode::OK, &note, &of_members(members));
         let text = String::from_utf8(to_bytes(page.into_body()).await.unwrap().to_vec()).unwrap();
         for part in [
             "127.0.0.1:12121",
