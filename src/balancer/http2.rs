@@ -75,7 +75,8 @@ struct Stream {
     answered: bool,
 }
 
-/// Serves one connection until its end. When `stopping` ends, which is when the server stops or is replaced, no new streams are taken, and those that run are finished.
+/// Serves one connection until its end. When `stopping` ends, which is when the server stops or is replaced, no new streams
+/// are taken, and those that run are finished.
 pub(crate) async fn serve(
     io: impl AsyncRead + AsyncWrite + Unpin + 'static,
     peer: Option<SocketAddr>,

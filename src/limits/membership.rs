@@ -1,0 +1,42 @@
+//! Who is there.
+
+use std::time::Duration;
+
+/// Bytes of a datagram's body. With its head and its seal it fits an Ethernet frame unfragmented.
+pub const DATAGRAM_BODY_BYTES: usize = 1_400;
+
+/// Lives of members whose sealed datagrams are known, so that none is taken twice. The one that was silent longest is
+/// forgotten: twice the members, for restarts.
+pub const SENDERS: usize = 2 * MEMBERS;
+
+/// Time between two lines of the log about datagrams and links that are not sealed with this cluster's secret. The
+/// line says how many there were.
+pub const UNSEALED_LINE: Duration = Duration::from_secs(10);
+
+/// Members remembered, those that are down included, and members of one balancer. Every node holds every session, so a cluster is far smaller.
+pub const MEMBERS: usize = 256;
+
+/// News of members that wait to be passed on. More than twice the members only if somebody forges them: then
+/// datagrams are dropped until these have been told.
+pub const UNTOLD_NEWS: usize = 2 * MEMBERS;
+
+/// Bytes of a member's announcement that a newer version added and this one only carries along.
+pub const UNKNOWN_FIELDS_BYTES: usize = 64;
+
+/// Addresses taken from one name in `cluster.peers`.
+pub const ADDRESSES_OF_A_PEER: usize = 8;
+
+/// Addresses taken from one name in `cluster.dns`.
+pub const ADDRESSES_OF_A_NAME: usize = 64;
+
+/// Time between two lines of the log about a name that cannot be looked up.
+pub const UNRESOLVED_LINE: Duration = Duration::from_secs(60);
+
+/// Addresses heard by multicast that are remembered between beacons.
+pub const HEARD_ADDRESSES: usize = 256;
+
+/// Sender addresses of other clusters that are logged, once each.
+pub const STRANGERS_LOGGED: usize = 64;
+
+/// Probes for an absent peer that are under way at once; each is a socket.
+pub const PROBES_AT_ONCE: usize = 32;

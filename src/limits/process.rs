@@ -1,0 +1,33 @@
+//! The life of a process: start, drain and end.
+
+use std::time::Duration;
+
+use super::KILL_GRACE;
+
+/// Orders that wait for a node.
+pub const ORDERS: usize = 16;
+
+/// How often a starting or stopping node looks whether it may go on.
+pub const READY_POLL: Duration = Duration::from_millis(5);
+
+/// How often a process looks whether one of its actors has died.
+pub const ACTOR_CHECK: Duration = Duration::from_secs(1);
+
+/// How long the news of a drain may take to every balancer: a round of gossip, and one more.
+pub const DRAIN_HEARD: Duration = Duration::from_millis(400);
+
+/// A draining node is left alone when no request has come for this long.
+pub const DRAIN_QUIET: Duration = Duration::from_millis(150);
+
+/// What a stopping node grants its connections when the time for a graceful stop is used up already.
+pub const LAST_REPLIES: Duration = Duration::from_millis(500);
+
+// A child is killed when it takes longer.
+const _: () = assert!(LAST_REPLIES.as_millis() + LEAVE_TIMEOUT.as_millis() < KILL_GRACE.as_millis());
+
+/// Time to tell the others that this member leaves.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long a connection is read on after a reply that did not wait for the body, so that the reply arrives (RFC 9112
+/// section 9.6).
+pub const LINGER: Duration = Duration::from_secs(2);
