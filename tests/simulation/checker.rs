@@ -8,7 +8,7 @@ use std::{
 use tasuki::{
     names::{NodeId, SessionId},
     session::{
-        replica::{Reach, Record, Slot},
+        replica::{Reach, Record, Slot, Tenure},
         stamp::Stamp,
     },
 };
@@ -312,9 +312,11 @@ impl Checker {
         may_forget: impl Fn(&SessionId) -> bool,
     ) {
         self.stay_at_home(nodes);
+        // Without one that owns it, the last one that it was promised to.
         let owner = |id: &SessionId| {
             let live = nodes.iter().filter_map(|held| held.get(id)).filter_map(live);
-            live.map(Record::promised).max().map(|epoch| epoch.node)
+            let known = live.map(|record| (record.tenure() == Tenure::Owned, record.promised()));
+            known.max().map(|(_, epoch)| epoch.node)
         };
         let ought = |id: &SessionId, at: usize| owner(id).is_none_or(|owner| involves(*id, owner, at));
         for (id, shadow) in self.sessions.iter().filter(|_| !self.is_storm) {
