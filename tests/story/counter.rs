@@ -35,8 +35,10 @@ fn the_counter_grows_and_stays_on_its_node() {
 #[test]
 fn new_users_are_spread_over_the_nodes() {
     story(async {
-        // Of two nodes the one that is ready a moment later would get fewer users at first.
-        let cluster = Cluster::up_in(Place::new().set("BALANCER__SLOW_START", "0s"), 2).await;
+        // Of two nodes the one that is ready a moment later would get fewer users at first, and workers take turns each by
+        // itself.
+        let place = Place::new().set("BALANCER__SLOW_START", "0s").set("BALANCER__WORKERS", "1");
+        let cluster = Cluster::up_in(place, 2).await;
         let mut on_r1 = 0;
         for _ in 0..20 {
             on_r1 += u32::from(cluster.browser().count().await.unwrap().0 == "r1");
