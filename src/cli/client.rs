@@ -81,7 +81,10 @@ pub(super) enum AskError {
     Forbidden(SocketAddr),
     #[error("{0}")]
     Refused(String),
-    #[error("what answers at {0} is no tasuki balancer, or of another version: {1}")]
+    #[error(
+        "what answers at {0} is no tasuki balancer's manager (balancer.manager.listen and path say where that is), or of another \
+         version: {1}"
+    )]
     NotUnderstood(SocketAddr, String),
 }
 
