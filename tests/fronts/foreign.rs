@@ -82,7 +82,9 @@ fn answer(head: &str, route: &str, sessions: &mut Sessions) -> String {
     let mut set_cookie = String::new();
     let id = known.unwrap_or_else(|| {
         sessions.made += 1;
-        let id = format!("{:0>32X}", sessions.made * 7_919);
+        // No id of one server is known to another.
+        let server: u64 = route.bytes().map(u64::from).sum();
+        let id = format!("{:0>32X}", server << 32 | sessions.made * 7_919);
         set_cookie = format!("Set-Cookie: JSESSIONID={id}.{route}; Path=/; HttpOnly\r\n");
         id
     });
@@ -92,9 +94,10 @@ fn answer(head: &str, route: &str, sessions: &mut Sessions) -> String {
     format!("HTTP/1.1 200 \r\nContent-Type: text/plain\r\n{set_cookie}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
-async fn door(place: &Place, tomcats: &[(&str, &Tomcat)]) -> (Process, SocketAddr) {
-    let member = |(route, tomcat): &(&str, &Tomcat)| {
-        format!("[[balancer.member]]\nurl = \"http://{}\"\nroute = \"{route}\"\n", tomcat.address)
+/// A balancer before servers with these routes.
+pub(crate) async fn door(place: &Place, tomcats: &[(&str, SocketAddr)]) -> (Process, SocketAddr) {
+    let member = |(route, address): &(&str, SocketAddr)| {
+        format!("[[balancer.member]]\nurl = \"http://{address}\"\nroute = \"{route}\"\n")
     };
     std::fs::write(place.path("t.toml"), tomcats.iter().map(member).collect::<String>()).unwrap();
     let process = place.start(&["balancer", "--config", "t.toml"]);
@@ -116,24 +119,29 @@ fn a_tomcat_behind_tasuki_keeps_its_users_by_its_own_route() {
     story(async {
         let (one, two) = (Tomcat::start("tomcat1").await, Tomcat::start("tomcat2").await);
         let place = Place::new();
-        let (_balancer, listen) = door(&place, &[("tomcat1", &one), ("tomcat2", &two)]).await;
-        let mut homes = BTreeSet::new();
-        for _ in 0..6 {
-            let mut browser = Browser::new(listen);
-            let (home, count) = browser.count().await.unwrap();
-            assert_eq!(count, 1);
-            let cookie = browser.cookies["JSESSIONID"].clone();
-            assert!(cookie.ends_with(&format!(".{home}")), "{cookie}");
-            for wanted in 2..=5 {
-                assert_eq!(browser.count().await.unwrap(), (home.clone(), wanted));
-            }
-            assert_eq!(browser.cookies["JSESSIONID"], cookie, "the balancer leaves the cookie as it is");
-            let answer = by_path(listen, &cookie).await;
-            assert_eq!(answer.plain(), Some((home.clone(), 6)), "by the path too");
-            homes.insert(home);
-        }
-        assert_eq!(homes.len(), 2, "new users are spread");
+        let (_balancer, listen) = door(&place, &[("tomcat1", one.address), ("tomcat2", two.address)]).await;
+        users_stay(listen).await;
     });
+}
+
+/// Users are spread over two servers, and each stays at its own.
+pub(crate) async fn users_stay(listen: SocketAddr) {
+    let mut homes = BTreeSet::new();
+    for _ in 0..6 {
+        let mut browser = Browser::new(listen);
+        let (home, count) = browser.count().await.unwrap();
+        assert_eq!(count, 1);
+        let cookie = browser.cookies["JSESSIONID"].clone();
+        assert!(cookie.ends_with(&format!(".{home}")), "{cookie}");
+        for wanted in 2..=5 {
+            assert_eq!(browser.count().await.unwrap(), (home.clone(), wanted));
+        }
+        assert_eq!(browser.cookies["JSESSIONID"], cookie, "the balancer leaves the cookie as it is");
+        let answer = by_path(listen, &cookie).await;
+        assert_eq!(answer.plain(), Some((home.clone(), 6)), "by the path too");
+        homes.insert(home);
+    }
+    assert_eq!(homes.len(), 2, "new users are spread");
 }
 
 #[test]
@@ -141,7 +149,7 @@ fn when_a_tomcat_goes_its_users_go_on_with_a_new_session_at_the_other() {
     story(async {
         let (one, two) = (Tomcat::start("tomcat1").await, Tomcat::start("tomcat2").await);
         let place = Place::new();
-        let (_balancer, listen) = door(&place, &[("tomcat1", &one), ("tomcat2", &two)]).await;
+        let (_balancer, listen) = door(&place, &[("tomcat1", one.address), ("tomcat2", two.address)]).await;
         let mut browser = Browser::new(listen);
         let (home, _) = browser.count().await.unwrap();
         let (gone, other) = if home == "tomcat1" { (one, "tomcat2") } else { (two, "tomcat1") };
