@@ -84,7 +84,7 @@ fn answer(head: &str, route: &str, sessions: &mut Sessions) -> String {
         sessions.made += 1;
         // No id of one server is known to another.
         let server: u64 = route.bytes().map(u64::from).sum();
-        let id = format!("{:0>32X}", server << 32 | sessions.made * 7_919);
+        let id = format!("{:0>32X}", (server << 32) + sessions.made * 7_919);
         set_cookie = format!("Set-Cookie: JSESSIONID={id}.{route}; Path=/; HttpOnly\r\n");
         id
     });

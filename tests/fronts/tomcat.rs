@@ -99,7 +99,7 @@ fn real_tomcats_keep_their_users_by_their_jvm_route_and_the_users_of_a_killed_on
     let Some(java) = java() else { return };
     story(async {
         let place = Place::new();
-        let start = |route: &str| Tomcat::start(&java, place.path(route).into(), route);
+        let start = |route: &str| Tomcat::start(&java, place.path(route), route);
         let tomcats = [start("tomcat1"), start("tomcat2")];
         for tomcat in &tomcats {
             tomcat.answers().await;
