@@ -340,15 +340,14 @@ impl Incoming {
         rt::spawn(async move {
             // A thread that has ended in the middle answers nothing: the peer begins anew.
             let Ok(taken) = taken.await else { return };
-            let reply = taken.map(|Taken { ended, merged, later }| {
-                later.into_iter().for_each(|copy| merge_later(&doorway, &merges, copy));
-                (merged, Reply::Took { batch: number, ended })
-            });
-            let reply = match reply {
-                Ok((merged, reply)) => {
-                    // Handled before the peer hears of it: its credit bounds what is still to be told here.
-                    let _ = doorway.merged.send(Swept(merged)).await;
-                    Ok(reply)
+            let reply = match taken {
+                Ok(Taken { ended, merged, later }) => {
+                    later.into_iter().for_each(|copy| merge_later(&doorway, &merges, copy));
+                    if !merged.is_empty() {
+                        // Handled before the peer hears of it: its credit bounds what is still to be told here.
+                        let _ = doorway.merged.send(Swept(merged)).await;
+                    }
+                    Ok(Reply::Took { batch: number, ended })
                 }
                 Err(bad) => Err(bad),
             };

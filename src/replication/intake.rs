@@ -198,4 +198,20 @@ mod tests {
         let now = Moment::now();
         assert!(intake.table.is_told_by(PEER, now) && !intake.table.is_told_by(ME, now));
     }
+
+    #[test]
+    fn a_batch_that_brings_its_thread_down_ends_the_line_and_not_those_to_come() {
+        use std::panic::{AssertUnwindSafe, catch_unwind};
+        let intake = Intake::new(Table::new(ME));
+        let (done, mut taken) = oneshot::channel();
+        let job = Job { from: PEER, batch: Batch { number: 1, bytes: Default::default() }, done };
+        *intake.line() = Line { waiting: [job].into(), is_worked_on: true };
+        let fails = || {
+            let _at_work = AtWork(&intake);
+            panic!("a fault");
+        };
+        assert!(catch_unwind(AssertUnwindSafe(fails)).is_err());
+        let is_told = matches!(taken.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert!(!intake.line().is_worked_on && is_told, "its link learns of it");
+    }
 }
