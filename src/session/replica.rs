@@ -116,7 +116,7 @@ impl Slot {
     fn end(slot: &mut Option<Self>, ending: Ending, now: Moment) -> Option<Self> {
         let least = now + limits::TOMBSTONE;
         let until = match slot {
-            Some(Self::Live(record)) => now + remembered(record.timeout()),
+            Some(Self::Live(record)) => least.max(record.accessed() + remembered(record.timeout())),
             Some(Self::Ended(tombstone)) => tombstone.until.max(least),
             Some(Self::Sought(_)) | None => least,
         };
@@ -152,9 +152,7 @@ impl Slot {
 /// A node that was away brings its copy back, and may claim the session with it, until nobody has used that for twice its
 /// time ([`Record::is_over`]).
 fn remembered(timeout: Option<Duration>) -> Duration {
-    timeout.map_or(limits::TOMBSTONE_LONGEST, |timeout| {
-        timeout.saturating_mul(2).clamp(limits::TOMBSTONE, limits::TOMBSTONE_LONGEST)
-    })
+    timeout.map_or(limits::TOMBSTONE_LONGEST, |timeout| timeout.saturating_mul(2).min(limits::TOMBSTONE_LONGEST))
 }
 
 /// Learns that another node has a higher claim.
