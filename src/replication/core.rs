@@ -27,6 +27,7 @@ use crate::{
         lease::{LeaseKeeper, Renewal},
         placement::{Chosen, Fitness, Placement, Spread},
         replica::{self, Reach, Slot, Tenure},
+        stamp::Epoch,
     },
     time::Moment,
 };
@@ -521,7 +522,19 @@ impl<S: Slots> Core<S> {
             Remedy::Retract(id, stamp, Objection::Fenced(epoch)) => {
                 self.slots.with(id, |slot| replica::retract(slot, stamp, epoch, peer));
             }
-            Remedy::Yield(id, Objection::Fenced(epoch)) => self.slots.with(id, |slot| replica::yield_to(slot, epoch)),
+            Remedy::Yield(id, Objection::Fenced(epoch)) => self.yield_and_tell(peer, id, epoch, now, port),
+        }
+    }
+
+    /// Yields with a write that was answered: the peer lacks it, and the new owner is to have it.
+    fn yield_and_tell(&mut self, peer: NodeId, id: SessionId, epoch: Epoch, now: Moment, port: &mut impl Port) {
+        let copy = self.slots.with(id, |slot| {
+            replica::yield_to(slot, epoch);
+            let record = Slot::live(slot).filter(|record| record.reach() == Reach::Cluster && !record.is_open())?;
+            Some(Update::Copy(record.whole(id, now)))
+        });
+        if let Some(copy) = copy {
+            self.send_update(peer, &copy, None, now, port);
         }
     }
 

@@ -130,6 +130,26 @@ fn tenure(table: &Table) -> Option<Tenure> {
 }
 
 #[test]
+fn a_write_that_was_answered_alone_goes_to_who_has_taken_the_session_over() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = core(&table, &mut desk);
+    create(&table, id(1), ME);
+    let made = table.with(id(1), |slot| replica::commit(slot, id(1), &[], Some(Term(1)), NOW)).unwrap();
+    core.replicate(&made.update, NOW, &mut desk);
+    desk.stopped = vec![B, C];
+    pass(&mut core, &mut desk, 20, 1_000);
+    assert_eq!(desk.settled, [Verdict::Held(1)]);
+    let kept = table.with(id(1), |slot| replica::keep(slot, id(1), &made.undo, after(1_000)));
+    assert_eq!(kept, None);
+    desk.updates.clear();
+    let theirs = Epoch::first(ME).outranked_by(B);
+    core.replied(B, [Reply::Objection(1, Objection::Fenced(theirs)), Reply::Ack(1)], after(1_000), &mut desk);
+    assert_eq!(desk.updates, [(B, id(1))]);
+    let promised = table.with(id(1), |slot| Slot::live(slot).map(|record| record.promised()));
+    assert_eq!(promised, Some(theirs));
+}
+
+#[test]
 fn a_claim_asks_the_owner_before_the_others() {
     let (table, mut desk) = (Table::new(ME), Desk::default());
     create(&table, id(1), B);
