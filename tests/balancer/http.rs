@@ -265,6 +265,7 @@ async fn a_member_that_still_reads_the_request_may_be_silent() {
     let mut client = TcpStream::connect(door.address).await.unwrap();
     client.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n").await.unwrap();
     read_until(&mut client, "he").await;
+    // The pause is the point: nothing may happen in it.
     rt::time::sleep(WAIT * 4).await;
     next.notify_one();
     read_until(&mut client, "re").await;
