@@ -165,6 +165,7 @@ struct WireWhole<'a>(
     #[serde(borrow)] Vec<WireAttribute<'a>>,
 );
 
+type WireAnswerEnded<'a> = (Ticket, WireEnding, Option<WireWhole<'a>>);
 type WirePromise<'a> = (Ticket, Option<WireEpoch>, Option<u64>, Option<WireWhole<'a>>);
 
 #[derive(Serialize, Deserialize)]
@@ -229,7 +230,9 @@ pub fn put_reply(out: &mut BytesMut, reply: &Reply) {
             put(out, kind::PROMISED, &(ticket, owner, idle.map(millis), copy));
         }
         Reply::Answer(ticket, Answer::Unknown) => put(out, kind::UNKNOWN, ticket),
-        Reply::Answer(ticket, Answer::Ended(ending)) => put(out, kind::ANSWER_ENDED, &(ticket, wire_ending(*ending))),
+        Reply::Answer(ticket, Answer::Ended(ending, before)) => {
+            put(out, kind::ANSWER_ENDED, &(ticket, wire_ending(*ending), before.as_ref().map(wire_whole)));
+        }
         Reply::Answer(ticket, Answer::Refused(epoch)) => put(out, kind::REFUSED, &(ticket, wire_epoch(*epoch))),
         Reply::Answer(ticket, Answer::Owned(owner)) => put(out, kind::OWNED, &(ticket, owner.0)),
         Reply::Renewed { at } => put(out, kind::RENEWED, &at.0),
@@ -318,8 +321,9 @@ fn read_reply(kind: u8, body: &[u8]) -> Result<Reply, BadFrame> {
         }
         kind::UNKNOWN => Reply::Answer(decode(kind, body)?, Answer::Unknown),
         kind::ANSWER_ENDED => {
-            let (ticket, ending) = decode(kind, body)?;
-            Reply::Answer(ticket, Answer::Ended(ending_of(ending)))
+            let (ticket, ending, before): WireAnswerEnded<'_> = decode(kind, body)?;
+            let before = before.map(|before| whole_of(kind, before)).transpose()?;
+            Reply::Answer(ticket, Answer::Ended(ending_of(ending), before))
         }
         kind::REFUSED => {
             let (ticket, epoch) = decode(kind, body)?;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The version of everything behind the greeting.
-pub(super) const PROTOCOL: u16 = 2;
+pub(super) const PROTOCOL: u16 = 3;
 
 const MAGIC: &str = "tasuki";
 
@@ -274,7 +274,7 @@ mod tests {
         let mut expected = vec![0, 58, 0x86];
         for (name, value) in [
             ("magic", &b"\xA6tasuki"[..]),
-            ("protocol", &[2]),
+            ("protocol", &[3]),
             ("cluster", b"\xA6tasuki"),
             ("from", &[2]),
             ("route", b"\xA2r2"),
@@ -349,12 +349,12 @@ mod tests {
     async fn a_greeting_of_a_newer_release_is_understood() {
         let (mut here, mut there) = tokio::io::duplex(limits::GREETING_BYTES);
         let newer = serde_json::json!({
-            "magic": "tasuki", "protocol": 3, "cluster": "tasuki", "from": 2, "route": "r2", "to": 1, "color": "red"
+            "magic": "tasuki", "protocol": PROTOCOL + 1, "cluster": "tasuki", "from": 2, "route": "r2", "to": 1, "color": "red"
         });
         let (mut sealer, _) = plain().dial(&mut there).await.unwrap();
         write(&mut there, &mut sealer, &newer).await.unwrap();
         let refused = answer(&mut here, &plain(), "tasuki", ME).await.map(|_| ()).unwrap_err();
-        assert!(refused.to_string().contains("speaks protocol 3"), "{refused}");
+        assert!(refused.to_string().contains(&format!("speaks protocol {}", PROTOCOL + 1)), "{refused}");
     }
 
     #[actix_web::test]

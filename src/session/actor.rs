@@ -42,6 +42,8 @@ enum Due {
     /// A copy whose owner did not end it in twice its time, this node's own included if its lease has run out since; or a
     /// tombstone past its use: forgotten here.
     Forget,
+    /// An end that nobody has refuted: what was held before is forgotten.
+    Settle,
 }
 
 impl SessionStore {
@@ -98,6 +100,12 @@ impl SessionStore {
                 *slot = None;
                 None
             }
+            Due::Settle => {
+                if let Some(Slot::Ended(tombstone)) = slot {
+                    tombstone.settle();
+                }
+                None
+            }
             Due::End => match replica::expire(slot, id, term, now) {
                 Expiry::Over(ended) => ended,
                 Expiry::Runs => None,
@@ -115,6 +123,7 @@ fn is_old_copy(record: &Record, now: Moment) -> bool {
 fn due(slot: &Slot, term: Option<Term>, now: Moment) -> Due {
     match slot {
         Slot::Ended(tombstone) if tombstone.until <= now => Due::Forget,
+        Slot::Ended(tombstone) if tombstone.is_settled(now) => Due::Settle,
         Slot::Sought(sought) if sought.is_over(now) => Due::Forget,
         Slot::Ended(_) | Slot::Sought(_) => Due::Nothing,
         Slot::Live(record) if record.is_owned(term) && record.is_over(now, 1) => Due::End,

@@ -19,6 +19,8 @@ pub struct Claim {
     ignorant: SmallVec<[NodeId; 4]>,
     given: Given,
     ended: Option<Ending>,
+    /// What those held who say that it has ended.
+    before: Given,
     refused: Option<Epoch>,
     owner: Option<NodeId>,
     hearsay: Option<NodeId>,
@@ -49,6 +51,7 @@ impl Claim {
             ignorant,
             given: Given::default(),
             ended: None,
+            before: Given::default(),
             refused: None,
             owner: None,
             hearsay: None,
@@ -73,7 +76,11 @@ impl Claim {
         match answer {
             Answer::Promised(given) => self.given = std::mem::take(&mut self.given).and(given),
             Answer::Unknown => self.ignorant.push(from),
-            Answer::Ended(ending) => self.ended = self.ended.max(Some(ending)),
+            Answer::Ended(ending, before) => {
+                self.ended = self.ended.max(Some(ending));
+                let before = Given { idle: before.as_ref().map(|copy| copy.idle), copy: before, owner: None };
+                self.before = std::mem::take(&mut self.before).and(before);
+            }
             Answer::Refused(epoch) => self.refused = self.refused.max(Some(epoch)),
             Answer::Owned(owner) if owner == from => self.owner = Some(owner),
             Answer::Owned(owner) => self.hearsay = Some(owner),
@@ -117,7 +124,8 @@ impl Claim {
         }
         match self.refused {
             Some(epoch) => Outcome::Refused(epoch),
-            None => Outcome::Take(std::mem::take(&mut self.given)),
+            // An end that does not stand took the place of a copy, which may be the newest one.
+            None => Outcome::Take(std::mem::take(&mut self.given).and(std::mem::take(&mut self.before))),
         }
     }
 
@@ -191,7 +199,7 @@ mod tests {
         let mut ended = claim();
         ended.answered(B, Answer::Promised(given(copy(4))));
         let ending = Ending { finality: Finality::Final, stamp: copy(5).stamp };
-        assert_eq!(ended.answered(C, Answer::Ended(ending)), Some(Outcome::Ended(ending)));
+        assert_eq!(ended.answered(C, Answer::Ended(ending, Some(copy(4)))), Some(Outcome::Ended(ending)));
         let mut refused = claim();
         let higher = Epoch { counter: 3, node: B };
         refused.answered(B, Answer::Refused(higher));
@@ -199,13 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_final_end_outweighs_a_later_ownership() {
-        let later = Given { owner: Some(Epoch { counter: 2, node: C }), ..given(copy(4)) };
+    fn only_a_final_end_outweighs_a_later_ownership_and_a_refuted_one_gives_back_what_it_replaced() {
+        let later = Given { owner: Some(Epoch { counter: 2, node: C }), ..given(copy(3)) };
+        let taken = Given { copy: Some(copy(4)), ..later.clone() };
         for (finality, stands) in [(Finality::Refutable, false), (Finality::Final, true)] {
             let ending = Ending { finality, stamp: copy(5).stamp };
             let mut claim = claim();
-            claim.answered(B, Answer::Ended(ending));
-            let expected = if stands { Outcome::Ended(ending) } else { Outcome::Take(later.clone()) };
+            claim.answered(B, Answer::Ended(ending, Some(copy(4))));
+            let expected = if stands { Outcome::Ended(ending) } else { Outcome::Take(taken.clone()) };
             assert_eq!(claim.answered(C, Answer::Promised(later.clone())), Some(expected));
         }
     }

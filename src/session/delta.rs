@@ -124,8 +124,8 @@ pub enum Answer {
     Promised(Given),
     /// It never heard of this session, and has promised nothing.
     Unknown,
-    /// The session has ended.
-    Ended(Ending),
+    /// The session has ended. With what the member held before, if that is not long ago and the end may be refuted.
+    Ended(Ending, Option<Whole>),
     /// It has promised this higher epoch to another node.
     Refused(Epoch),
     /// This node owns the session and serves it: the request should go there. Nothing was promised.

@@ -83,7 +83,7 @@ pub enum Reach {
 }
 
 /// The memory of an ended session.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tombstone {
     /// How it ended.
     pub ending: Ending,
@@ -91,6 +91,8 @@ pub struct Tombstone {
     pub until: Moment,
     /// Until then nodes that lack it are told.
     pub told_until: Moment,
+    /// What was held before an end that may be refuted: perhaps the only copy beside that of an owner who takes the end back.
+    before: Option<Box<Record>>,
 }
 
 const _: () = assert!(size_of::<Option<Slot>>() == 16);
@@ -100,6 +102,16 @@ impl Tombstone {
     /// those who told of it. Otherwise nodes would remind each other of it for ever.
     pub fn is_told(&self, now: Moment) -> bool {
         now < self.told_until
+    }
+
+    /// Whether it keeps what was held before although claims that might have refuted the end are long over.
+    pub fn is_settled(&self, now: Moment) -> bool {
+        self.before.is_some() && now + limits::TOMBSTONE / 3 >= self.told_until + limits::CLAIM_REMEMBERED
+    }
+
+    /// Forgets what was held before.
+    pub fn settle(&mut self) {
+        self.before = None;
     }
 }
 
@@ -121,7 +133,7 @@ impl Slot {
             Some(Self::Sought(_)) | None => least,
         };
         let told_until = now + limits::TOMBSTONE / 3;
-        slot.replace(Self::Ended(Box::new(Tombstone { ending, until, told_until })))
+        slot.replace(Self::Ended(Box::new(Tombstone { ending, until, told_until, before: None })))
     }
 
     /// The highest epoch that was promised here.

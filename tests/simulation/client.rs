@@ -264,7 +264,7 @@ impl Cluster {
                 self.checker.no_session(tab, pending.number, pending.maybe, answered);
                 self.think(tab);
             }
-            Outcome::Busy => self.ended(tab),
+            Outcome::Busy => self.busy(tab),
             Outcome::Retry(owner) => {
                 let Some(pending) = self.tabs[tab].current.as_ref() else { return };
                 let unreachable = pending.avoid.contains(&owner) || owner == machine;
@@ -279,6 +279,14 @@ impl Cluster {
             Outcome::RetryAny => self.try_another(tab),
             Outcome::Fenced => self.perhaps_done(tab),
         }
+    }
+
+    /// A turn is waited for 10 s in the product, and here for less than a claim may take: that it was too late is nothing
+    /// that maintenance has promised to prevent.
+    fn busy(&mut self, tab: usize) {
+        let Some(pending) = self.tabs[tab].current.take() else { return };
+        self.checker.gave_up(tab, pending.number, if pending.maybe { Ended::Maybe } else { Ended::NotDone });
+        self.think(tab);
     }
 
     fn lost(&mut self, tab: usize) {

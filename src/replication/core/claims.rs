@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{ClaimEnded, ClaimId, Core, Port, Queued, Wish, whole};
+use super::{ClaimEnded, ClaimId, Core, Port, Queued, Wish, telling::whole};
 use crate::{
     limits,
     names::{NodeId, SessionId},

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
+    replication::ledger::Objection,
     session::{
         Table,
         delta::{Answer, ClaimRequest, Delta, End, Ending, Finality, Given},
         lease::Term,
-        replica::{Birth, Record, Tenure},
+        replica::{self, Birth, Reach, Record, Slot, Tenure},
         stamp::{Epoch, Stamp},
     },
     settings::Ack,
@@ -187,7 +188,7 @@ fn an_end_that_only_some_have_heard_of_is_told_to_all_under_the_claim_that_found
     let ticket = desk.claims[0].1;
     core.replied(B, [Reply::Answer(ticket, Answer::Promised(Given::default()))], NOW, &mut desk);
     let ending = Ending { finality: Finality::Refutable, stamp: Stamp { epoch: Epoch::first(B), version: 2 } };
-    core.replied(C, [Reply::Answer(ticket, Answer::Ended(ending))], NOW, &mut desk);
+    core.replied(C, [Reply::Answer(ticket, Answer::Ended(ending, None))], NOW, &mut desk);
     assert_eq!((&desk.claimed[..], &desk.updates[..]), (&[ClaimEnded::Nothing][..], &[(B, id(1)), (C, id(1))][..]));
     let remembered = table.peek(id(1), |slot| match slot {
         Some(Slot::Ended(tombstone)) => tombstone.ending.stamp,
@@ -200,7 +201,7 @@ fn an_end_that_only_some_have_heard_of_is_told_to_all_under_the_claim_that_found
 fn an_end_that_comes_while_it_is_asked_for_is_told_to_those_who_promised_the_claim() {
     let ending = Ending { finality: Finality::Refutable, stamp: Stamp { epoch: Epoch::first(B), version: 2 } };
     let mut both = Vec::new();
-    for answer in [Answer::Ended(ending), Answer::Promised(Given::default())] {
+    for answer in [Answer::Ended(ending, None), Answer::Promised(Given::default())] {
         let (table, mut desk) = (Table::new(ME), Desk::default());
         create(&table, id(1), B);
         let mut core = core(&table, &mut desk);

@@ -62,7 +62,8 @@ fn replies() -> Vec<Reply> {
         Answer::Promised(Given { owner: Some(epoch), idle: Some(Duration::from_millis(20)), copy: Some(whole()) }),
         Answer::Promised(Given::default()),
         Answer::Unknown,
-        Answer::Ended(ending(1, Finality::Refutable)),
+        Answer::Ended(ending(1, Finality::Refutable), None),
+        Answer::Ended(ending(1, Finality::Refutable), Some(whole())),
         Answer::Refused(epoch),
         Answer::Owned(SENDER),
     ];

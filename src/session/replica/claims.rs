@@ -78,7 +78,10 @@ pub fn promise(
     let record = match slot {
         None => return Answer::Unknown,
         Some(Slot::Sought(sought)) => return promise_unseen(&mut sought.promised, request.epoch),
-        Some(Slot::Ended(tombstone)) => return Answer::Ended(tombstone.ending),
+        Some(Slot::Ended(tombstone)) => {
+            let before = tombstone.before.as_ref().map(|record| record.whole(request.id, now));
+            return Answer::Ended(tombstone.ending, before);
+        }
         Some(Slot::Live(record)) if record.context != request.context || record.reach == Reach::Node => {
             return Answer::Unknown;
         }

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     names::{ContextPath, NodeId, SessionId},
     session::{
-        delta::{Answer, ClaimRequest, End, Given, Update},
+        delta::{Answer, ClaimRequest, End, Ending, Finality, Given, Update},
         draft::Change,
         lease::Term,
         stamp::Stamp,
@@ -289,7 +289,33 @@ fn an_ended_session_stays_ended() {
     assert!(matches!(apply(&mut b, late, NOW), Applied::Ended(_)));
     assert!(matches!(apply(&mut b, birth, NOW), Applied::Ended(_)));
     let asked = request(&mut c, NodeId(3), true);
-    assert!(matches!(promise(&mut b, &asked, (B, TERM), |_| true, NOW), Answer::Ended(_)));
+    assert!(matches!(promise(&mut b, &asked, (B, TERM), |_| true, NOW), Answer::Ended(..)));
+}
+
+#[test]
+fn what_an_end_has_replaced_is_given_to_a_claim_that_refutes_it_until_it_is_final() {
+    let (mut a, birth) = created(A);
+    let mut b = None;
+    apply(&mut b, birth.clone(), NOW);
+    let Update::End(over) = end(&mut a, ID, TERM, NOW).unwrap().update else { panic!("this is an end") };
+    apply(&mut b, Update::End(over), NOW);
+    let asked = request(&mut None, NodeId(3), true);
+    let before = |slot: &mut Option<Slot>| match promise(slot, &asked, (B, TERM), |_| true, NOW) {
+        Answer::Ended(ending, before) if ending == over.ending => before,
+        other => panic!("{other:?}"),
+    };
+    let Update::Whole(held) = birth else { panic!("a session is created whole") };
+    assert_eq!(before(&mut b).map(|copy| copy.stamp), Some(held.stamp));
+    assert_eq!(before(&mut a), None, "the owner takes its end back itself");
+    let Some(Slot::Ended(tombstone)) = &mut b.clone() else { panic!("{b:?} has ended") };
+    assert!(!tombstone.is_settled(NOW) && tombstone.is_settled(NOW + limits::CLAIM_REMEMBERED));
+    tombstone.settle();
+    assert!(!tombstone.is_settled(NOW + limits::CLAIM_REMEMBERED), "there is nothing more to forget");
+    let last = End { ending: Ending { finality: Finality::Final, ..over.ending }, ..over };
+    assert_eq!(apply(&mut b, Update::End(last), NOW), Applied::Duplicate);
+    assert!(
+        matches!(promise(&mut b, &asked, (B, TERM), |_| true, NOW), Answer::Ended(ending, None) if ending == last.ending)
+    );
 }
 
 #[test]
@@ -353,7 +379,7 @@ fn an_end_that_is_not_final_is_forgotten_when_the_later_owner_refuses_it_and_not
     let Applied::Fenced(promised) = apply(&mut b, late.clone(), NOW) else { panic!("the session has gone on") };
     retract(&mut a, birth.stamp(), promised, B);
     retract(&mut a, late.stamp(), promised, NodeId(3));
-    assert!(matches!(promise(&mut a.clone(), &asked, (A, TERM), |_| true, NOW), Answer::Ended(_)));
+    assert!(matches!(promise(&mut a.clone(), &asked, (A, TERM), |_| true, NOW), Answer::Ended(..)));
     retract(&mut a, late.stamp(), promised, B);
     assert_eq!(promise(&mut a, &asked, (A, TERM), |_| true, NOW), Answer::Unknown, "nobody hears of that end");
 }

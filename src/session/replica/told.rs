@@ -150,6 +150,9 @@ fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
         Some(Slot::Ended(tombstone)) => {
             // The higher rank is remembered: who tells of the end later must not be refused by those who promised it.
             tombstone.ending = tombstone.ending.max(end.ending);
+            if tombstone.ending.finality == Finality::Final {
+                tombstone.settle();
+            }
             Applied::Duplicate
         }
         _ => match Slot::promised(slot) {
@@ -158,7 +161,12 @@ fn apply_end(slot: &mut Option<Slot>, end: &End, now: Moment) -> Applied {
         },
     };
     if verdict == Applied::Applied {
-        Slot::end(slot, end.ending, now);
+        let before = Slot::end(slot, end.ending, now);
+        if let (Some(Slot::Ended(tombstone)), Some(Slot::Live(record))) = (slot, before)
+            && end.ending.finality == Finality::Refutable
+        {
+            tombstone.before = Some(record);
+        }
     }
     verdict
 }

@@ -586,3 +586,26 @@ fn a_session_that_was_given_to_a_node_which_did_not_take_it_reaches_that_node() 
     world.pass(INTERVAL * 2);
     assert!((0..40).all(|n| world.holders(n).contains(&D)));
 }
+
+#[test]
+fn a_copy_that_was_given_to_a_node_which_did_not_take_it_is_told_to_the_holders_by_whoever_has_it() {
+    let mut world = World::of(&[A, B, C, D]);
+    world.create(0..40, A, &[]);
+    world.link_all();
+    world.pass(MOMENT);
+    world.lose(A);
+    world.spread(1);
+    let placement = world.table(B).placed().placement.clone();
+    let ought = |n, node| placement.involves(id(n), D, node);
+    for n in 0..40 {
+        let keep = |slot: &mut Option<Slot>| replica::yield_to(slot, Epoch::first(A).outranked_by(D));
+        let lose = |slot: &mut Option<Slot>| *slot = None;
+        [B, C, D].iter().for_each(|node| match ought(n, *node) {
+            true => world.table(*node).with(id(n), lose),
+            false => world.table(*node).with(id(n), keep),
+        });
+    }
+    world.pass(INTERVAL * 2);
+    let lacks = |n: &u64| [B, C, D].into_iter().any(|node| ought(*n, node) && world.holds(node, *n).is_none());
+    assert_eq!((0..40).filter(lacks).count(), 0);
+}

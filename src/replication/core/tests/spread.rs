@@ -1,7 +1,7 @@
 //! Who is told of what when only some nodes hold a session, and what becomes of a write that too few hold.
 
 use super::*;
-use crate::session::placement::Place;
+use crate::session::placement::{Fitness, Place};
 
 fn place(node: NodeId) -> Place {
     Place { node, route: format!("r{}", node.0).parse().unwrap(), serves: true }

@@ -1,0 +1,220 @@
+//! Updates on their way: who is told, what comes back, and what follows from it.
+
+use std::time::Duration;
+
+use super::{Core, Lagging, Port, Queued};
+use crate::{
+    names::{NodeId, SessionId},
+    replication::{
+        frame::Request,
+        ledger::{Objection, Remedy, Sequence, Settled, Short, Verdict, WaitId},
+    },
+    session::{
+        Slots,
+        delta::{End, Ending, Update},
+        placement::{Chosen, Fitness, Spread},
+        replica::{self, Reach, Slot, Tenure},
+        stamp::Epoch,
+    },
+    time::Moment,
+};
+
+impl<S: Slots> Core<S> {
+    /// How many nodes would hold a commit now, this one included, before its reply leaves.
+    pub fn would_hold(&self, id: SessionId) -> usize {
+        1 + self.told(id).into_iter().filter(|peer| self.ledger.is_in_sync(*peer)).count()
+    }
+
+    /// Tells the holders of a commit. The verdict comes through the port, perhaps at once.
+    pub fn replicate(&mut self, update: &Update, now: Moment, port: &mut impl Port) -> WaitId {
+        let wait = self.ledger.open();
+        for peer in self.hearers(update) {
+            self.send_update(peer, update, Some(wait), now, port);
+        }
+        let settled = self.ledger.sealed(wait);
+        self.release(settled, now, port);
+        wait
+    }
+
+    /// Tells the holders of something that nobody waits for.
+    pub fn announce(&mut self, update: &Update, now: Moment, port: &mut impl Port) {
+        for peer in self.hearers(update) {
+            self.send_update(peer, update, None, now, port);
+        }
+    }
+
+    /// Tells the holders that a session was used.
+    pub fn touch(&mut self, id: SessionId, port: &mut impl Port) {
+        for peer in self.told(id) {
+            // A peer whose queue is full learns of it from the next delta.
+            let _ = port.send(peer, &Request::Touch { id, idle: Duration::ZERO });
+        }
+    }
+
+    /// Whom an update concerns. The end of a session is told to all: somebody may have a copy from a time when it was a
+    /// holder, and must not take the session for a live one.
+    fn hearers(&self, update: &Update) -> Chosen {
+        match update {
+            Update::End(_) => self.ledger.peers().collect(),
+            _ => self.told(update.id()),
+        }
+    }
+
+    /// Who is told of this node's commits of a session.
+    fn told(&self, id: SessionId) -> Chosen {
+        let is_linked = |peer| self.ledger.peers().any(|linked| linked == peer);
+        let fitness = |peer| match self.ledger.is_in_sync(peer) {
+            true => Fitness::InSync,
+            false if is_linked(peer) => Fitness::Lagging,
+            false => Fitness::Absent,
+        };
+        let told = self.placement.told(id, self.slots.me(), fitness);
+        told.unwrap_or_else(|| self.ledger.peers().collect())
+    }
+
+    /// Waits are over, unless others can be told in place of those who were lost.
+    pub(super) fn release(&mut self, settled: impl IntoIterator<Item = Settled>, now: Moment, port: &mut impl Port) {
+        for Settled { wait, verdict } in settled {
+            let short = self.ledger.short(wait);
+            if !short.is_some_and(|short| self.tell_others(wait, short, now, port)) {
+                port.settled(wait, verdict);
+            }
+        }
+    }
+
+    /// Where only some are told of a commit, those who were told may be lost before they hold it, while others live: these
+    /// are told then, once. Their verdict comes through the port, perhaps at once.
+    fn tell_others(&mut self, wait: WaitId, short: Short, now: Moment, port: &mut impl Port) -> bool {
+        if self.placement.spread() == Spread::Everywhere {
+            return false;
+        }
+        let id = short.id;
+        let others = self.told(id).into_iter();
+        let others: Vec<NodeId> =
+            others.filter(|peer| self.ledger.is_in_sync(*peer) && !short.holders.contains(peer)).collect();
+        // Nobody else has taken it over: its request has the turn until the verdict.
+        let owned = |slot: &Option<Slot>| Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned);
+        let update = self.slots.with(id, |slot| if owned(slot) { whole(slot, id, now) } else { None });
+        let Some(update) = update.filter(|_| !others.is_empty()) else { return false };
+        self.ledger.open_again(wait, short);
+        for peer in others {
+            self.send_update(peer, &update, Some(wait), now, port);
+        }
+        let settled = self.ledger.sealed(wait);
+        self.release(settled, now, port);
+        true
+    }
+
+    /// A peer is waited for again. Where only some are told of a commit, others were told in its place meanwhile.
+    pub(super) fn caught_up(&mut self, peer: NodeId, port: &mut impl Port) {
+        port.caught_up(peer);
+        if matches!(self.placement.spread(), Spread::Chosen(_)) {
+            self.dropped.insert(peer);
+        }
+    }
+
+    fn send_update(&mut self, peer: NodeId, update: &Update, wait: Option<WaitId>, now: Moment, port: &mut impl Port) {
+        match port.send_update(peer, update) {
+            Queued::Yes => self.ledger.sent(peer, update, wait, now),
+            Queued::Full => {
+                if self.ledger.is_in_sync(peer) {
+                    port.lagging(peer, Lagging::Full);
+                }
+                let settled = self.ledger.overflowed(peer);
+                self.dropped.insert(peer);
+                self.release(settled, now, port);
+            }
+        }
+    }
+
+    pub(super) fn objected(
+        &mut self,
+        peer: NodeId,
+        sequence: Sequence,
+        objection: Objection,
+        now: Moment,
+        port: &mut impl Port,
+    ) {
+        match self.ledger.objected(peer, sequence, objection) {
+            Remedy::None | Remedy::Yield(_, Objection::Gap) | Remedy::Retract(_, _, Objection::Gap) => {}
+            Remedy::Settle(id, settled) => {
+                self.release([settled], now, port);
+                if let Verdict::Ended(ending) = settled.verdict {
+                    self.end_everywhere(id, ending, now, port);
+                }
+            }
+            Remedy::SendWhole(id, wait) => self.send_whole(peer, id, wait, now, port),
+            Remedy::Yield(id, Objection::Ended(ending)) | Remedy::Retract(id, _, Objection::Ended(ending)) => {
+                self.end_everywhere(id, ending, now, port);
+            }
+            Remedy::Yield(id, Objection::Fenced(epoch)) | Remedy::Retract(id, _, Objection::Fenced(epoch))
+                if epoch.node == self.slots.me() =>
+            {
+                self.refused.insert((peer, id));
+            }
+            Remedy::Retract(id, stamp, Objection::Fenced(epoch)) => {
+                self.slots.with(id, |slot| replica::retract(slot, stamp, epoch, peer));
+            }
+            Remedy::Yield(id, Objection::Fenced(epoch)) => self.yield_and_tell(peer, id, epoch, now, port),
+        }
+    }
+
+    /// Yields with a write that was answered: the peer lacks it, and the new owner is to have it.
+    fn yield_and_tell(&mut self, peer: NodeId, id: SessionId, epoch: Epoch, now: Moment, port: &mut impl Port) {
+        let copy = self.slots.with(id, |slot| {
+            replica::yield_to(slot, epoch);
+            let record = Slot::live(slot).filter(|record| record.reach() == Reach::Cluster && !record.is_open())?;
+            Some(Update::Copy(record.whole(id, now)))
+        });
+        if let Some(copy) = copy {
+            self.send_update(peer, &copy, None, now, port);
+        }
+    }
+
+    /// Learns that a session has ended. The end may have reached only some, because a claim was under way: it is told
+    /// again under the highest epoch that is known here, so that those who promised that one do not refuse it.
+    pub(super) fn end_everywhere(&mut self, id: SessionId, ending: Ending, now: Moment, port: &mut impl Port) {
+        let ended = self.slots.with(id, |slot| {
+            let promised = Slot::live(slot).map(|record| record.promised());
+            let ending = promised.map_or(ending, |promised| ending.raised_to(promised));
+            let (end, before) = (Update::End(End { id, ending }), Slot::ending(slot));
+            replica::apply(slot, end.clone(), now);
+            // It may have been told here meanwhile, under a lower epoch than others have promised.
+            (Slot::ending(slot) > before).then_some(end)
+        });
+        if let Some(end) = ended {
+            self.announce(&end, now, port);
+        }
+    }
+
+    pub(super) fn tell_refused(&mut self, now: Moment, port: &mut impl Port) {
+        for (peer, id) in std::mem::take(&mut self.refused) {
+            match self.slots.with(id, |slot| Slot::live(slot).map(|record| record.tenure())) {
+                Some(Tenure::Owned) => self.send_whole(peer, id, None, now, port),
+                Some(Tenure::Claiming) => drop(self.refused.insert((peer, id))),
+                // The owner tells of it, or whoever told of its end.
+                Some(Tenure::Held) | None => {}
+            }
+        }
+    }
+
+    fn send_whole(&mut self, peer: NodeId, id: SessionId, wait: Option<WaitId>, now: Moment, port: &mut impl Port) {
+        match self.slots.with(id, |slot| whole(slot, id, now)) {
+            Some(update) => self.send_update(peer, &update, wait, now, port),
+            // It was forgotten here meanwhile.
+            None => {
+                let settled = wait.and_then(|wait| self.ledger.given_up(peer, wait));
+                self.release(settled, now, port);
+            }
+        }
+    }
+}
+
+/// What a peer without the session must be told.
+pub(super) fn whole(slot: &Option<Slot>, id: SessionId, now: Moment) -> Option<Update> {
+    match slot {
+        Some(Slot::Live(record)) if record.reach() == Reach::Cluster => Some(Update::Whole(record.whole(id, now))),
+        Some(Slot::Ended(tombstone)) => Some(Update::End(End { id, ending: tombstone.ending })),
+        _ => None,
+    }
+}
