@@ -93,3 +93,10 @@ pub const SHORTAGE_TOLD: Duration = Duration::from_secs(10);
 /// A copy on a node that is no holder any more is dropped when it has not been told of for this long, and the live nodes
 /// have been the same for this long: whoever holds the session now has been told by then.
 pub const STRAY_COPY: Duration = Duration::from_secs(600);
+
+/// How long a node that was lost may be alive on the other side of a split, so that an old copy is not taken for the newest
+/// one where only some nodes hold a session. As long as such copies are kept.
+pub const MISSING: Duration = STRAY_COPY;
+
+/// Such nodes that are remembered.
+pub const MISSING_NODES: usize = 64;

@@ -114,7 +114,7 @@ fn put(
     now: Moment,
 ) -> Result<(), encode::ValueWriteError<std::io::Error>> {
     let Epoch { counter, node } = record.promised();
-    encode::write_array_len(out, 7)?;
+    encode::write_array_len(out, 8)?;
     encode::write_bin(out, &id.0)?;
     encode::write_str(out, record.context().as_str())?;
     encode::write_array_len(out, 2)?;
@@ -126,6 +126,7 @@ fn put(
         None => out.push(NIL),
     }
     encode::write_uint(out, now.since(record.accessed()).as_millis() as u64)?;
+    out.push(if record.may_be_behind() { TRUE } else { FALSE });
     let attributes = record.all_attributes();
     encode::write_array_len(out, attributes.len() as u32)?;
     for (name, value, stamp) in attributes {
@@ -150,6 +151,8 @@ fn put_stamp(out: &mut Vec<u8>, stamp: Stamp) -> Result<(), encode::ValueWriteEr
 }
 
 const NIL: u8 = 0xC0;
+const FALSE: u8 = 0xC2;
+const TRUE: u8 = 0xC3;
 
 impl Iterator for Copies<'_> {
     type Item = Result<Whole, BadFrame>;
@@ -169,7 +172,7 @@ impl Iterator for Copies<'_> {
 
 impl<'a> Copies<'a> {
     fn copy(&mut self) -> Result<Whole, Flaw> {
-        self.array(7)?;
+        self.array(8)?;
         let id = SessionId(self.bytes()?.try_into().map_err(|_| Flaw::Length)?);
         let context = self.context()?;
         self.array(2)?;
@@ -177,6 +180,7 @@ impl<'a> Copies<'a> {
         let stamp = self.stamp()?;
         let timeout: Option<u32> = if self.is_nil() { None } else { Some(self.number()?) };
         let idle = Duration::from_millis(self.number()?);
+        let behind = decode::read_bool(&mut self.rest)?;
         let count = self.length()?;
         let mut attributes = Vec::with_capacity(count.min(limits::SESSION_ATTRIBUTES + limits::REMOVED_ATTRIBUTES));
         for _ in 0..count {
@@ -186,7 +190,7 @@ impl<'a> Copies<'a> {
             attributes.push(Attribute { name, value, stamp: self.stamp()? });
         }
         let timeout = timeout.map(|seconds| Duration::from_secs(seconds.into()));
-        Ok(Whole { id, context, owner, stamp, timeout, idle, attributes })
+        Ok(Whole { id, context, owner, stamp, timeout, idle, behind, attributes })
     }
 
     fn stamp(&mut self) -> Result<Stamp, Flaw> {
@@ -283,8 +287,8 @@ mod tests {
     fn the_bytes_of_a_copy_in_a_batch_are_pinned() {
         let node = [0xCF, 1, 2, 3, 4, 5, 6, 7, 8];
         let stamp = [&[0x93, 1][..], &node, &[1]].concat();
-        let mut expected = [&[0x97, 0xC4, 16][..], &[0xAA; 16], &[0xA5], b"/shop", &[0x92, 1], &node].concat();
-        expected.extend([&stamp[..], &[0xC0, 20, 0x92, 0x93, 0xA5], b"count", &[0xC4, 1, 7], &stamp].concat());
+        let mut expected = [&[0x98, 0xC4, 16][..], &[0xAA; 16], &[0xA5], b"/shop", &[0x92, 1], &node].concat();
+        expected.extend([&stamp[..], &[0xC0, 20, 0xC2, 0x92, 0x93, 0xA5], b"count", &[0xC4, 1, 7], &stamp].concat());
         expected.extend([&[0x93, 0xA3][..], b"old", &[0xC0], &stamp].concat());
         assert_eq!(pack(None).0.pack().bytes[..], expected);
     }

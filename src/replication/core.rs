@@ -4,6 +4,7 @@
 //! which the core acts; the actor does so with links and mailboxes, the simulator with queues.
 
 mod claims;
+mod missing;
 mod repairs;
 mod telling;
 
@@ -12,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use self::claims::{Asking, Errand, ask_unasked};
+use self::{
+    claims::{Asking, Errand, ask_unasked},
+    missing::Missing,
+};
 use super::{
     batch::Batch,
     frame::{Reply, Request, Ticket},
@@ -56,6 +60,7 @@ pub struct Core<S> {
     /// Nodes whose process has ended, though they are still on the list.
     gone: BTreeSet<NodeId>,
     placement: Placement,
+    missing: Missing,
     pace: Pace,
 }
 
@@ -202,6 +207,7 @@ impl<S: Slots> Core<S> {
             keeper: None,
             gone: BTreeSet::new(),
             placement: Placement::everywhere(),
+            missing: Missing::nobody(),
             pace: Pace::default(),
         }
     }
@@ -228,6 +234,12 @@ impl<S: Slots> Core<S> {
         if self.nodes.keys().any(|node| !nodes.contains_key(node)) {
             self.repairs.values_mut().for_each(|repair| repair.want(now));
         }
+        for place in self.placement.places() {
+            let served = self.nodes.get(&place.node) == Some(&Serves::Yes);
+            if served && !nodes.contains_key(&place.node) && !self.gone.contains(&place.node) {
+                self.missing.lost(place.clone(), now);
+            }
+        }
         self.gone.retain(|node| nodes.contains_key(node));
         // A node that leaves on purpose has ended its lease itself: nobody waits until that has run out.
         let left = self.nodes.iter().filter(|(node, serves)| **serves == Serves::No && !nodes.contains_key(node));
@@ -243,6 +255,7 @@ impl<S: Slots> Core<S> {
     pub fn place(&mut self, placement: Placement, now: Moment) {
         let moves = matches!(placement.spread(), Spread::Chosen(_)) && placement != self.placement;
         self.placement = placement;
+        self.missing.live(&self.placement, now);
         if moves && self.keeper.is_some() {
             for peer in self.nodes.keys() {
                 self.repairs.entry(*peer).or_default().want(now);
@@ -266,6 +279,7 @@ impl<S: Slots> Core<S> {
     /// A peer's process has ended, and with it all that it might have done as an owner.
     pub fn gone(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
         self.gone.insert(peer);
+        self.missing.ended(peer);
         self.slots.lease().revoke(peer);
         if let Some(keeper) = &mut self.keeper {
             keeper.gone(peer, now);
@@ -320,6 +334,7 @@ impl<S: Slots> Core<S> {
                 }
                 Reply::Objection(sequence, objection) => self.objected(peer, sequence, objection, now, port),
                 Reply::Answer(ticket, answer) => {
+                    let answer = self.weighed(ticket, peer, answer);
                     let asking = self.claims.get_mut(&ticket);
                     let outcome = asking.and_then(|asking| asking.claim.answered(peer, answer));
                     self.claim_ended(ticket, outcome, now, port);

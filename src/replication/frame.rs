@@ -162,11 +162,12 @@ struct WireWhole<'a>(
     WireStamp,
     Option<u32>,
     u64,
+    bool,
     #[serde(borrow)] Vec<WireAttribute<'a>>,
 );
 
 type WireAnswerEnded<'a> = (Ticket, WireEnding, Option<WireWhole<'a>>);
-type WirePromise<'a> = (Ticket, Option<WireEpoch>, Option<u64>, Option<WireWhole<'a>>);
+type WirePromise<'a> = (Ticket, Option<WireEpoch>, Option<WireEpoch>, Option<u64>, Option<WireWhole<'a>>);
 
 #[derive(Serialize, Deserialize)]
 struct WireClaim<'a>(Ticket, ByteArray<16>, u32, &'a str, Option<WireStamp>, bool);
@@ -225,9 +226,10 @@ pub fn put_reply(out: &mut BytesMut, reply: &Reply) {
         Reply::Objection(sequence, Objection::Ended(ending)) => {
             put(out, kind::ENDED, &(sequence, wire_ending(*ending)));
         }
-        Reply::Answer(ticket, Answer::Promised(Given { owner, idle, copy })) => {
-            let (owner, copy) = (owner.map(wire_epoch), copy.as_ref().map(wire_whole));
-            put(out, kind::PROMISED, &(ticket, owner, idle.map(millis), copy));
+        Reply::Answer(ticket, Answer::Promised(Given { owner, current, idle, copy })) => {
+            let (owner, current, copy) =
+                (owner.map(wire_epoch), current.map(wire_epoch), copy.as_ref().map(wire_whole));
+            put(out, kind::PROMISED, &(ticket, owner, current, idle.map(millis), copy));
         }
         Reply::Answer(ticket, Answer::Unknown) => put(out, kind::UNKNOWN, ticket),
         Reply::Answer(ticket, Answer::Ended(ending, before)) => {
@@ -314,10 +316,11 @@ fn read_reply(kind: u8, body: &[u8]) -> Result<Reply, BadFrame> {
             Reply::Objection(sequence, Objection::Ended(ending_of(ending)))
         }
         kind::PROMISED => {
-            let (ticket, owner, idle, copy): WirePromise<'_> = decode(kind, body)?;
+            let (ticket, owner, current, idle, copy): WirePromise<'_> = decode(kind, body)?;
             let copy = copy.map(|copy| whole_of(kind, copy)).transpose()?;
+            let (owner, current) = (owner.map(epoch_of), current.map(epoch_of));
             let idle = idle.map(Duration::from_millis);
-            Reply::Answer(ticket, Answer::Promised(Given { owner: owner.map(epoch_of), idle, copy }))
+            Reply::Answer(ticket, Answer::Promised(Given { owner, current, idle, copy }))
         }
         kind::UNKNOWN => Reply::Answer(decode(kind, body)?, Answer::Unknown),
         kind::ANSWER_ENDED => {
@@ -407,12 +410,13 @@ fn wire_whole(whole: &Whole) -> WireWhole<'_> {
         wire_stamp(whole.stamp),
         whole.timeout.map(|timeout| timeout.as_secs().try_into().unwrap_or(u32::MAX)),
         millis(whole.idle),
+        whole.behind,
         attributes.collect(),
     )
 }
 
 fn whole_of(kind: u8, wire: WireWhole<'_>) -> Result<Whole, BadFrame> {
-    let WireWhole(id, context, owner, stamp, timeout, idle, attributes) = wire;
+    let WireWhole(id, context, owner, stamp, timeout, idle, behind, attributes) = wire;
     let attributes = attributes.into_iter().map(|WireAttribute(name, value, stamp)| Attribute {
         name: name.into(),
         value: value.map(|value| Value::from_bytes(value)),
@@ -425,6 +429,7 @@ fn whole_of(kind: u8, wire: WireWhole<'_>) -> Result<Whole, BadFrame> {
         stamp: stamp_of(stamp),
         timeout: timeout.map(|seconds| Duration::from_secs(seconds.into())),
         idle: Duration::from_millis(idle),
+        behind,
         attributes: attributes.collect(),
     })
 }

@@ -78,7 +78,7 @@ impl Claim {
             Answer::Unknown => self.ignorant.push(from),
             Answer::Ended(ending, before) => {
                 self.ended = self.ended.max(Some(ending));
-                let before = Given { idle: before.as_ref().map(|copy| copy.idle), copy: before, owner: None };
+                let before = Given { idle: before.as_ref().map(|copy| copy.idle), copy: before, ..Given::default() };
                 self.before = std::mem::take(&mut self.before).and(before);
             }
             Answer::Refused(epoch) => self.refused = self.refused.max(Some(epoch)),
@@ -162,12 +162,13 @@ mod tests {
             stamp: Stamp { epoch, version },
             timeout: None,
             idle: Duration::ZERO,
+            behind: false,
             attributes: Vec::new(),
         }
     }
 
     fn given(copy: Whole) -> Given {
-        Given { owner: Some(copy.owner), idle: Some(copy.idle), copy: Some(copy) }
+        Given { owner: Some(copy.owner), current: Some(copy.owner), idle: Some(copy.idle), copy: Some(copy) }
     }
 
     fn claim() -> Claim {

@@ -35,6 +35,9 @@ pub struct Whole {
     pub timeout: Option<Duration>,
     /// How long it has been idle.
     pub idle: Duration,
+    /// Whether the session may have gone on without this copy: who sends it has promised it to a node that has told it
+    /// nothing since.
+    pub behind: bool,
     /// Everything in it, and what was removed from it of late.
     pub attributes: Vec<Attribute>,
 }
@@ -111,6 +114,8 @@ pub struct ClaimRequest {
 pub struct Given {
     /// The highest ownership it knew of before.
     pub owner: Option<Epoch>,
+    /// The ownership under which it was told what it holds, if it knows of no later one.
+    pub current: Option<Epoch>,
     /// How long the session has been idle, as far as it knows.
     pub idle: Option<Duration>,
     /// Its copy, if that has something that the claimant's lacks.
@@ -174,6 +179,7 @@ impl Given {
             (Some(ours), Some(theirs)) => Some(ours.merged_with(theirs)),
             (ours, theirs) => ours.or(theirs),
         };
-        Self { owner: self.owner.max(other.owner), idle, copy }
+        let (owner, current) = (self.owner.max(other.owner), self.current.max(other.current));
+        Self { owner, current, idle, copy }
     }
 }

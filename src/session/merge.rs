@@ -92,7 +92,8 @@ impl Whole {
         let mut state = State { stamp: self.stamp, attributes: self.attributes };
         state.merge(State { stamp: other.stamp, attributes: other.attributes });
         let State { stamp, attributes } = state;
-        Self { owner: self.owner.max(other.owner), idle: self.idle.min(other.idle), stamp, attributes, ..self }
+        let (owner, idle) = (self.owner.max(other.owner), self.idle.min(other.idle));
+        Self { owner, idle, behind: self.behind && other.behind, stamp, attributes, ..self }
     }
 }
 

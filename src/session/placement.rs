@@ -73,6 +73,11 @@ impl Placement {
         self.spread
     }
 
+    /// The nodes.
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
     /// Whether a node is live.
     pub fn has(&self, node: NodeId) -> bool {
         self.places.iter().any(|place| place.node == node)
@@ -107,6 +112,11 @@ impl Placement {
     pub fn told(&self, id: SessionId, owner: NodeId, fitness: impl Fn(NodeId) -> Fitness) -> Option<Chosen> {
         let Spread::Chosen(copies) = self.spread else { return None };
         Some(self.first(id, copies, |node| if node == owner { Fitness::Absent } else { fitness(node) }))
+    }
+
+    /// Whether a node is the owner or told of the owner's commits, if all nodes are fit.
+    pub fn is_told(&self, id: SessionId, owner: NodeId, node: NodeId) -> bool {
+        node == owner || self.told(id, owner, |_| Fitness::InSync).is_none_or(|told| told.contains(&node))
     }
 
     /// Whether a node ought to have a session: as its owner, or as a holder. Of a session whose owner is gone, as many ought

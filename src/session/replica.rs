@@ -178,6 +178,7 @@ fn yield_record(record: &mut Record, promised: Epoch) {
     if record.promised() < promised {
         record.promise(promised);
         record.tenure = Tenure::Held;
+        record.behind = true;
     }
 }
 

@@ -46,13 +46,6 @@ pub(crate) const ONE_BY_ONE: [Fault; 13] = {
     [Kill, PowerCut, Pause, Pause, Sleep, Cut, Stall, Slow, Drain, Isolate, Partition, OneWay, WrongNews]
 };
 
-/// The same without splits, for clusters where only some nodes hold a session: a side that has none of them may go on with
-/// an older copy. See README, `session.manager = "backup"`.
-pub(crate) const WITHOUT_SPLITS: [Fault; 10] = {
-    use Fault::{Cut, Drain, Kill, Pause, PowerCut, Sleep, Slow, Stall, WrongNews};
-    [Kill, PowerCut, Pause, Pause, Sleep, Cut, Stall, Slow, Drain, WrongNews]
-};
-
 /// All at once: then only what holds always is promised.
 pub(crate) const STORM: [Fault; 13] = {
     use Fault::{Cut, Drain, Isolate, Jump, Kill, OneWay, Partition, Pause, PowerCut, Sleep, Slow, Stall, WrongNews};

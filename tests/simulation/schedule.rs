@@ -7,7 +7,7 @@ use tasuki::names::{NodeId, SessionId};
 
 use crate::{
     cluster::{Cluster, DRAIN},
-    faults::{Apart, Fault, ONE_BY_ONE, STORM, WITHOUT_SPLITS},
+    faults::{Apart, Fault, ONE_BY_ONE, STORM},
     story,
     world::Event,
 };
@@ -132,7 +132,7 @@ impl Cluster {
             }
             if !self.plan.is_storm && self.world.percent(30) {
                 self.plan.calm = 0;
-                self.begin_drawn(if self.rules.is_spread() { &WITHOUT_SPLITS } else { &ONE_BY_ONE });
+                self.begin_drawn(&ONE_BY_ONE);
             }
         }
         self.world.after(POLL_US, Event::Fault(Step::Poll));

@@ -9,7 +9,7 @@
 //! A member that gives no answer is left out only when it cannot act as the owner any more. All tries of a claim
 //! together end in bounded time.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use smallvec::SmallVec;
 
@@ -24,8 +24,9 @@ use crate::{
     session::{
         Slots,
         claim::{Claim, Outcome},
-        delta::{ClaimRequest, Ending, Given},
+        delta::{Answer, ClaimRequest, Ending, Given},
         lease::Term,
+        placement::Spread,
         replica::{self, Adoption, Intent, Slot},
         stamp::{Epoch, Stamp},
     },
@@ -178,6 +179,36 @@ impl<S: Slots> Core<S> {
         (is_new && asking.claim.ignorant().contains(&owner) && self.may_answer(owner, now)).then_some(owner)
     }
 
+    /// An answer to a claim. A copy of a member that was not told of the last owner's commits may be an old one, though its
+    /// member knows of nobody who has gone on.
+    pub(super) fn weighed(&self, ticket: Ticket, from: NodeId, mut answer: Answer) -> Answer {
+        if let (Answer::Promised(given), Some(asking)) = (&mut answer, self.claims.get(&ticket)) {
+            let (id, placement) = (asking.errand.wish.id, self.missing.placement());
+            given.current = given.current.filter(|told| placement.is_told(id, told.node, from));
+        }
+        answer
+    }
+
+    /// Whether the copies that were found may all be older than what nodes have answered that were not heard.
+    fn may_be_old(&self, asking: &Asking, given: &Given, now: Moment) -> bool {
+        let Spread::Chosen(copies) = self.placement.spread() else { return false };
+        let unheard = asking.unheard.iter().copied().filter(|member| !self.gone.contains(member));
+        let unheard: BTreeSet<NodeId> = unheard.chain(self.missing.nodes(now)).collect();
+        // An answered write is held by so many: fewer than these cannot have gone on by themselves.
+        if unheard.len() <= copies {
+            return false;
+        }
+        let (me, id) = (self.slots.me(), asking.errand.wish.id);
+        let (promised, here) = self.slots.with(id, |slot| {
+            let record = Slot::live(slot);
+            let promised = record.map(|record| record.promised());
+            (promised, promised.filter(|_| record.is_some_and(|record| !record.may_be_behind())))
+        });
+        let here = here.filter(|told| self.missing.placement().is_told(id, told.node, me));
+        let has_copy = promised.is_some() || given.copy.is_some();
+        has_copy && given.current.max(here) < given.owner.max(promised)
+    }
+
     pub(super) fn tick_claims(&mut self, now: Moment, port: &mut impl Port) {
         let (resting, due) = std::mem::take(&mut self.parked).into_iter().partition(|errand| errand.rests_until > now);
         self.parked = resting;
@@ -235,6 +266,10 @@ impl<S: Slots> Core<S> {
                 ask_unasked((&ticket, &mut asking), &self.ledger, port);
                 self.claims.insert(ticket, asking);
                 return;
+            }
+            Outcome::Take(given) if self.may_be_old(&asking, &given, now) => {
+                self.slots.with(id, replica::withdraw);
+                ClaimEnded::Contended
             }
             Outcome::Ended(ending) => self.found_ended(id, ending, asking.intent.epoch, now, port),
             Outcome::Stay(owner) => {

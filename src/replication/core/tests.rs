@@ -410,7 +410,7 @@ fn promised(owner: Epoch) -> Answer {
     let context = ContextPath::root();
     let birth = Birth { id: id(1), me: C, term: Term(1), context: &context, reach: Reach::Cluster, timeout: None };
     let Update::Whole(copy) = replica::create(&mut slot, &birth, &[], NOW).update else { panic!("it begins whole") };
-    Answer::Promised(Given { owner: Some(owner), idle: Some(Duration::ZERO), copy: Some(copy) })
+    Answer::Promised(Given { owner: Some(owner), current: Some(owner), idle: Some(Duration::ZERO), copy: Some(copy) })
 }
 
 #[test]

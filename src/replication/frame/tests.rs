@@ -26,6 +26,7 @@ fn whole() -> Whole {
         stamp: stamp(2),
         timeout: Some(Duration::from_secs(1_800)),
         idle: Duration::from_millis(20),
+        behind: false,
         attributes: vec![attribute, removed],
     }
 }
@@ -59,7 +60,12 @@ fn digest(used: &[usize]) -> Question {
 fn replies() -> Vec<Reply> {
     let epoch = stamp(0).epoch;
     let answers = [
-        Answer::Promised(Given { owner: Some(epoch), idle: Some(Duration::from_millis(20)), copy: Some(whole()) }),
+        Answer::Promised(Given {
+            owner: Some(epoch),
+            current: Some(epoch),
+            idle: Some(Duration::from_millis(20)),
+            copy: Some(whole()),
+        }),
         Answer::Promised(Given::default()),
         Answer::Unknown,
         Answer::Ended(ending(1, Finality::Refutable), None),
@@ -167,8 +173,8 @@ fn the_bytes_of_a_copy_are_pinned() {
     put_update(&mut out, &Update::Copy(Whole { timeout: None, ..whole() }));
     let node = [0xCF, 1, 2, 3, 4, 5, 6, 7, 8];
     let stamp = |version| [&[0x93, 1][..], &node, &[version]].concat();
-    let mut body = [&[7, 0x97, 0xC4, 16][..], &[0xAA; 16], &[0xA5], b"/shop", &[0x92, 3], &node].concat();
-    body.extend([&stamp(2)[..], &[0xC0, 20, 0x92, 0x93, 0xA5], b"count", &[0xC4, 1, 7], &stamp(2)].concat());
+    let mut body = [&[7, 0x98, 0xC4, 16][..], &[0xAA; 16], &[0xA5], b"/shop", &[0x92, 3], &node].concat();
+    body.extend([&stamp(2)[..], &[0xC0, 20, 0xC2, 0x92, 0x93, 0xA5], b"count", &[0xC4, 1, 7], &stamp(2)].concat());
     body.extend([&[0x93, 0xA3][..], b"old", &[0xC0], &stamp(1)].concat());
     assert_eq!(out[..], [&[0, 0, body.len() as u8][..], &body].concat());
 }

@@ -159,6 +159,7 @@ fn update(n: u8) -> Update {
         stamp,
         timeout: None,
         idle: Duration::ZERO,
+        behind: false,
         attributes: vec![attribute],
     })
 }

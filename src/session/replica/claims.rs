@@ -103,8 +103,10 @@ pub fn promise(
     let copy = request.have.is_none_or(is_newer).then(|| record.whole(request.id, now));
     // It may know of this very claim already, from a fence: that is no ownership yet.
     let owner = Some(record.promised()).filter(|owner| *owner < request.epoch);
-    let given = Given { owner, idle: Some(now.since(record.accessed)), copy };
+    let current = owner.filter(|_| !record.behind);
+    let given = Given { owner, current, idle: Some(now.since(record.accessed)), copy };
     record.promise(request.epoch);
+    record.behind = true;
     record.tenure = Tenure::Held;
     Answer::Promised(given)
 }
@@ -160,6 +162,7 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, given: Given, term: Term, no
     record.tenure = Tenure::Owned;
     record.term = term;
     record.open = false;
+    record.behind = false;
     let accessed = idle.map_or(record.accessed, |idle| record.accessed.max(now - idle));
     record.accessed = (accessed + record.untold()).min(now);
     Adoption::Owner

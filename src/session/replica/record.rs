@@ -38,6 +38,8 @@ pub struct Record {
     pub(super) reach: Reach,
     /// Its newest commit in this node's own right may still be refused: it must not be told as something that stands.
     pub(super) open: bool,
+    /// It was promised to another node, which has told nothing since: the session may have gone on without this copy.
+    pub(super) behind: bool,
     pub(super) attributes: Attributes,
 }
 
@@ -80,6 +82,11 @@ impl Record {
     /// Whether a commit of it may still be refused: it must not be told as something that stands.
     pub fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Whether the session may have gone on without this copy: the last promise was to a node that has told nothing since.
+    pub fn may_be_behind(&self) -> bool {
+        self.behind
     }
 
     /// How far it travels.
@@ -126,6 +133,7 @@ impl Record {
             stamp: self.stamp(),
             timeout: self.timeout(),
             idle: now.since(self.accessed),
+            behind: self.behind,
             attributes: self.attributes.to_vec(),
         }
     }
@@ -192,6 +200,7 @@ impl Record {
             tenure: Tenure::Owned,
             reach: birth.reach,
             open: birth.reach == Reach::Cluster,
+            behind: false,
             attributes: Attributes::default(),
         })
     }
@@ -209,6 +218,7 @@ impl Record {
             tenure,
             reach: Reach::Cluster,
             open: false,
+            behind: whole.behind,
             attributes: whole.attributes.into(),
         })
     }

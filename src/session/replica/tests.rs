@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     names::{ContextPath, NodeId, SessionId},
     session::{
-        delta::{Answer, ClaimRequest, End, Ending, Finality, Given, Update},
+        delta::{Answer, ClaimRequest, End, Ending, Finality, Given, Update, Whole},
         draft::Change,
         lease::Term,
         stamp::Stamp,
@@ -535,4 +535,35 @@ fn a_copy_that_comes_while_it_is_sought_keeps_what_was_promised() {
     assert_eq!(apply(&mut b, Update::Copy(copy), NOW), Applied::Applied);
     assert_eq!(Slot::live(&b).map(Record::promised), Some(higher));
     assert_eq!(adopt(&mut b, sought.epoch, Given::default(), Term(0), NOW), Adoption::Superseded(higher));
+}
+
+#[test]
+fn a_copy_that_was_given_away_may_be_behind_until_its_new_owner_tells_of_it() {
+    let (mut a, birth) = created(A);
+    let asked = request(&mut None, B, true);
+    let mut b = None;
+    apply(&mut b, birth, NOW);
+    let current = |answer| match answer {
+        Answer::Promised(given) => given.current,
+        other => panic!("{other:?}"),
+    };
+    let is_behind = |slot: &Option<Slot>| Slot::live(slot).unwrap().may_be_behind();
+    let asked = ClaimRequest { epoch: Epoch::first(A).outranked_by(B), ..asked };
+    assert_eq!(current(promise(&mut a, &asked, (A, TERM), |_| true, NOW)), Some(Epoch::first(A)));
+    assert!(is_behind(&a) && !is_behind(&b));
+    let later = ClaimRequest { epoch: asked.epoch.outranked_by(NodeId(3)), ..asked.clone() };
+    assert_eq!(current(promise(&mut a.clone(), &later, (A, TERM), |_| true, NOW)), None, "B may have gone on");
+    adopt(&mut b, asked.epoch, Given::default(), Term(0), NOW);
+    let whole = Slot::live(&b).unwrap().whole(ID, NOW);
+    let also_behind = Whole { behind: true, ..whole.clone() };
+    let mut told = a.clone();
+    apply(&mut told, Update::Copy(also_behind), NOW);
+    assert!(is_behind(&told), "from one who does not know either");
+    for update in [Update::Copy(whole.clone()), Update::Whole(whole), committed(&mut b, 2)] {
+        let mut told = a.clone();
+        apply(&mut told, update, NOW);
+        assert!(!is_behind(&told));
+    }
+    adopt(&mut a, later.epoch, Given::default(), Term(0), NOW);
+    assert!(!is_behind(&a));
 }

@@ -47,9 +47,12 @@ pub fn apply(slot: &mut Option<Slot>, update: Update, now: Moment) -> Applied {
 /// becomes a commit of this node's own, so that all holders agree again.
 pub fn merge_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied {
     let Some(record) = Slot::live_mut(slot) else { return begin(slot, copy, now) };
-    let (id, owner) = (copy.id, copy.owner);
+    let (id, owner, is_current) = (copy.id, copy.owner, !copy.behind);
     let brought = record.merge(copy, now);
     yield_record(record, owner);
+    if is_current && owner == record.promised() {
+        record.behind = false;
+    }
     if !brought.has_news() {
         return Applied::Duplicate;
     }
@@ -87,6 +90,7 @@ fn apply_delta(slot: &mut Option<Slot>, delta: &Delta, now: Moment) -> Applied {
     if let (Applied::Applied, Some(record)) = (&verdict, Slot::live_mut(slot)) {
         record.promise(delta.stamp.epoch);
         record.tenure = Tenure::Held;
+        record.behind = false;
         record.apply(&delta.changes, delta.stamp, now);
     }
     verdict
@@ -122,6 +126,7 @@ fn apply_whole(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
 fn follow(record: &mut Record, whole: Whole, now: Moment) -> Applied {
     let (id, had, told) = (whole.id, record.stamp(), whole.stamp);
     yield_record(record, whole.owner);
+    record.behind = false;
     let brought = record.merge(whole, now);
     record.told = now;
     if brought.has_surplus() && !record.open {

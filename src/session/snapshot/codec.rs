@@ -400,7 +400,8 @@ fn read_entry(kind: u8, body: &[u8]) -> Result<Saved, String> {
 }
 
 fn wire_whole(whole: &Whole) -> WireWhole<'_> {
-    let Whole { id, context, owner, stamp, timeout, idle, attributes } = whole;
+    // The last node of a cluster writes it: nobody has gone on since.
+    let Whole { id, context, owner, stamp, timeout, idle, behind: _, attributes } = whole;
     let attributes = attributes.iter().map(|Attribute { name, value, stamp }| {
         WireAttribute(name, value.as_ref().map(|value| Bytes::new(value.as_bytes())), wire_stamp(*stamp))
     });
@@ -429,6 +430,7 @@ fn whole_of(wire: WireWhole<'_>) -> Result<Whole, String> {
         stamp: stamp_of(stamp),
         timeout: timeout.map(Duration::from_secs),
         idle: Duration::from_millis(idle),
+        behind: false,
         attributes: attributes.collect(),
     })
 }

@@ -44,6 +44,7 @@ fn whole(n: u32, bytes: usize) -> Whole {
         stamp: stamp(3),
         timeout: Some(Duration::from_secs(1_800)),
         idle: IDLE,
+        behind: false,
         attributes: vec![
             attribute("count", Value::encode(&n).ok()),
             attribute("数", Value::encode(&"x".repeat(bytes)).ok()),

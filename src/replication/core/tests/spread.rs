@@ -100,3 +100,67 @@ fn only_peers_in_sync_count_for_a_write() {
     core.place(placement(&[ME, B, C]), NOW);
     assert_eq!(core.would_hold(id(1)), 2, "one holder is all there is");
 }
+
+/// The ends of claims to sessions of B, of which this node has copies, when B and C have fallen off the list; `lost` tells
+/// the core what became of them.
+fn claims_when_alone(copies: &[u8], table: &Table, lost: impl Fn(&mut Core<Table>, &mut Desk)) -> Vec<ClaimEnded> {
+    let mut desk = Desk::default();
+    let mut core = chosen(table, &mut desk);
+    core.link_down(B, NOW, &mut desk);
+    core.link_down(C, NOW, &mut desk);
+    lost(&mut core, &mut desk);
+    core.nodes(BTreeMap::new(), NOW);
+    core.place(placement(&[ME]), NOW);
+    pass(&mut core, &mut desk, 20, 1_000);
+    for n in copies {
+        core.claim(Wish { id: id(*n), ..wish(true) }, after(1_000), &mut desk);
+    }
+    desk.claimed
+}
+
+#[test]
+fn nobody_goes_on_with_a_copy_that_may_be_old_while_those_who_may_have_a_newer_one_are_missing() {
+    let all = placement(&[ME, B, C]);
+    let (told, stray): (Vec<u8>, Vec<u8>) = (1..=40).partition(|n| all.is_told(id(*n), B, ME));
+    let (told, stray) = (told[0], stray[0]);
+    let table = Table::new(ME);
+    [told, stray].into_iter().for_each(|n| create(&table, id(n), B));
+    let mut copy = table.peek(id(told), |slot| slot.clone());
+    replica::yield_to(&mut copy, Epoch::first(B).outranked_by(C));
+    let given = (told + 1..=255).find(|n| *n != stray && all.is_told(id(*n), C, ME)).unwrap();
+    table.with(id(given), |slot| *slot = copy);
+    let ends = claims_when_alone(&[told, stray, given], &table, |_, _| {});
+    assert_eq!(ends, [ClaimEnded::Owner, ClaimEnded::Contended, ClaimEnded::Contended]);
+    assert_eq!(tenure_of(&table, stray), Some(Tenure::Held), "it is kept");
+    // An answered write is held by two nodes: one that is missing cannot have gone on by itself.
+    let ends = claims_when_alone(&[stray, given], &table, |core, desk| core.gone(C, NOW, desk));
+    assert_eq!(ends, [ClaimEnded::Owner, ClaimEnded::Owner]);
+}
+
+#[test]
+fn what_one_of_the_others_was_told_last_is_gone_on_with() {
+    let (d, e) = (NodeId(4), NodeId(5));
+    let all = placement(&[ME, B, C, d, e]);
+    let n = (1..=255).find(|n| all.is_told(id(*n), d, B)).unwrap();
+    let owner = Epoch::first(d);
+    for (current, ended) in [(Some(owner), ClaimEnded::Owner), (None, ClaimEnded::Contended)] {
+        let (table, mut desk) = (Table::new(ME), Desk::default());
+        let mut core = core(&table, &mut desk);
+        core.nodes([B, C, d, e].map(|node| (node, Serves::Yes)).into(), NOW);
+        core.place(all.clone(), NOW);
+        core.nodes([(B, Serves::Yes), (C, Serves::Yes)].into(), NOW);
+        core.place(placement(&[ME, B, C]), NOW);
+        pass(&mut core, &mut desk, 20, 1_000);
+        core.claim(Wish { id: id(n), ..wish(true) }, after(1_000), &mut desk);
+        let [(_, ticket), _] = desk.claims[..] else { panic!("both are asked, not {:?}", desk.claims) };
+        core.replied(C, [Reply::Answer(ticket, Answer::Unknown)], after(1_000), &mut desk);
+        let Answer::Promised(given) = promised(owner) else { panic!("it is promised") };
+        let answer = Answer::Promised(Given { current, ..given });
+        core.replied(B, [Reply::Answer(ticket, answer)], after(1_000), &mut desk);
+        assert_eq!(desk.claimed, [ended]);
+    }
+}
+
+fn tenure_of(table: &Table, n: u8) -> Option<Tenure> {
+    table.peek(id(n), |slot| Slot::live(slot).map(Record::tenure))
+}
