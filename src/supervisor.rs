@@ -17,12 +17,13 @@ mod child;
 mod door;
 mod line;
 mod ports;
+mod saving;
 
 use std::{
     future::Future,
     io,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -41,6 +42,7 @@ pub use child::ChildPlan;
 use child::{Kept, Order, keep, this_program};
 use door::Door;
 pub use line::{Parent, inherited_sockets, parent, start_successor, tell_ready};
+use saving::Saving;
 
 use crate::{
     balancer::Sockets,
@@ -57,7 +59,9 @@ pub struct Plan {
     pub balancer: ChildPlan,
     /// r1, r2, ...
     pub nodes: Vec<ChildPlan>,
-    /// The longest graceful stop; [`limits::KILL_GRACE`] later what is left is killed.
+    /// Where the nodes save their sessions.
+    pub run: PathBuf,
+    /// The longest graceful stop; [`limits::KILL_GRACE`] later what is left is killed, unless it saves its sessions.
     pub shutdown_timeout: Duration,
     /// The longest time for which a balancer that has been replaced finishes what it has; after it the same.
     pub restart_timeout: Duration,
@@ -148,6 +152,7 @@ pub fn plan(settings: &Settings, nodes: usize, program: &Path, config: Option<&P
     Ok(Plan {
         balancer: ChildPlan { name: BALANCER.to_owned(), program: balancer, arguments, variables },
         nodes: (0..nodes).map(node).collect(),
+        run: settings.node.run.clone(),
         shutdown_timeout: settings.node.shutdown_timeout,
         restart_timeout: settings.balancer.restart_timeout,
     })
@@ -196,6 +201,7 @@ struct Keepers {
     nodes: watch::Sender<Order>,
     balancer_runs: bool,
     up: Arc<AtomicBool>,
+    saving: Saving,
     shutdown_timeout: Duration,
     end: End,
 }
@@ -205,6 +211,7 @@ impl Keepers {
         let (balancer, nodes) = (watch::Sender::new(Order::Run), watch::Sender::new(Order::Run));
         let up = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
+        let saving = Saving::of(&plan.run, plan.nodes.iter().map(|node| node.name.as_str()));
         // The nodes first: the balancer then finds them at its first look.
         for node in plan.nodes {
             tasks.spawn(keep(node, nodes.subscribe(), up.clone()));
@@ -212,7 +219,7 @@ impl Keepers {
         let door = Door { plan: plan.balancer, sockets: Some(sockets), restart_timeout: plan.restart_timeout };
         tasks.spawn(door.keep(balancer.subscribe(), up.clone()));
         let (shutdown_timeout, end) = (plan.shutdown_timeout, End::Graceful);
-        Self { tasks, balancer, nodes, balancer_runs: true, up, shutdown_timeout, end }
+        Self { tasks, balancer, nodes, balancer_runs: true, up, saving, shutdown_timeout, end }
     }
 
     /// The next keeper that has ended; none when all have.
@@ -232,7 +239,7 @@ impl Keepers {
     /// The balancer has half of the time to finish its requests; then, or as soon as it has, the nodes are told.
     async fn stop(mut self, stop_at_once: impl Future<Output = ()>) -> End {
         let (start, mut at_once) = (Instant::now(), std::pin::pin!(stop_at_once));
-        let deadline = start + self.shutdown_timeout + limits::KILL_GRACE;
+        let mut deadline = start + self.shutdown_timeout + limits::KILL_GRACE;
         let half = start + self.shutdown_timeout / 2;
         self.balancer.send_replace(Order::Stop);
         let mut nodes_told = false;
@@ -244,7 +251,10 @@ impl Keepers {
             tokio::select! {
                 ended = self.next() => if ended.is_none() { return self.end },
                 () = sleep_until(half), if !nodes_told => {}
-                () = sleep_until(deadline) => break,
+                () = sleep_until(deadline) => match self.saving.goes_on(Instant::now()) {
+                    true => deadline = Instant::now() + limits::SAVE_LOOK,
+                    false => break,
+                },
                 () = &mut at_once => break,
             }
         }
@@ -306,6 +316,7 @@ mod tests {
             Plan {
                 balancer: self.child("balancer", balancer),
                 nodes: vec![self.child("r1", node), self.child("r2", node)],
+                run: self.0.path().to_owned(),
                 shutdown_timeout: Duration::from_secs(seconds),
                 restart_timeout: Duration::from_secs(10),
             }
@@ -453,6 +464,23 @@ mod tests {
         plan.shutdown_timeout = Duration::from_millis(100);
         assert_eq!(run(plan, sockets(), never(), stop, never()).await.unwrap(), End::Killed);
         assert!(!alive(stage.pid("balancer").unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_saves_its_sessions_is_not_killed_meanwhile() {
+        let stage = Stage::new();
+        let stop = async {
+            stage.started("r1", None).await;
+            stage.started("r2", None).await;
+        };
+        let save = "cat > /dev/null; printf 1 > FOLDER/r2.sessions.unfinished; sleep 2.5; rm FOLDER/r2.sessions.unfinished; ENDS";
+        let save = save.replace("FOLDER", &stage.0.path().display().to_string());
+        let mut plan = stage.plan(GOOD, &save, 0);
+        plan.nodes[0] = stage.child("r1", DEAF);
+        plan.shutdown_timeout = Duration::ZERO;
+        // The grace of a child that hangs is over long before.
+        assert_eq!(run(plan, sockets(), never(), stop, never()).await.unwrap(), End::Killed);
+        assert!(stage.ends().contains("r2") && !stage.ends().contains("r1"), "{}", stage.ends());
     }
 
     #[tokio::test]

@@ -283,23 +283,32 @@ fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// A server that reads each request and then closes without a word; says how many it read.
-async fn silent_server() -> (SocketAddr, Arc<AtomicUsize>) {
+/// A member made of bytes: it answers health checks, and hands over every other connection when its first head was read.
+async fn bare_member(mut serve: impl FnMut(TcpStream) + 'static) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, seen) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
-    let count = seen.clone();
+    let address = listener.local_addr().unwrap();
     rt::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
-            let mut head = vec![0; 65_536];
-            let read = socket.read(&mut head).await.unwrap_or(0);
-            if head[..read].starts_with(b"GET /ready ") {
+            let mut head = Vec::new();
+            while upstream::find(&head, b"\r\n\r\n").is_none() && matches!(socket.read_buf(&mut head).await, Ok(1..)) {}
+            if head.starts_with(b"GET /ready ") {
                 let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
             } else {
-                count.fetch_add(1, SeqCst);
+                serve(socket);
             }
         }
     });
-    (address, seen)
+    address
+}
+
+/// A member that reads each request and then closes without a word; says how many it read.
+async fn silent_server() -> (SocketAddr, Arc<AtomicUsize>) {
+    let seen = Arc::<AtomicUsize>::default();
+    let count = seen.clone();
+    let address = bare_member(move |_| {
+        count.fetch_add(1, SeqCst);
+    });
+    (address.await, seen)
 }
 
 #[actix_web::test]
@@ -827,27 +836,18 @@ async fn connections_to_members_are_used_again() {
 
 #[actix_web::test]
 async fn a_client_that_goes_away_takes_the_request_with_it() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     let (told, closed) = tokio::sync::oneshot::channel();
-    rt::spawn(async move {
-        let mut told = Some(told);
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let mut head = vec![0; 65_536];
-            let read = socket.read(&mut head).await.unwrap_or(0);
-            if head[..read].starts_with(b"GET /ready ") {
-                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
-                continue;
-            }
+    let mut told = Some(told);
+    let address = bare_member(move |mut socket| {
+        let told = told.take();
+        rt::spawn(async move {
             let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n").await;
-            let told = told.take();
-            rt::spawn(async move {
-                // End of the stream, or a reset: the door has let go.
-                let _ = socket.read(&mut [0; 1]).await;
-                told.map(|told| told.send(()));
-            });
-        }
-    });
+            // End of the stream, or a reset: the door has let go.
+            let _ = socket.read(&mut [0; 1]).await;
+            told.map(|told| told.send(()));
+        });
+    })
+    .await;
     let door = open(vec![fixed("r1", address)]).await;
     let mut client = TcpStream::connect(door.address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();

@@ -47,6 +47,13 @@ pub const UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a child gets beyond `shutdown_timeout` before it is killed.
 pub const KILL_GRACE: Duration = Duration::from_secs(2);
 
+/// A node that writes its sessions to the disk is not killed while its file grows, nor for this long after it last did: the
+/// disk may be slow to take what it was given, and all sessions are lost with an unfinished file.
+pub const SAVE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often the file is looked at.
+pub const SAVE_LOOK: Duration = Duration::from_millis(100);
+
 /// A child that lives shorter than this is started again more slowly each time.
 pub const SHORT_LIFE: Duration = Duration::from_secs(10);
 

@@ -94,9 +94,16 @@ pub const SHORTAGE_TOLD: Duration = Duration::from_secs(10);
 /// have been the same for this long: whoever holds the session now has been told by then.
 pub const STRAY_COPY: Duration = Duration::from_secs(600);
 
+/// A copy that was given to a node which has told nothing since is told to the holders for this long: that node may have given
+/// its claim up.
+pub const UNSETTLED: Duration = STRAY_COPY;
+
 /// How long a node that was lost may be alive on the other side of a split, so that an old copy is not taken for the newest
 /// one where only some nodes hold a session. As long as such copies are kept.
 pub const MISSING: Duration = STRAY_COPY;
+
+/// What a lost node has held or owned is held by others again after this time: it falls off the list, its sessions are copied.
+pub const REPLACED: Duration = Duration::from_secs(30);
 
 /// Such nodes that are remembered.
 pub const MISSING_NODES: usize = 64;

@@ -235,8 +235,8 @@ impl<S: Slots> Core<S> {
             self.repairs.values_mut().for_each(|repair| repair.want(now));
         }
         for place in self.placement.places() {
-            let served = self.nodes.get(&place.node) == Some(&Serves::Yes);
-            if served && !nodes.contains_key(&place.node) && !self.gone.contains(&place.node) {
+            let was_live = self.nodes.contains_key(&place.node) && !self.gone.contains(&place.node);
+            if was_live && !nodes.contains_key(&place.node) {
                 self.missing.lost(place.clone(), now);
             }
         }
@@ -334,7 +334,7 @@ impl<S: Slots> Core<S> {
                 }
                 Reply::Objection(sequence, objection) => self.objected(peer, sequence, objection, now, port),
                 Reply::Answer(ticket, answer) => {
-                    let answer = self.weighed(ticket, peer, answer);
+                    let answer = self.weighed(ticket, peer, answer, now);
                     let asking = self.claims.get_mut(&ticket);
                     let outcome = asking.and_then(|asking| asking.claim.answered(peer, answer));
                     self.claim_ended(ticket, outcome, now, port);

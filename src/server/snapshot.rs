@@ -84,8 +84,13 @@ impl Snapshots {
 
     /// Whether there is something to load. What an earlier stop has left half is removed.
     pub(super) fn is_there(&self) -> bool {
-        if let Err(error) = self.file.remove_unfinished() {
-            warn!("an unfinished snapshot in {} stays: {error}", self.shown().display());
+        match self.file.remove_unfinished() {
+            Ok(false) => {}
+            Ok(true) => warn!(
+                "sessions are lost: the last stop was cut short while it wrote {}; whoever stops a node must give it the time",
+                self.shown().display()
+            ),
+            Err(error) => warn!("an unfinished snapshot in {} stays: {error}", self.shown().display()),
         }
         // A file that cannot be looked at is looked at again when it is opened.
         let is_there = self.file.exists().unwrap_or(true);
@@ -198,6 +203,7 @@ impl Snapshots {
             nodes,
             by: concat!("tasuki ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
+        info!(sessions = ids.len(), "saving what no other node holds in {}", self.shown().display());
         let (now, mut too_large) = (Moment::now(), 0);
         let written = self.file.write(&header, |writer| {
             for id in &ids {

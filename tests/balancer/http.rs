@@ -7,55 +7,34 @@ use super::{upstream::Upstream, *};
 /// A member that answers the nth request of a user with the nth text, bytes as they are, and then closes; says how many it
 /// has read. It reads heads, not bodies.
 async fn scripted(script: &'static [&'static str]) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, seen) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let seen = Arc::<AtomicUsize>::default();
     let count = seen.clone();
-    rt::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let mut head = Vec::new();
-            while upstream::find(&head, b"\r\n\r\n").is_none() {
-                match socket.read_buf(&mut head).await {
-                    Ok(1..) => {}
-                    _ => break,
-                }
-            }
-            let ready = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            let text = match head.starts_with(b"GET /ready ") {
-                true => ready,
-                false => script[count.fetch_add(1, SeqCst).min(script.len() - 1)],
-            };
+    let address = bare_member(move |mut socket| {
+        let text = script[count.fetch_add(1, SeqCst).min(script.len() - 1)];
+        rt::spawn(async move {
             let _ = socket.write_all(text.as_bytes()).await;
             let _ = socket.shutdown().await;
             // Not a reset, which might overtake the answer.
-            rt::spawn(async move { while let Ok(1..) = socket.read(&mut [0; 4_096]).await {} });
-        }
+            while let Ok(1..) = socket.read(&mut [0; 4_096]).await {}
+        });
     });
-    (address, seen)
+    (address.await, seen)
 }
 
 /// A member that answers users with these pieces, and with the next one whenever it is told to.
 async fn in_pieces(pieces: &'static [&'static str]) -> (SocketAddr, Arc<Notify>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, next) = (listener.local_addr().unwrap(), Arc::<Notify>::default());
+    let next = Arc::<Notify>::default();
     let told = next.clone();
-    rt::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let mut head = vec![0; 65_536];
-            let read = socket.read(&mut head).await.unwrap_or(0);
-            if head[..read].starts_with(b"GET /ready ") {
-                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
-                continue;
+    let address = bare_member(move |mut socket| {
+        let told = told.clone();
+        rt::spawn(async move {
+            for piece in pieces {
+                let _ = socket.write_all(piece.as_bytes()).await;
+                told.notified().await;
             }
-            let told = told.clone();
-            rt::spawn(async move {
-                for piece in pieces {
-                    let _ = socket.write_all(piece.as_bytes()).await;
-                    told.notified().await;
-                }
-            });
-        }
+        });
     });
-    (address, next)
+    (address.await, next)
 }
 
 /// Sends, and reads until the connection ends.

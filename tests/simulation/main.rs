@@ -14,7 +14,7 @@
 //! up: that is what the product promises to get over. In the others they overlap, and only that is checked which holds
 //! always: nothing steps back on a node, queues are bounded, no request waits for ever, the cluster recovers.
 //!
-//! In a part of the runs only some nodes hold a session, as with `manager = "backup"`; of these splits are left out.
+//! In a part of the runs only some nodes hold a session, as with `manager = "backup"`.
 //!
 //! Left out: a commit that was fenced counts as perhaps done, because one holder may have taken it before it heard of the
 //! claim. While two machines do not hear each other and the balancer reaches both, reads of a session that one of them

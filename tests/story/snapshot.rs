@@ -135,9 +135,13 @@ fn a_damaged_snapshot_is_refused_in_one_line_and_kept() {
         let at = bytes.len() - 40;
         bytes[at] ^= 0x10;
         fs::write(file(&place, "r1"), &bytes).unwrap();
+        let unfinished = place.path("run/r1.sessions.unfinished");
+        fs::write(&unfinished, "half").unwrap();
 
         let (mut process, mut now) = node(&place).await;
         let said = place.log();
+        assert!(said.contains("sessions are lost: the last stop was cut short while it wrote"), "{said}");
+        assert!(!unfinished.exists());
         let line = said.lines().find(|line| line.contains("not loaded")).unwrap_or_else(|| panic!("{said}"));
         for part in [
             "/run/r1.sessions are not loaded: at byte ",

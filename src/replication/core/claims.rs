@@ -9,11 +9,15 @@
 //! A member that gives no answer is left out only when it cannot act as the owner any more. All tries of a claim
 //! together end in bounded time.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use smallvec::SmallVec;
 
-use super::{ClaimEnded, ClaimId, Core, Port, Queued, Wish, telling::whole};
+use super::{
+    ClaimEnded, ClaimId, Core, Port, Queued, Wish,
+    missing::{is_recent, most_together},
+    telling::whole,
+};
 use crate::{
     limits,
     names::{NodeId, SessionId},
@@ -181,32 +185,44 @@ impl<S: Slots> Core<S> {
 
     /// An answer to a claim. A copy of a member that was not told of the last owner's commits may be an old one, though its
     /// member knows of nobody who has gone on.
-    pub(super) fn weighed(&self, ticket: Ticket, from: NodeId, mut answer: Answer) -> Answer {
+    pub(super) fn weighed(&self, ticket: Ticket, from: NodeId, mut answer: Answer, now: Moment) -> Answer {
         if let (Answer::Promised(given), Some(asking)) = (&mut answer, self.claims.get(&ticket)) {
-            let (id, placement) = (asking.errand.wish.id, self.missing.placement());
-            given.current = given.current.filter(|told| placement.is_told(id, told.node, from));
+            given.current = given.current.filter(|told| self.was_told(asking.errand.wish.id, told.node, from, now));
         }
         answer
     }
 
+    /// Whether a node was among those that an owner told of its commits, when that was last heard.
+    fn was_told(&self, id: SessionId, owner: NodeId, node: NodeId, now: Moment) -> bool {
+        let lost = self.missing.nodes(now).find(|(missing, _)| *missing == owner).map(|(_, since)| since);
+        let then = lost.or(self.slots.lease().silent_since(owner)).unwrap_or(now);
+        self.missing.placement(then).is_told(id, owner, node)
+    }
+
     /// Whether the copies that were found may all be older than what nodes have answered that were not heard.
     fn may_be_old(&self, asking: &Asking, given: &Given, now: Moment) -> bool {
-        let Spread::Chosen(copies) = self.placement.spread() else { return false };
-        let unheard = asking.unheard.iter().copied().filter(|member| !self.gone.contains(member));
-        let unheard: BTreeSet<NodeId> = unheard.chain(self.missing.nodes(now)).collect();
-        // An answered write is held by so many: fewer than these cannot have gone on by themselves.
-        if unheard.len() <= copies {
+        if self.placement.spread() == Spread::Everywhere {
             return false;
         }
-        let (me, id) = (self.slots.me(), asking.errand.wish.id);
+        let (me, id, lease) = (self.slots.me(), asking.errand.wish.id, self.slots.lease());
+        let silent =
+            asking.unheard.iter().filter(|member| self.nodes.contains_key(member) && !self.gone.contains(member));
+        let silent = silent.map(|member| (*member, lease.silent_since(*member).unwrap_or(now)));
+        let unheard: BTreeMap<NodeId, Moment> = silent.chain(self.missing.nodes(now)).collect();
+        let losses: Vec<Moment> = unheard.into_values().filter(|since| is_recent(*since, now)).collect();
+        // A single one cannot have answered anything by itself.
+        if most_together(&losses) < 2 {
+            return false;
+        }
         let (promised, here) = self.slots.with(id, |slot| {
             let record = Slot::live(slot);
             let promised = record.map(|record| record.promised());
             (promised, promised.filter(|_| record.is_some_and(|record| !record.may_be_behind())))
         });
-        let here = here.filter(|told| self.missing.placement().is_told(id, told.node, me));
-        let has_copy = promised.is_some() || given.copy.is_some();
-        has_copy && given.current.max(here) < given.owner.max(promised)
+        let here = here.filter(|told| self.was_told(id, told.node, me, now));
+        let (has_copy, is_outranked) =
+            (promised.is_some() || given.copy.is_some(), promised > Some(asking.intent.epoch));
+        has_copy && !is_outranked && given.current.max(here) < given.owner.max(promised)
     }
 
     pub(super) fn tick_claims(&mut self, now: Moment, port: &mut impl Port) {

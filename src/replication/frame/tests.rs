@@ -1,4 +1,5 @@
 use super::*;
+use crate::{replication::greeting, session::placement};
 
 const SENDER: NodeId = NodeId(0x0102_0304_0506_0708);
 const ID: SessionId = SessionId([0xAA; 16]);
@@ -81,6 +82,14 @@ fn replies() -> Vec<Reply> {
     let took = [vec![], vec![(ID, ending(1, Finality::Refutable))]].map(|ended| Reply::Took { batch: 7, ended });
     let others = [Reply::Ack(1), Reply::Renewed { at: Moment(7_000) }].into_iter().chain(took);
     answers.chain(objections).chain(others).chain(findings.map(Reply::Compared)).collect()
+}
+
+#[test]
+fn other_bytes_are_another_protocol() {
+    let mut out = BytesMut::new();
+    requests().iter().for_each(|request| put_request(&mut out, request));
+    replies().iter().for_each(|reply| put_reply(&mut out, reply));
+    assert_eq!((greeting::PROTOCOL, placement::key(&out)), (3, 0x1aa7_f392_8e06_9e51), "raise PROTOCOL, then pin this");
 }
 
 #[test]

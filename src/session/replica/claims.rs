@@ -79,7 +79,8 @@ pub fn promise(
         None => return Answer::Unknown,
         Some(Slot::Sought(sought)) => return promise_unseen(&mut sought.promised, request.epoch),
         Some(Slot::Ended(tombstone)) => {
-            let before = tombstone.before.as_ref().map(|record| record.whole(request.id, now));
+            let before = tombstone.before.as_ref().filter(|record| record.context == request.context);
+            let before = before.map(|record| record.whole(request.id, now));
             return Answer::Ended(tombstone.ending, before);
         }
         Some(Slot::Live(record)) if record.context != request.context || record.reach == Reach::Node => {
@@ -106,7 +107,7 @@ pub fn promise(
     let current = owner.filter(|_| !record.behind);
     let given = Given { owner, current, idle: Some(now.since(record.accessed)), copy };
     record.promise(request.epoch);
-    record.behind = true;
+    (record.behind, record.told) = (true, now);
     record.tenure = Tenure::Held;
     Answer::Promised(given)
 }

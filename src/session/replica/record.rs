@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::{Birth, Reach, Tenure};
 use crate::{
+    limits,
     names::{ContextPath, NodeId, SessionId},
     session::{
         attributes::{Attributes, Before, Removals},
@@ -87,6 +88,11 @@ impl Record {
     /// Whether the session may have gone on without this copy: the last promise was to a node that has told nothing since.
     pub fn may_be_behind(&self) -> bool {
         self.behind
+    }
+
+    /// Whether it was given lately to a node that has committed nothing which was told here.
+    pub fn is_unsettled(&self, now: Moment) -> bool {
+        self.stamp().epoch != self.promised() && now.since(self.told) < limits::UNSETTLED
     }
 
     /// How far it travels.

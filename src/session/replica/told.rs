@@ -68,10 +68,16 @@ fn begin(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
     match slot {
         Some(Slot::Ended(tombstone)) if tombstone.ending.outlasts(whole.owner) => Applied::Ended(tombstone.ending),
         _ => {
-            let promised = Slot::promised(slot);
-            let record = slot.insert(Slot::Live(Record::of_whole(whole, Tenure::Held, now)));
-            if let (Slot::Live(record), Some(promised)) = (record, promised) {
+            let (id, promised) = (whole.id, Slot::promised(slot));
+            let known = slot.replace(Slot::Live(Record::of_whole(whole, Tenure::Held, now)));
+            if let (Some(record), Some(promised)) = (Slot::live_mut(slot), promised) {
                 yield_record(record, promised);
+            }
+            // What the end had replaced may be newer.
+            if let (Some(record), Some(Slot::Ended(tombstone))) = (Slot::live_mut(slot), known)
+                && let Some(before) = tombstone.before
+            {
+                record.merge(before.whole(id, now), now);
             }
             Applied::Applied
         }
@@ -126,7 +132,7 @@ fn apply_whole(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
 fn follow(record: &mut Record, whole: Whole, now: Moment) -> Applied {
     let (id, had, told) = (whole.id, record.stamp(), whole.stamp);
     yield_record(record, whole.owner);
-    record.behind = false;
+    record.behind = whole.behind;
     let brought = record.merge(whole, now);
     record.told = now;
     if brought.has_surplus() && !record.open {

@@ -95,12 +95,17 @@ impl SnapshotFile {
         if remove(&self.path())? { self.settle() } else { Ok(()) }
     }
 
-    /// Removes what a stop that was cut short has left.
+    /// Removes what a stop that was cut short has left, and says whether there was something.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn remove_unfinished(&self) -> io::Result<()> {
-        remove(&self.unfinished()).map(drop)
+    pub fn remove_unfinished(&self) -> io::Result<bool> {
+        remove(&self.unfinished())
+    }
+
+    /// Bytes of a snapshot that is being written; none when none is.
+    pub fn unfinished_bytes(&self) -> Option<u64> {
+        fs::metadata(self.unfinished()).ok().map(|metadata| metadata.len())
     }
 
     /// Moves it out of the way, to `.damaged-1` or `.stale-1` behind its name, and gives its new place. Of at most

@@ -1,7 +1,10 @@
 //! Who is told of what when only some nodes hold a session, and what becomes of a write that too few hold.
 
 use super::*;
-use crate::session::placement::{Fitness, Place};
+use crate::{
+    limits,
+    session::placement::{Fitness, Place},
+};
 
 fn place(node: NodeId) -> Place {
     Place { node, route: format!("r{}", node.0).parse().unwrap(), serves: true }
@@ -135,6 +138,25 @@ fn nobody_goes_on_with_a_copy_that_may_be_old_while_those_who_may_have_a_newer_o
     // An answered write is held by two nodes: one that is missing cannot have gone on by itself.
     let ends = claims_when_alone(&[stray, given], &table, |core, desk| core.gone(C, NOW, desk));
     assert_eq!(ends, [ClaimEnded::Owner, ClaimEnded::Owner]);
+}
+
+#[test]
+fn of_nodes_that_were_lost_one_after_the_other_the_second_one_had_replaced_the_first() {
+    let all = placement(&[ME, B, C]);
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let stray = (1..=255).find(|n| !all.is_told(id(*n), B, ME)).unwrap();
+    create(&table, id(stray), B);
+    let mut core = chosen(&table, &mut desk);
+    core.link_down(C, NOW, &mut desk);
+    core.nodes([(B, Serves::Yes)].into(), NOW);
+    core.place(placement(&[ME, B]), NOW);
+    let late = limits::REPLACED.as_millis() as u64 * 2;
+    core.link_down(B, after(late), &mut desk);
+    core.nodes(BTreeMap::new(), after(late));
+    core.place(placement(&[ME]), after(late));
+    pass(&mut core, &mut desk, late + 20, late + 1_000);
+    core.claim(Wish { id: id(stray), ..wish(true) }, after(late + 1_000), &mut desk);
+    assert_eq!(desk.claimed, [ClaimEnded::Owner], "B has told this node since C was lost");
 }
 
 #[test]
