@@ -81,6 +81,15 @@ pub struct NodeReport {
     /// Writes that were refused or taken back because too few nodes could hold them (`cluster.min_copies`).
     #[serde(default)]
     pub writes_refused: u64,
+    /// Answered writes that no other node held then, though there have been others.
+    #[serde(default)]
+    pub writes_alone: u64,
+    /// New sessions that were refused because the node keeps as many as it may (`session.max_sessions`).
+    #[serde(default)]
+    pub sessions_refused: u64,
+    /// Ended sessions that it remembers.
+    #[serde(default)]
+    pub ended: usize,
     /// Of the sessions it owns, those that cannot move because their webapp has no `<distributable/>`. Counted while it
     /// drains.
     #[serde(default)]

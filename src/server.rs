@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -169,6 +169,9 @@ impl Node {
             replicators: vec![exporter.clone()].into(),
             traffic: Traffic::default(),
             shortage: Shortage::default(),
+            alone: Shortage::default(),
+            had_others: AtomicBool::new(false),
+            full: Shortage::default(),
             uploads: Uploads::open(&settings.node),
             handover: Handover::default(),
         });

@@ -164,6 +164,9 @@ pub(super) mod tests {
                 })
                 .collect(),
             writes_refused: 0,
+            writes_alone: 0,
+            sessions_refused: 0,
+            ended: 0,
             staying: 0,
             alike: BTreeMap::new(),
             webapps: Vec::new(),

@@ -1,5 +1,7 @@
 //! What a request did to its session: made true here, told to the holders, and taken back if one of them objects.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use actix_web::rt;
 use tracing::warn;
 
@@ -11,6 +13,7 @@ use super::{
 use crate::{
     limits,
     names::SessionId,
+    observe::SessionCounts,
     replication::{Replicate, WouldHold, ledger::Verdict},
     session::{
         Slots, Swept, Turn,
@@ -112,7 +115,8 @@ impl Worker {
     /// Creates a session by its first write.
     async fn begin(&self, changes: &[Change], rules: &SessionRules) -> Result<Done, NotDone> {
         let table = &self.house.table;
-        if table.slots() >= self.house.session.max_sessions.get() {
+        if table.is_full(self.house.session.max_sessions.get()) {
+            self.tell_full();
             return Err(NotDone::Full);
         }
         let placed = table.placed();
@@ -159,6 +163,7 @@ impl Worker {
             Verdict::Held(copies) => {
                 let kept = self.house.table.with(id, |slot| replica::keep(slot, id, &undo, Moment::now()));
                 self.tell(kept);
+                self.note_copies(copies);
                 Ok(copies)
             }
             Verdict::TooFew(copies) => {
@@ -209,6 +214,30 @@ impl Worker {
         let (me, now) = (self.house.me, Moment::now());
         let ended = self.house.table.with(id, |slot| replica::retreat(slot, id, undo, me, now));
         self.tell(ended);
+    }
+
+    fn tell_full(&self) {
+        if self.house.full.note(Moment::now()) {
+            let (route, table, refused) = (&self.house.route, &self.house.table, self.house.full.count());
+            let SessionCounts { owned, held } = table.counts();
+            warn!(
+                %route, sessions = owned + held, ended = table.remembered(), refused,
+                "new sessions are refused: this node keeps as many as it may (session.max_sessions)"
+            );
+        }
+    }
+
+    /// A write was answered that no other node holds. Where there has never been another one that is as it should be.
+    fn note_copies(&self, copies: usize) {
+        let had_others = &self.house.had_others;
+        if copies > 1 {
+            if !had_others.load(Relaxed) {
+                had_others.store(true, Relaxed);
+            }
+        } else if had_others.load(Relaxed) && self.house.alone.note(Moment::now()) {
+            let (route, writes) = (&self.house.route, self.house.alone.count());
+            warn!(%route, writes, "answered writes are held by this node only: no other node is in sync");
+        }
     }
 
     fn tell_shortage(&self, copies: usize) {

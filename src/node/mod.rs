@@ -30,7 +30,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -103,6 +103,12 @@ pub struct House {
     pub traffic: Traffic,
     /// Writes for which there were too few copies.
     pub shortage: Shortage,
+    /// Answered writes that no other node holds, since there have been others.
+    pub alone: Shortage,
+    /// Another node has held a write.
+    pub had_others: AtomicBool,
+    /// New sessions for which there was no room.
+    pub full: Shortage,
     /// Files of forms.
     pub uploads: Uploads,
     /// How far a drain is.

@@ -1,10 +1,10 @@
-//! Writes for which there were too few copies: how many, and when the log says so.
+//! What requests lacked: how often, and when the log says so.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::{limits, time::Moment};
 
-/// Counts the writes that were refused or taken back because fewer nodes than `cluster.min_copies` could hold them.
+/// Counts what an administrator should look at: writes that too few nodes could hold, new sessions without room.
 #[derive(Debug, Default)]
 pub struct Shortage {
     count: AtomicU64,

@@ -1,6 +1,6 @@
 //! The other end of the links: takes updates into the table, acknowledges what is held, answers claims.
 
-use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
+use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Message, Recipient};
 use actix_web::rt;
@@ -13,7 +13,7 @@ use tokio::{
     task::spawn_blocking,
     time::{sleep, timeout},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{
     batch::Batch,
@@ -23,6 +23,7 @@ use super::{
     intake::{Intake, Taken},
     ledger::{Objection, Sequence},
     link,
+    refusals::Refusals,
     seal::{LinkSeal, Opener, Sealer},
     survey::{Question, compare},
 };
@@ -76,7 +77,7 @@ pub struct Offered {
 
 /// Accepts links for as long as the process runs.
 pub async fn accept(listener: TcpListener, doorway: Doorway) {
-    let (doorway, strangers) = (Rc::new(doorway), Rc::new(Strangers::default()));
+    let (doorway, turned_away) = (Rc::new(doorway), TurnedAway::nobody());
     let greetings = Arc::new(Semaphore::new(limits::PENDING_GREETINGS));
     // One at a time, whoever asks: looks at the whole table must not take all processors.
     let surveys = Arc::new(Semaphore::new(1));
@@ -85,19 +86,19 @@ pub async fn accept(listener: TcpListener, doorway: Doorway) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                warn!("cannot accept a link: {error}");
+                turned_away.unaccepted.note(error.to_string());
                 sleep(limits::LINK_RETRY_LAST).await;
                 continue;
             }
         };
         let Ok(permit) = greetings.clone().try_acquire_owned() else {
-            debug!("too many links at once are being greeted: one is dropped");
+            turned_away.too_many.note(format!("{} are being greeted", limits::PENDING_GREETINGS));
             continue;
         };
-        let (doorway, surveys, strangers) = (doorway.clone(), surveys.clone(), strangers.clone());
+        let (doorway, surveys, turned_away) = (doorway.clone(), surveys.clone(), turned_away.clone());
         let intake = intake.clone();
         rt::spawn(async move {
-            let greeted = doorway.greet(stream, &strangers).await;
+            let greeted = doorway.greet(stream, &turned_away).await;
             drop(permit);
             let Some(greeted) = greeted else { return };
             if greeted.hello.purpose() == Purpose::Deployment {
@@ -118,11 +119,15 @@ struct Greeted {
     opener: Opener,
 }
 
-/// Links that were refused because nobody knows whose they are: logged together, however many there are.
-#[derive(Default)]
-struct Strangers {
-    untold: Cell<u64>,
-    next_line: Cell<Option<Moment>>,
+/// Links that do not come to be.
+#[derive(Clone)]
+struct TurnedAway {
+    /// Nobody knows whose they are.
+    strangers: Rc<Refusals>,
+    /// Of another cluster or release. Their other end warns too.
+    unlike: Rc<Refusals>,
+    too_many: Rc<Refusals>,
+    unaccepted: Rc<Refusals>,
 }
 
 /// One accepted link.
@@ -144,17 +149,21 @@ struct Incoming {
 type Answers = mpsc::Sender<Result<Reply, BadFrame>>;
 
 impl Doorway {
-    async fn greet(&self, mut stream: TcpStream, strangers: &Strangers) -> Option<Greeted> {
+    async fn greet(&self, mut stream: TcpStream, turned_away: &TurnedAway) -> Option<Greeted> {
         let greeting = greeting::answer(&mut stream, &self.seal, &self.cluster, self.table.me());
         let (hello, sealer, opener) = match timeout(limits::GREETING_TIMEOUT, greeting).await {
             Ok(Ok(greeted)) => greeted,
             Ok(Err(error)) if error.is_of_a_stranger() => {
-                strangers.note(&error);
+                turned_away.strangers.note(error.to_string());
                 return None;
             }
-            // The peer warns if somebody has to do something. One that asks for an ended life will hear of the new one.
+            // It will hear of the new life.
+            Ok(Err(error @ (NoGreeting::Ended(_) | NoGreeting::Io(_)))) => {
+                debug!("a link was refused: {error}");
+                return None;
+            }
             Ok(Err(error)) => {
-                info!("a link was refused: {error}");
+                turned_away.unlike.note(error.to_string());
                 return None;
             }
             Err(_) => return None,
@@ -219,15 +228,15 @@ impl Doorway {
     }
 }
 
-impl Strangers {
-    fn note(&self, error: &NoGreeting) {
-        let (now, count) = (Moment::now(), self.untold.get() + 1);
-        if self.next_line.get().is_none_or(|due| due <= now) {
-            warn!("links of strangers refused: {count}; the last one: {error}");
-            self.untold.set(0);
-            self.next_line.set(Some(now + limits::UNSEALED_LINE));
-        } else {
-            self.untold.set(count);
+impl TurnedAway {
+    fn nobody() -> Self {
+        Self {
+            strangers: Refusals::of("links of strangers refused"),
+            unlike: Refusals::of("links of another cluster or release refused"),
+            too_many: Refusals::of("links dropped, peers of this cluster perhaps among them: too many at once"),
+            unaccepted: Refusals::of(
+                "links that cannot be accepted; too few file descriptors are a matter of ulimit -n",
+            ),
         }
     }
 }

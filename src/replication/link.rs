@@ -93,14 +93,20 @@ struct Dialer {
 struct Absence {
     since: Moment,
     told_at: Moment,
+    /// What came of the last try.
+    why: String,
+    /// The refusal that was told last.
+    told: String,
 }
 
 /// How a connection ended.
 enum Ended {
     /// Never established: nobody listens there, or another process does.
     Gone,
-    /// Never established.
-    Failed,
+    /// Never established, and why.
+    Failed(String),
+    /// The peer will have nothing to do with this node until somebody does something.
+    Refused(String),
     /// Was up and broke.
     Broken,
 }
@@ -184,13 +190,27 @@ impl Dialer {
                 }
                 Ended::Gone => {
                     self.tell(if pause.is_zero() { LinkEvent::Gone } else { LinkEvent::Absent }).await;
+                    absence.why = "nobody listens there, or another process".into();
                     pause = longer(pause);
                 }
-                Ended::Failed => pause = longer(pause),
+                Ended::Failed(why) => {
+                    absence.why = why;
+                    pause = longer(pause);
+                }
+                Ended::Refused(why) => {
+                    // Once, not at each of many tries: then it is part of the line below.
+                    if absence.is_new(&why) {
+                        warn!(peer = %self.peer.route, address = %self.peer.replication, "no link: {why}");
+                    }
+                    absence.why = why;
+                    pause = longer(pause);
+                }
             }
             if let Some(lasts) = absence.is_to_be_told(Moment::now()) {
                 let (route, address) = (&self.peer.route, self.peer.replication);
-                warn!(peer = %route, %address, ?lasts, "a live member cannot be linked: it gets no copies (cluster.replication)");
+                let why = &absence.why;
+                warn!(peer = %route, %address, ?lasts, "a live member cannot be linked and gets no copies: {why}; this node must reach \
+                      its TCP port (node.replication there)");
             }
             sleep(pause).await;
         }
@@ -200,17 +220,16 @@ impl Dialer {
         let mut stream = match timeout(limits::GREETING_TIMEOUT, connect(self.peer.replication)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Ended::Gone,
-            Ok(Err(_)) | Err(_) => return Ended::Failed,
+            Ok(Err(error)) => return Ended::Failed(error.to_string()),
+            Err(_) => return Ended::Failed("no answer to the connection".into()),
         };
         let greeting = greeting::greet(&mut stream, &self.seal, &self.hello);
         let (sealer, opener) = match timeout(limits::GREETING_TIMEOUT, greeting).await {
             Ok(Ok(greeted)) => greeted,
-            Ok(Err(NoGreeting::Io(_))) | Err(_) => return Ended::Failed,
+            Ok(Err(NoGreeting::Io(error))) => return Ended::Failed(format!("the greeting broke off: {error}")),
+            Err(_) => return Ended::Failed("no answer to the greeting".into()),
             Ok(Err(NoGreeting::Ended(_))) => return Ended::Gone,
-            Ok(Err(error)) => {
-                warn!(peer = %self.peer.route, address = %self.peer.replication, "no link: {error}");
-                return Ended::Failed;
-            }
+            Ok(Err(error)) => return Ended::Refused(error.to_string()),
         };
         self.outbox.buffer.borrow_mut().clear();
         self.tell(LinkEvent::Up).await;
@@ -273,7 +292,14 @@ impl Dialer {
 
 impl Absence {
     fn begin(now: Moment) -> Self {
-        Self { since: now, told_at: now }
+        Self { since: now, told_at: now, why: String::new(), told: String::new() }
+    }
+
+    /// Whether this refusal is another one than the last.
+    fn is_new(&mut self, refusal: &str) -> bool {
+        let is_new = self.told != refusal;
+        refusal.clone_into(&mut self.told);
+        is_new
     }
 
     /// How long it lasts, now and then.

@@ -21,6 +21,7 @@ mod greeting;
 mod intake;
 pub mod ledger;
 mod link;
+mod refusals;
 pub mod repair;
 mod seal;
 pub mod survey;

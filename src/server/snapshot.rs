@@ -164,7 +164,7 @@ impl Snapshots {
         let mut loaded = Loaded::default();
         let Some(mut reader) = self.file.open()? else { return Ok(loaded) };
         while let Some(saved) = reader.entry().inspect_err(|_| forget_all(table))? {
-            if table.slots() >= self.max_sessions {
+            if table.is_full(self.max_sessions) {
                 loaded.left_out += 1;
                 continue;
             }

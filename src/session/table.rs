@@ -183,10 +183,22 @@ impl Table {
         SessionCounts { owned: self.0.owned.load(Relaxed), held: self.0.held.load(Relaxed) }
     }
 
-    /// How many slots are taken: sessions, and what is remembered of ended ones, which takes as much memory.
+    /// How many slots are taken: sessions, and what is remembered of ended ones.
     pub fn slots(&self) -> usize {
         let SessionCounts { owned, held } = self.counts();
         owned + held + self.0.ended.load(Relaxed)
+    }
+
+    /// Whether there is no room for a new session where a node keeps so many. Ended ones are remembered for as long as a copy
+    /// could come back and take little room, so they count only when there are as many again.
+    pub fn is_full(&self, max_sessions: usize) -> bool {
+        let SessionCounts { owned, held } = self.counts();
+        owned + held >= max_sessions || self.slots() >= max_sessions.saturating_mul(2)
+    }
+
+    /// How many ended sessions are remembered.
+    pub fn remembered(&self) -> usize {
+        self.0.ended.load(Relaxed)
     }
 
     /// Gives back the room of sessions and queues that are gone, where they left most of it empty. One shard after the other
@@ -421,6 +433,29 @@ mod tests {
         assert_eq!((table.ids(|_| true), table.slots()), (vec![ID], 1));
         table.with(ID, |slot| *slot = None);
         assert_eq!((table.0.slots.len(), table.counts()), (0, SessionCounts::default()));
+    }
+
+    #[test]
+    fn a_table_is_full_of_sessions_or_of_as_many_ended_ones_again() {
+        let (table, context) = (Table::new(ME), ContextPath::root());
+        let create = |n| {
+            let id = SessionId([n; 16]);
+            let birth = Birth { id, me: ME, term: Term(0), context: &context, reach: Reach::Cluster, timeout: None };
+            table.with(id, |slot| drop(replica::create(slot, &birth, &[], Moment(1))));
+        };
+        let end = |n| {
+            let id = SessionId([n; 16]);
+            table.with(id, |slot| replica::end(slot, id, Some(Term(0)), Moment(2)).is_ok())
+        };
+        (1..=2).for_each(create);
+        assert!(!table.is_full(3));
+        create(3);
+        assert!(table.is_full(3) && end(3) && !table.is_full(3), "an ended one makes room");
+        (4..=6).for_each(|n| {
+            create(n);
+            assert!(end(n));
+        });
+        assert_eq!((table.counts().owned, table.remembered(), table.is_full(3)), (2, 4, true));
     }
 
     #[test]

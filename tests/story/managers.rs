@@ -254,8 +254,63 @@ fn without_the_dirty_flag_only_what_differs_is_sent_and_what_changed_in_place_is
     });
 }
 
+#[test]
+fn full_sends_everything_with_each_write_and_delta_what_has_changed() {
+    story(async {
+        for (manager, at_least, at_most) in [("full", 20_000, 30_000), ("delta", 1, 1_000)] {
+            let place = pages(Place::new().set("SESSION__MANAGER", manager));
+            let large = format!("{{% do session.set('large', '{}') %}}ok", "x".repeat(20_000));
+            fs::write(place.path("pages/ROOT/large.txt.j2"), large).unwrap();
+            let cluster = Cluster::up_in(place, 2).await;
+            let mut browser = cluster.browser();
+            browser.get("/large.txt").await.unwrap();
+            // The first commit after it may be told whole by either.
+            browser.get("/add.txt").await.unwrap();
+            let sent = async || {
+                let nodes = cluster.status().await.unwrap().nodes;
+                nodes.iter().flat_map(|node| &node.peers).map(|peer| peer.sent_bytes).sum::<u64>()
+            };
+            let (before, writes) = (sent().await, 100);
+            for n in 0..writes {
+                assert_eq!(browser.get("/add.txt").await.unwrap().body, (n + 2).to_string());
+            }
+            // Leases and acknowledgements are in it.
+            let a_write = (sent().await - before) / writes;
+            assert!((at_least..at_most).contains(&a_write), "{manager}: {a_write} bytes a write");
+        }
+    });
+}
+
+#[test]
+fn a_node_that_keeps_as_many_sessions_as_it_may_refuses_new_ones_and_says_so() {
+    story(async {
+        let cluster = Cluster::up_in(pages(Place::new().set("SESSION__MAX_SESSIONS", "3")), 1).await;
+        let mut users = Vec::new();
+        for _ in 0..3 {
+            let mut user = cluster.browser();
+            assert_eq!(user.get("/add.txt").await.unwrap().status, StatusCode::OK);
+            users.push(user);
+        }
+        let mut newcomer = cluster.browser();
+        let refused = newcomer.get("/add.txt").await.unwrap();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.body.contains("as many sessions as it can keep"), "{}", refused.body);
+        assert!(refused.header("retry-after").is_some() && newcomer.cookies.is_empty());
+        assert_eq!(newcomer.get("/look.txt").await.unwrap().status, StatusCode::OK, "that needs no session");
+        assert_eq!(users[0].get("/add.txt").await.unwrap().body, "2", "those who have one go on");
+        assert_eq!(cluster.node("r1").await.sessions_refused, 1);
+        let log = cluster.place().log();
+        assert!(
+            log.contains("new sessions are refused: this node keeps as many as it may (session.max_sessions)"),
+            "{log}"
+        );
+        assert_eq!(users[1].get("/end.txt").await.unwrap().status, StatusCode::OK);
+        assert_eq!(newcomer.get("/add.txt").await.unwrap().body, "1", "one has ended");
+    });
+}
+
 /// A webapp with a page that writes, one that reads and one that ends the session.
-fn pages(place: Place) -> Place {
+pub(crate) fn pages(place: Place) -> Place {
     let webapps = place.path("pages");
     let root = webapps.join("ROOT");
     fs::create_dir_all(root.join("WEB-INF")).unwrap();

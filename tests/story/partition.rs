@@ -3,10 +3,12 @@
 
 use std::{fs, time::Duration};
 
+use hyper::StatusCode;
 use rustix::process::Signal;
 use tokio::time::{sleep, timeout};
 
 use crate::{
+    managers::pages,
     story,
     support::{
         DEADLINE,
@@ -105,6 +107,52 @@ fn a_node_that_is_cut_off_from_everyone_is_replaced_and_comes_back() {
              {longest_gap:?}"
         );
         seen.assert_held();
+    });
+}
+
+#[test]
+fn where_two_must_hold_a_write_both_sides_of_a_split_refuse_it_and_go_on_reading() {
+    story(async {
+        let place = pages(Place::new().set("CLUSTER__MIN_COPIES", "2"));
+        let Some(machines) = Machines::start(place, 2).await else { return };
+        let door = |node, index| machines.network.door_to(node, http(index).parse().unwrap());
+        let mut users = [Browser::new(door("r1", 0)), Browser::new(door("r2", 1))];
+        let answer = users[0].get("/add.txt").await.unwrap();
+        assert_eq!((answer.body.as_str(), answer.header("tasuki-copies")), ("1", Some("2")));
+        users[1].cookies = users[0].cookies.clone();
+        machines.network.stop("r1", "r2");
+        machines.network.stop("r2", "r1");
+        for user in &mut users {
+            // Made, not held by anybody else in time, and taken back.
+            assert_eq!(user.get("/add.txt").await.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+            // r2 has to claim it first, when what it has granted to r1 has run out.
+            let look =
+                async |user: &mut Browser| user.get("/look.txt").await.ok().filter(|it| it.status == StatusCode::OK);
+            let read = timeout(DEADLINE, async {
+                loop {
+                    match look(user).await {
+                        Some(read) => return read.body,
+                        None => sleep(Duration::from_millis(10)).await,
+                    }
+                }
+            });
+            assert_eq!(read.await.unwrap(), "1");
+            let refused = user.get("/add.txt").await.unwrap();
+            assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.body);
+            assert!(refused.body.contains("too few of the servers"), "{}", refused.body);
+        }
+        machines.network.go("r1", "r2");
+        machines.network.go("r2", "r1");
+        machines.settled(2).await;
+        let mut user = machines.browser();
+        user.cookies = users[0].cookies.clone();
+        let answer = user.get("/add.txt").await.unwrap();
+        assert_eq!(
+            (answer.body.as_str(), answer.header("tasuki-copies")),
+            ("2", Some("2")),
+            "nothing was done twice or lost"
+        );
+        assert_eq!(user.get("/look.txt").await.unwrap().body, "2");
     });
 }
 

@@ -12,6 +12,7 @@ use super::super::{
 };
 use crate::{
     limits,
+    membership::Duty,
     observe::{BalancerReport, NodeReport, NodeState, PeerReport, SessionCounts, StatusReport, Terms},
     settings::Alike,
     time::Moment,
@@ -88,6 +89,9 @@ fn known(member: &Member, silent: bool) -> NodeReport {
         sessions: SessionCounts::default(),
         peers: Vec::new(),
         writes_refused: 0,
+        writes_alone: 0,
+        sessions_refused: 0,
+        ended: 0,
         staying: 0,
         alike: BTreeMap::new(),
         webapps: Vec::new(),
@@ -99,6 +103,7 @@ fn balancer(worker: &Worker, nodes: &[NodeReport]) -> BalancerReport {
     let rules = &worker.rules;
     let mut warnings = rules.certificate.as_ref().map(|shown| shown.warnings()).unwrap_or_default();
     warnings.extend(unlike(&rules.alike, nodes));
+    warnings.extend(alone(nodes));
     BalancerReport { listen: rules.listen, pid: std::process::id(), refusals: rules.refusals.report(), warnings }
 }
 
@@ -135,6 +140,17 @@ fn unlike(balancer: &Alike, nodes: &[NodeReport]) -> Vec<String> {
         format!("{key} has to be the same everywhere and is {}", values.collect::<Vec<_>>().join("; "))
     };
     unlike.map(sentence).take(limits::MANAGER_WARNINGS).collect()
+}
+
+/// Nodes whose writes nobody else holds though there are others, live or lost.
+fn alone(nodes: &[NodeReport]) -> Option<String> {
+    let is_alone = |node: &&NodeReport| {
+        let serves = node.state == NodeState::Ready && node.duty == Duty::Serving;
+        serves && node.pid.is_some() && !node.peers.iter().any(|peer| peer.in_sync)
+    };
+    let routes: Vec<&str> = nodes.iter().filter(is_alone).map(|node| node.route.as_str()).collect();
+    (nodes.len() > 1 && !routes.is_empty())
+        .then(|| format!("what is written on {} is held there only: no other node is in sync", routes.join(", ")))
 }
 
 /// What lies in the folders of nodes and does not answer, and why: nodes that say the same together.
