@@ -23,7 +23,7 @@
 //! | delta | the changes of one commit, on their way to the holders |
 //! | in sync | of a peer: it is waited for before a reply is released |
 //! | duty | what a node wants to be asked for: serving, draining |
-//! | drain | no new sessions; owned ones move with their next request |
+//! | drain | no new sessions; the others take the owned ones over, idle ones too |
 
 pub mod balancer;
 pub mod cli;

@@ -1,6 +1,7 @@
 //! Builds, connects, watches and drains a node or a balancer. The only file that knows every actor.
 
 mod door;
+mod namesake;
 mod snapshot;
 
 use std::{
@@ -27,7 +28,7 @@ use tokio::{
 use tracing::{info, warn};
 
 pub use self::door::{Replaced, Succession, run_balancer};
-use self::snapshot::Snapshots;
+use self::{namesake::Namesake, snapshot::Snapshots};
 use crate::{
     deployment::{self, HostConfig, Neighbourhood, Store, Synced},
     limits,
@@ -238,7 +239,7 @@ impl Node {
         }
         self.announce(Duty::Serving);
         info!(route = %self.house.route, http = %self.house.http, "node ready");
-        let mut handing_over = None;
+        let (mut handing_over, mut namesake) = (None, Namesake::default());
         loop {
             match timeout(limits::ACTOR_CHECK, orders.recv()).await {
                 Ok(Some(Order::Duty(duty))) => {
@@ -247,8 +248,18 @@ impl Node {
                 }
                 Ok(Some(Order::Restart)) => return Ok(Exit::Restart),
                 Ok(None) => return Err(Failure("the orders' channel is closed".into())),
-                Err(_) => self.check()?,
+                Err(_) => {
+                    self.check()?;
+                    self.warn_of(&mut namesake);
+                }
             }
+        }
+    }
+
+    fn warn_of(&self, namesake: &mut Namesake) {
+        let (route, roster) = (&self.house.route, self.house.roster.load());
+        if let Some(other) = namesake.look(&roster, route, Moment::now()) {
+            warn!(%route, %other, "another node has this node's name, and the balancer uses only one of them: give each its own (node.route)");
         }
     }
 

@@ -10,6 +10,13 @@ pub const ORDERS: usize = 16;
 /// How often a starting or stopping node looks whether it may go on.
 pub const READY_POLL: Duration = Duration::from_millis(5);
 
+/// How long another live node must have this node's name before the log says so: an earlier life of this node is off the list
+/// sooner.
+pub const NAMESAKE: Duration = Duration::from_secs(10);
+
+/// Between two such lines.
+pub const NAMESAKE_LINE: Duration = Duration::from_secs(60);
+
 /// How often a process looks whether one of its actors has died.
 pub const ACTOR_CHECK: Duration = Duration::from_secs(1);
 

@@ -405,7 +405,9 @@ mod tests {
     use crate::session::{
         delta::Attribute,
         lease::Term,
+        placement::Placement,
         replica::{Birth, Reach},
+        stamp::Epoch,
         value::Value,
     };
 
@@ -461,6 +463,61 @@ mod tests {
 
     fn attributes(table: &Table) -> usize {
         table.peek(ID, |slot| Slot::live(slot).unwrap().attributes().count())
+    }
+
+    fn asked(id: SessionId, epoch: Epoch) -> ClaimRequest {
+        ClaimRequest { id, epoch, context: ContextPath::root(), have: None, insist: true }
+    }
+
+    #[actix_web::test]
+    async fn a_session_is_given_away_when_its_running_request_is_over() {
+        let (doorway, _heard, _) = node(PATIENCE);
+        let running = doorway.table.turn(ID, PATIENCE).await.unwrap();
+        let (table, request) = (doorway.table.clone(), asked(ID, Epoch { counter: 2, node: NodeId(2) }));
+        let claim = rt::spawn(async move { doorway.claim(request).await });
+        tokio::task::yield_now().await;
+        let tenure = || table.peek(ID, |slot| Slot::live(slot).unwrap().tenure());
+        assert_eq!(tenure(), Tenure::Owned);
+        drop(running);
+        assert!(matches!(claim.await.unwrap(), Answer::Promised(_)));
+        assert_eq!(tenure(), Tenure::Held);
+    }
+
+    #[actix_web::test]
+    async fn who_need_not_hold_a_session_remembers_whom_it_was_asked_for_by() {
+        for (spread, second) in [
+            (Spread::Everywhere, Answer::Unknown),
+            (Spread::Chosen(1), Answer::Refused(Epoch { counter: 3, node: NodeId(3) })),
+        ] {
+            let (doorway, _heard, _) = node(PATIENCE);
+            doorway.table.place(Placement::new(spread, []), Moment(1));
+            let id = SessionId([9; 16]);
+            let first = doorway.claim(asked(id, Epoch { counter: 3, node: NodeId(3) })).await;
+            assert_eq!(first, Answer::Unknown);
+            assert_eq!(doorway.claim(asked(id, Epoch { counter: 2, node: NodeId(2) })).await, second);
+        }
+    }
+
+    #[actix_web::test]
+    async fn who_asks_for_its_lease_or_for_a_session_is_granted_the_lease() {
+        let claim = Request::Claim(1, asked(ID, Epoch { counter: 2, node: NodeId(2) }));
+        for request in [Request::Renew { at: Moment(5) }, claim] {
+            let (doorway, _heard, _) = node(PATIENCE);
+            let (table, from) = (doorway.table.clone(), NodeId(2));
+            let one = || Arc::new(Semaphore::new(1));
+            let (surveys, comparison, batches, merges) = (one(), one(), one(), one());
+            let (doorway, intake) = (Rc::new(doorway), Intake::new(table.clone()));
+            let mut incoming = Incoming { doorway, from, received: 0, surveys, comparison, intake, batches, merges };
+            let is_granted = || table.lease().is_granted(from, limits::LEASE, Moment::now());
+            assert!(!is_granted());
+            let (mut input, mut output, (answers, mut answered)) = (BytesMut::new(), BytesMut::new(), mpsc::channel(1));
+            frame::put_request(&mut input, &request);
+            incoming.take(&mut input, &mut output, &answers).unwrap();
+            if output.is_empty() {
+                timeout(PATIENCE, answered.recv()).await.unwrap().unwrap().unwrap();
+            }
+            assert!(is_granted(), "before it hears of it");
+        }
     }
 
     #[actix_web::test]

@@ -338,3 +338,34 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(limits::LINK_SILENCE).with_interval(limits::LINK_PROBE))?;
     socket.set_tcp_user_timeout(Some(limits::LINK_SILENCE))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_web::test]
+    async fn a_link_that_nobody_reads_takes_no_more_than_its_bound() {
+        let outbox = Rc::<Outbox>::default();
+        let link = Link { number: 1, outbox: outbox.clone(), task: rt::spawn(std::future::pending()) };
+        let put = |out: &mut BytesMut| out.extend_from_slice(&[0; 1_000]);
+        let taken = (0..100_000).take_while(|_| link.queue(put) == Queued::Yes).count();
+        assert_eq!((taken, link.queued_bytes()), (limits::LINK_QUEUE_BYTES.div_ceil(1_000), taken * 1_000));
+        assert_eq!(link.queue(put), Queued::Full, "and it stays full");
+        assert_eq!(outbox.take().len(), limits::LINK_WRITE_BYTES);
+        assert_eq!(link.queue(put), Queued::Yes, "something was written");
+    }
+
+    #[test]
+    fn a_refusal_is_told_once_and_its_reason_again_while_it_lasts() {
+        let start = Moment(1_000_000);
+        let mut absence = Absence::begin(start);
+        assert!(
+            absence.is_new("another release")
+                && !absence.is_new("another release")
+                && absence.is_new("another cluster")
+        );
+        assert_eq!(absence.is_to_be_told(start + limits::LINK_ABSENCE / 2), None);
+        assert_eq!(absence.is_to_be_told(start + limits::LINK_ABSENCE), Some(limits::LINK_ABSENCE));
+        assert_eq!(absence.is_to_be_told(start + limits::LINK_ABSENCE), None);
+    }
+}

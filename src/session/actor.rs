@@ -204,6 +204,24 @@ mod tests {
     }
 
     #[actix_web::test]
+    async fn a_copy_whose_owner_does_not_end_it_is_forgotten_after_twice_its_time() {
+        let (told, heard) = std::sync::mpsc::channel();
+        let table = Table::new(ME);
+        let store = SessionStore::new(table.clone(), Ear(told).start().recipient());
+        let (id, context, timeout) = (SessionId([1; 16]), ContextPath::root(), Duration::from_secs(60));
+        let (me, timeout_of) = (NodeId(2), Some(timeout));
+        let birth = Birth { id, me, term: Term(1), context: &context, reach: Reach::Cluster, timeout: timeout_of };
+        let born = replica::create(&mut None, &birth, &[], Moment(0)).update;
+        table.with(id, |slot| replica::apply(slot, born, Moment(0)));
+        let just_before = Duration::from_millis(1);
+        store.sweep(Moment(0) + timeout * 2 - just_before);
+        assert_eq!(table.slots(), 1, "its owner may have let it be used");
+        store.sweep(Moment(0) + timeout * 2);
+        assert_eq!(table.slots(), 0);
+        assert!(heard.try_recv().is_err(), "that is not this node's to tell");
+    }
+
+    #[actix_web::test]
     async fn a_copy_that_other_nodes_hold_is_dropped_in_the_end_and_no_other() {
         let (told, _heard) = std::sync::mpsc::channel();
         let table = Table::new(ME);

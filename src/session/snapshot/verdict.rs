@@ -1,7 +1,7 @@
 //! Whether a snapshot may come back: how long ago it was written, and what happened meanwhile.
 //!
 //! Pure. The danger is a session that a user has ended elsewhere since, and that everybody has forgotten: a copy from
-//! the disk would bring it back. Ends are remembered for [`limits::TOMBSTONE`], so a copy is harmless beside nodes that
+//! the disk would bring it back. Ends are remembered for [`limits::TOMBSTONE`] at least, so a copy is harmless beside nodes that
 //! remember everything that has happened since it was written.
 
 use std::time::Duration;
