@@ -205,6 +205,10 @@ impl Cluster {
         if self.closing {
             return;
         }
+        if self.is_stopping {
+            let delay_us = self.world.between(10_000, 40_000);
+            return self.world.after(delay_us, Event::Tab(tab, Heard::Wake));
+        }
         let user = &self.users[self.tabs[tab].user];
         let (session, machine, reach) = (user.session, user.machine, user.reach);
         let op = self.draw_op(tab, session.is_some());

@@ -22,6 +22,7 @@ use crate::{
     faults::Fault,
     node::{ACK_TIMEOUT, CLAIM_TIMEOUT, Input, LEASE, Node},
     schedule::{Plan, Step},
+    stop::Disk,
     wire::{ConnId, End, Wire},
     world::{Event, World},
 };
@@ -40,6 +41,8 @@ pub(crate) struct Machine {
     /// Until a process starts again nobody answers for it.
     has_no_power: bool,
     deferred: Vec<Input>,
+    /// What the last process has saved.
+    pub(crate) disk: Option<Disk>,
     /// After a pause: what connections have brought and nobody has read yet. What they bring later stays behind that.
     unread: BTreeMap<Lane, Vec<Input>>,
 }
@@ -77,6 +80,8 @@ pub(crate) struct Cluster {
     pub(crate) canary: Option<Canary>,
     /// No new requests: the run comes to its end.
     pub(crate) closing: bool,
+    /// No new requests until all nodes have stopped.
+    pub(crate) is_stopping: bool,
     pub(crate) next_call: u64,
     /// Members that did not answer the balancer, and until when it leaves them out.
     pub(crate) failed_until: Vec<u64>,
@@ -148,6 +153,7 @@ impl Cluster {
             rules,
             canary,
             closing: false,
+            is_stopping: false,
             next_call: 0,
             failed_until: vec![0; machines],
             unreachable_until: vec![0; machines],
@@ -235,7 +241,9 @@ impl Cluster {
         let repair_interval = Duration::from_millis(900);
         let config = CoreConfig { ack, ack_timeout, claim_timeout, lease: LEASE, repair_interval };
         let node = Node::new(id, self.rules.workers, config, self.world.now_us());
-        self.machines[machine] = Machine { node: Some(node), ..Machine::new(self.machines[machine].clock) };
+        let disk = self.machines[machine].disk.take();
+        self.machines[machine] = Machine { node: Some(node), disk, ..Machine::new(self.machines[machine].clock) };
+        self.load(machine);
         let sweep_us = self.world.between(0, 250_000);
         self.world.after(sweep_us, Event::Node(id, Input::Sweep));
         for core in 0..=self.rules.workers {
@@ -411,7 +419,7 @@ impl Cluster {
 impl Machine {
     fn new(clock: Clock) -> Self {
         let (deferred, unread) = (Vec::new(), BTreeMap::new());
-        Self { node: None, clock, paused: false, has_no_power: false, deferred, unread }
+        Self { node: None, clock, paused: false, has_no_power: false, disk: None, deferred, unread }
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Slow,
     /// The node is drained, leaves and comes back.
     Drain,
+    /// All nodes are stopped on purpose, and started again.
+    FullStop,
     /// Nothing passes between one machine and all others.
     Isolate,
     /// Nothing passes between two groups of machines.
@@ -44,6 +46,12 @@ pub(crate) enum Fault {
 pub(crate) const ONE_BY_ONE: [Fault; 13] = {
     use Fault::{Cut, Drain, Isolate, Kill, OneWay, Partition, Pause, PowerCut, Sleep, Slow, Stall, WrongNews};
     [Kill, PowerCut, Pause, Pause, Sleep, Cut, Stall, Slow, Drain, Isolate, Partition, OneWay, WrongNews]
+};
+
+/// The same with full stops, among what can go wrong just before or after one.
+pub(crate) const STOPS: [Fault; 9] = {
+    use Fault::{Cut, Drain, FullStop, Kill, Pause, PowerCut, WrongNews};
+    [FullStop, FullStop, FullStop, Kill, PowerCut, Pause, Cut, Drain, WrongNews]
 };
 
 /// All at once: then only what holds always is promised.
@@ -107,6 +115,7 @@ impl Cluster {
                 self.wire.slow_down(machine, until_us, by_us);
             }
             Fault::Drain => self.drain(machine, long_us),
+            Fault::FullStop => self.begin_full_stop(until_us),
             Fault::Isolate => {
                 let sides = (0..self.machines.len()).map(|other| other == machine).collect();
                 self.partition(sides, until_us);

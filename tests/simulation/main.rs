@@ -16,6 +16,8 @@
 //!
 //! In a part of the runs only some nodes hold a session, as with `manager = "backup"`.
 //!
+//! A run of its own stops everything on purpose and starts it again, between other faults.
+//!
 //! Left out: a commit that was fenced counts as perhaps done, because one holder may have taken it before it heard of the
 //! claim. While two machines do not hear each other and the balancer reaches both, reads of a session that one of them
 //! answers may differ; what a second node held is still promised, unless both sides have a second node.
@@ -35,6 +37,7 @@ mod node;
 mod request;
 mod schedule;
 mod slots;
+mod stop;
 mod story;
 mod wire;
 mod world;
@@ -51,6 +54,9 @@ use cluster::{Cluster, Report};
 
 /// Seeds of a run that nobody asked for more of: about 20 s in a development build on one core.
 const DEFAULT_SEEDS: u64 = 250;
+
+/// The same with full stops.
+const DEFAULT_STOP_SEEDS: u64 = 100;
 
 /// A run ends after so many violations: the first ones tell enough.
 const MOST_VIOLATIONS: usize = 20;
@@ -80,10 +86,28 @@ enum Canary {
     TurnEndsAtCommit,
     /// A node answers from its own copies however long it was away.
     NoLease,
+    /// A node that stops saves nothing.
+    NothingSaved,
 }
 
-fn simulate(seed: u64, canary: Option<Canary>) -> Result<Report, String> {
+/// What goes wrong in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scenario {
+    /// One fault after the other, or all at once.
+    Faults,
+    /// Full stops, and other faults between them.
+    FullStops,
+    /// Faults, and a part of the product that is broken.
+    Broken(Canary),
+}
+
+/// What a blind checker might take a canary for: that something got stuck is not what it is about.
+const STUCK: [&str; 5] = ["a panic", "never caught up", "waits for ever", "nothing happens", "grows past its bound"];
+
+fn simulate(seed: u64, scenario: Scenario) -> Result<Report, String> {
+    let canary = if let Scenario::Broken(canary) = scenario { Some(canary) } else { None };
     let mut cluster = Cluster::new(seed, canary);
+    cluster.plan.has_stops = scenario == Scenario::FullStops || canary == Some(Canary::NothingSaved);
     let result = catch_unwind(AssertUnwindSafe(|| cluster.run())).unwrap_or_else(|panic| Err(text(&*panic)));
     result.map_err(|what| {
         let faults = cluster.plan.log.join("\n    ");
@@ -112,6 +136,7 @@ struct Run {
     next: Arc<AtomicU64>,
     last: u64,
     threads: usize,
+    scenario: Scenario,
     tally: Arc<Mutex<Tally>>,
 }
 
@@ -125,16 +150,16 @@ struct Tally {
 }
 
 impl Run {
-    fn of_settings() -> Self {
+    fn of_settings(scenario: Scenario, default_seeds: u64) -> Self {
         let (first, last) = match setting("TASUKI_SEED") {
             Some(seed) => (seed, seed),
             None => {
                 let first = setting("TASUKI_FIRST").unwrap_or(1);
-                (first, first - 1 + setting("TASUKI_SEEDS").unwrap_or(DEFAULT_SEEDS))
+                (first, first - 1 + setting("TASUKI_SEEDS").unwrap_or(default_seeds))
             }
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-        Self { next: Arc::new(first.into()), last, threads, tally: Arc::default() }
+        Self { next: Arc::new(first.into()), last, threads, scenario, tally: Arc::default() }
     }
 
     /// Takes seed after seed, until none is left or enough violations were found.
@@ -144,7 +169,7 @@ impl Run {
             if seed > self.last {
                 return;
             }
-            let result = simulate(seed, None);
+            let result = simulate(seed, self.scenario);
             let mut tally = self.tally.lock().expect("nobody panics while holding it");
             tally.note(result);
             if tally.violations.len() >= MOST_VIOLATIONS {
@@ -174,14 +199,24 @@ impl Tally {
 }
 
 fn is_caught(canary: Canary) {
-    let violation = (1..=CANARY_SEEDS).find_map(|seed| simulate(seed, Some(canary)).err());
+    let is_told = |what: &String| !STUCK.iter().any(|stuck| what.contains(stuck));
+    let violation = (1..=CANARY_SEEDS).find_map(|seed| simulate(seed, Scenario::Broken(canary)).err().filter(is_told));
     let what = violation.unwrap_or_else(|| panic!("{canary:?} was not noticed in {CANARY_SEEDS} seeds"));
     println!("{canary:?} was noticed: {what}");
 }
 
 #[test]
 fn no_promise_is_broken_under_any_seed() {
-    let run = Run::of_settings();
+    run(Scenario::Faults, DEFAULT_SEEDS);
+}
+
+#[test]
+fn a_planned_full_stop_breaks_no_promise() {
+    run(Scenario::FullStops, DEFAULT_STOP_SEEDS);
+}
+
+fn run(scenario: Scenario, default_seeds: u64) {
+    let run = Run::of_settings(scenario, default_seeds);
     let began = std::time::Instant::now();
     let threads: Vec<_> =
         (0..run.threads).map(|_| run.clone()).map(|run| std::thread::spawn(move || run.work())).collect();
@@ -197,9 +232,9 @@ fn no_promise_is_broken_under_any_seed() {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let once = simulate(7, None);
-    assert_eq!(once, simulate(7, None));
-    assert_ne!(once, simulate(8, None));
+    let once = simulate(7, Scenario::Faults);
+    assert_eq!(once, simulate(7, Scenario::Faults));
+    assert_ne!(once, simulate(8, Scenario::Faults));
 }
 
 #[test]
@@ -240,4 +275,9 @@ fn a_turn_that_ends_too_early_is_noticed() {
 #[test]
 fn a_node_without_a_lease_is_noticed() {
     is_caught(Canary::NoLease);
+}
+
+#[test]
+fn a_stop_that_saves_nothing_is_noticed() {
+    is_caught(Canary::NothingSaved);
 }

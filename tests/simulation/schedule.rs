@@ -7,7 +7,7 @@ use tasuki::names::{NodeId, SessionId};
 
 use crate::{
     cluster::{Cluster, DRAIN},
-    faults::{Apart, Fault, ONE_BY_ONE, STORM},
+    faults::{Apart, Fault, ONE_BY_ONE, STOPS, STORM},
     story,
     world::Event,
 };
@@ -44,6 +44,10 @@ pub(crate) enum Step {
     Wake(usize),
     /// A draining process leaves, at the latest.
     Leave(usize),
+    /// No request is to be left before all nodes are told to stop.
+    StopAll,
+    /// A node saves what it holds and ends.
+    Stop(usize),
     /// Membership learns who is there.
     Truth,
     /// Compares the nodes.
@@ -55,6 +59,8 @@ pub(crate) struct Plan {
     left: usize,
     /// Faults overlap, and what is promised against one at a time is not checked.
     pub(crate) is_storm: bool,
+    /// Everything is stopped and started, between other faults.
+    pub(crate) has_stops: bool,
     /// The current fault lasts until then.
     busy_until_us: u64,
     healed_us: u64,
@@ -73,6 +79,7 @@ impl Plan {
         Self {
             left: faults,
             is_storm,
+            has_stops: false,
             busy_until_us: now_us,
             healed_us: now_us,
             calm: 0,
@@ -99,6 +106,8 @@ impl Cluster {
             Step::Start(machine) => self.start(machine),
             Step::Wake(machine) => self.wake(machine),
             Step::Leave(machine) => self.leave(machine),
+            Step::StopAll => self.stop_all(),
+            Step::Stop(machine) => self.stop(machine),
             Step::Truth => self.tell_truth(),
             Step::Settled => {
                 self.compare();
@@ -132,7 +141,7 @@ impl Cluster {
             }
             if !self.plan.is_storm && self.world.percent(30) {
                 self.plan.calm = 0;
-                self.begin_drawn(&ONE_BY_ONE);
+                self.begin_drawn(if self.plan.has_stops { &STOPS } else { &ONE_BY_ONE });
             }
         }
         self.world.after(POLL_US, Event::Fault(Step::Poll));
