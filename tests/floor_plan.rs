@@ -253,7 +253,7 @@ fn what_is_planted_is_found() {
         ("session/table.rs", "use crate::elsewhere::Thing;", "no floor"),
         ("main.rs", "use tasuki::elsewhere::Thing;", "no floor"),
         ("session/replica.rs", "let map = dashmap::DashMap::new();", "session/table.rs"),
-        ("replication/link.rs", "replication/refusals.rs", "use snow::Builder;", "replication/seal.rs"),
+        ("replication/link.rs", "use snow::Builder;", "replication/seal.rs"),
         ("node/serve.rs", "println!(\"{x}\");", "println! belongs"),
         ("supervisor.rs", "std::io::stdout().flush();", "io::stdout"),
         ("session/replica.rs", "let now = Moment::now();", "Moment::now"),
