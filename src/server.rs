@@ -28,12 +28,15 @@ use tokio::{
 use tracing::{info, warn};
 
 pub use self::door::{Replaced, Succession, run_balancer};
-use self::{namesake::Namesake, snapshot::Snapshots};
+use self::{
+    namesake::Namesake,
+    snapshot::{Others, Snapshots},
+};
 use crate::{
     deployment::{self, HostConfig, Neighbourhood, Store, Synced},
     limits,
     membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
-    names::NodeId,
+    names::{NodeId, Route},
     node::{self, Handover, House, NewDuty, Notice, Order, Shortage, Taker, Traffic, Uploads, Worker, hand_over},
     observe::SessionCounts,
     replication::{
@@ -264,21 +267,35 @@ impl Node {
     }
 
     /// Waits until this node knows its peers and every worker has a link to each of them, so that it never takes an
-    /// existing session for an unknown one. A peer that cannot be linked is waited for only as long as for discovery.
+    /// existing session for an unknown one. A peer that cannot be linked is waited for only as long as for discovery; those
+    /// that stopped together with this node somewhat longer, for they may have what it lacks.
     async fn get_ready(&mut self, patience: Duration) -> Result<(), Failure> {
-        let deadline = Moment::now() + patience + patience;
-        while Moment::now() < deadline {
+        let began = Moment::now();
+        loop {
             let roster = self.house.roster.load_full();
-            if roster.discovered {
+            let is_late = began + patience + patience <= Moment::now();
+            if roster.discovered || is_late {
                 self.load_snapshot().await?;
+                let missing = self.not_yet_back(&roster);
                 // What it has not got it would answer with "not found".
-                if *self.synced.borrow() && self.is_linked(&roster).await {
+                let is_complete = missing.is_empty() && *self.synced.borrow() && self.is_linked(&roster).await;
+                let is_too_late = is_late && (missing.is_empty() || began + limits::RETURN <= Moment::now());
+                if is_complete || is_too_late {
+                    if !missing.is_empty() {
+                        let missing = missing.iter().map(Route::as_str).collect::<Vec<_>>().join(", ");
+                        warn!(%missing, "nodes that stopped together with this one are not back: what only they have saved is not there");
+                    }
                     return Ok(());
                 }
             }
             sleep(limits::READY_POLL).await;
         }
-        self.load_snapshot().await
+    }
+
+    /// Of the nodes that stopped together with this one those that are not there.
+    fn not_yet_back(&self, roster: &Roster) -> Vec<Route> {
+        let is_back = |route: &Route| roster.nodes().any(|node| node.route == *route);
+        self.snapshots.others().into_iter().filter(|route| !is_back(route)).collect()
     }
 
     /// Before a peer's link is accepted: until then nobody has asked here for a session, or told of one.
@@ -329,11 +346,12 @@ impl Node {
         self.badge.remove(&self.run);
         self.announce(Duty::Draining);
         let began = Moment::now();
+        let live = self.house.roster.load().nodes().map(|node| node.route).collect();
         while self.has_reason_to_stay(began).await {
             sleep(limits::READY_POLL).await;
         }
         let part = if self.is_relieved().await { Part::Local } else { Part::Everything };
-        let (nodes, _) = snapshot::nodes(&self.membership).await;
+        let (known, _) = snapshot::nodes(&self.membership).await;
         let left = self.shutdown_timeout.saturating_sub(Moment::now().since(began)).max(limits::LAST_REPLIES);
         if timeout(left, server.stop(true)).await.is_err() {
             let running = self.house.traffic.running();
@@ -342,7 +360,7 @@ impl Node {
         // Whoever hears that this node has left takes its sessions without asking it: nothing may be answered here from then on.
         let _ = timeout(limits::LEAVE_TIMEOUT, self.exporter.send(Retire)).await;
         let _ = timeout(limits::LEAVE_TIMEOUT, self.membership.send(Leave)).await;
-        self.snapshots.save(&self.house.table, part, nodes).await;
+        self.snapshots.save(&self.house.table, part, Others { known, live }).await;
         info!(route = %self.house.route, "node stopped");
     }
 

@@ -10,6 +10,10 @@ pub const ORDERS: usize = 16;
 /// How often a starting or stopping node looks whether it may go on.
 pub const READY_POLL: Duration = Duration::from_millis(5);
 
+/// How long a node that has loaded a snapshot waits for those that stopped together with it before it serves without them:
+/// machines that were switched on at the same time are not ready at the same time.
+pub const RETURN: Duration = Duration::from_secs(15);
+
 /// How long another live node must have this node's name before the log says so: an earlier life of this node is off the list
 /// sooner.
 pub const NAMESAKE: Duration = Duration::from_secs(10);

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     membership::{self, Duty, MemberState, Membership, Role},
-    names::{NodeId, SessionId},
+    names::{NodeId, Route, SessionId},
     session::{
         Slots, Table,
         snapshot::{
@@ -37,6 +37,8 @@ pub(super) struct Snapshots {
     cluster: Arc<str>,
     wanted: bool,
     max_sessions: usize,
+    /// Who stopped when this node did, as the file says that was loaded.
+    others: Arc<Mutex<Vec<Route>>>,
     /// Locked while files are read or written, so that a stop waits until a load is over.
     stage: Arc<Mutex<Stage>>,
 }
@@ -48,6 +50,15 @@ enum Stage {
     Unread,
     /// It was taken or set aside, or there was none.
     Read,
+}
+
+/// The other nodes, as a node that stops knew them.
+#[derive(Debug)]
+pub(super) struct Others {
+    /// All that it remembers.
+    pub(super) known: Vec<NodeId>,
+    /// Those that were live when it began to stop.
+    pub(super) live: Vec<Route>,
 }
 
 /// What came of a load.
@@ -78,6 +89,7 @@ impl Snapshots {
             cluster: settings.cluster.name.as_str().into(),
             wanted: settings.node.snapshot,
             max_sessions: settings.session.max_sessions.get(),
+            others: Arc::default(),
             stage: Arc::new(Mutex::new(Stage::Unread)),
         }
     }
@@ -112,9 +124,14 @@ impl Snapshots {
 
     /// Writes this part of the table, which does not change any more. A file that was not read yet stays as it is: this
     /// node has taken no request.
-    pub(super) async fn save(&self, table: &Table, part: Part, nodes: Vec<NodeId>) {
+    pub(super) async fn save(&self, table: &Table, part: Part, others: Others) {
         let (this, table) = (self.clone(), table.clone());
-        let _ = rt::task::spawn_blocking(move || this.save_now(&table, part, nodes)).await;
+        let _ = rt::task::spawn_blocking(move || this.save_now(&table, part, others)).await;
+    }
+
+    /// The nodes that stopped together with this one: each has saved what it held, and perhaps the newest copy of what is here.
+    pub(super) fn others(&self) -> Vec<Route> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn load_now(&self, table: &Table, serving: &[Neighbour]) {
@@ -149,6 +166,10 @@ impl Snapshots {
             Err(stale) => return Err(NotLoaded::Stale(stale)),
         };
         let loaded = self.pour(table, part, down)?;
+        if part == Part::Everything && header.part == Part::Everything {
+            let others = header.routes.iter().filter_map(|route| route.parse().ok()).collect();
+            *self.others.lock().unwrap_or_else(PoisonError::into_inner) = others;
+        }
         if let Some(stale) = stale {
             info!(sessions = loaded.back, "sessions of this node alone loaded from {}", self.shown().display());
             return Err(NotLoaded::Stale(stale));
@@ -187,7 +208,7 @@ impl Snapshots {
         }
     }
 
-    fn save_now(&self, table: &Table, part: Part, nodes: Vec<NodeId>) {
+    fn save_now(&self, table: &Table, part: Part, others: Others) {
         if *self.stage() == Stage::Unread {
             return;
         }
@@ -200,7 +221,8 @@ impl Snapshots {
             cluster: self.cluster.to_string(),
             part,
             written: Clock::now(),
-            nodes,
+            nodes: others.known,
+            routes: others.live.iter().map(Route::to_string).collect(),
             by: concat!("tasuki ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         info!(sessions = ids.len(), "saving what no other node holds in {}", self.shown().display());

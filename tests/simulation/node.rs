@@ -28,7 +28,7 @@ use tasuki::{
 use crate::{
     accept::{Ask, Incoming},
     client::Call,
-    cluster::{Cluster, Lane},
+    cluster::{Cluster, Lane, machine_of},
     request::{Job, JobId},
     slots::SimSlots,
     story,
@@ -51,6 +51,9 @@ pub(crate) const MERGE_PATIENCE: Duration = limits::MERGE_PATIENCE;
 
 /// A starting node serves after this long even when a link is not up.
 const DISCOVERY_TIMEOUT_US: u64 = 1_000_000;
+
+/// A node waits for those that stopped together with it for this long.
+const RETURN_US: u64 = 5_000_000;
 
 /// What happens to a node. Nothing of it happens while it is paused.
 #[derive(Debug)]
@@ -120,6 +123,8 @@ pub(crate) struct Node {
     pub(crate) view: BTreeMap<NodeId, (u64, Option<Duty>)>,
     /// The exporter first, then one for each worker.
     pub(crate) cores: Vec<Core<SimSlots>>,
+    /// The machines whose nodes stopped together with the last one of this machine.
+    pub(crate) awaited: Vec<usize>,
     /// What the exporter has been asked for and has not yet heard.
     pub(crate) needs_under_way: usize,
     pub(crate) jobs: BTreeMap<JobId, Job>,
@@ -179,6 +184,7 @@ impl Node {
             incoming: BTreeMap::new(),
             asked: vec![BTreeMap::new(); workers + 1],
             born_us,
+            awaited: Vec::new(),
             discovered: false,
         }
     }
@@ -233,7 +239,10 @@ impl Node {
 
     fn is_ready(&self, now_us: u64) -> bool {
         let linked = || self.links.values().all(|link| link.was_up);
-        self.duty == Duty::Starting && self.discovered && (linked() || now_us > self.born_us + DISCOVERY_TIMEOUT_US)
+        let is_back = |machine: &usize| self.peers().any(|(peer, _)| machine_of(peer) == *machine);
+        let are_back = self.awaited.iter().all(is_back) || now_us > self.born_us + RETURN_US;
+        let is_complete = linked() || now_us > self.born_us + DISCOVERY_TIMEOUT_US;
+        self.duty == Duty::Starting && self.discovered && are_back && is_complete
     }
 }
 

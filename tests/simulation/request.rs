@@ -387,10 +387,13 @@ impl Node {
         self.slots.all()
     }
 
-    /// Ended sessions of which it tells nobody any more.
+    /// Ended sessions of which it tells nobody any more, and those of which it refuses to hear because it remembers a claim.
     pub(crate) fn fading(&self, now: Moment) -> Vec<SessionId> {
-        let is_fading = |slot: &Slot| matches!(slot, Slot::Ended(tombstone) if !tombstone.is_told(now));
-        self.holdings().into_iter().filter(|(_, slot)| is_fading(slot)).map(|(id, _)| id).collect()
+        self.slots.ids(|slot| match slot {
+            Slot::Ended(tombstone) => !tombstone.is_told(now),
+            Slot::Sought(_) => true,
+            Slot::Live(_) => false,
+        })
     }
 }
 

@@ -92,6 +92,9 @@ impl Cluster {
         let Some((id, slots)) = self.machines[machine].node.as_ref().map(|node| (node.id, node.slots.clone())) else {
             return;
         };
+        // They have all stopped together.
+        let others = (0..self.machines.len()).filter(|other| *other != machine).collect();
+        self.machines[machine].node.as_mut().expect("it was there just now").awaited = others;
         let (now, down) = (self.moment(id), Duration::from_micros(self.world.now_us() - at_us));
         let mut reader = Reader::open(&file[..]).expect("it was written whole");
         while let Some(saved) = reader.entry().expect("it was written whole") {
@@ -104,5 +107,5 @@ impl Cluster {
 fn header() -> Header {
     let written = Clock { unix_ms: 0, boot: String::new(), up_ms: 0 };
     let (route, cluster, by) = ("m".into(), "simulation".into(), "the simulation".into());
-    Header { route, cluster, part: Part::Everything, written, nodes: Vec::new(), by }
+    Header { route, cluster, part: Part::Everything, written, nodes: Vec::new(), routes: Vec::new(), by }
 }

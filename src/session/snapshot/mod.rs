@@ -52,6 +52,9 @@ pub struct Header {
     pub written: Clock,
     /// Every other node that this one knew at that time, also those that seemed to be dead.
     pub nodes: Vec<NodeId>,
+    /// The routes of those that were live when this node began to stop: after a full stop they come back, too.
+    #[serde(default)]
+    pub routes: Vec<String>,
     /// Name and version of the writer, for people.
     pub by: String,
 }

@@ -60,6 +60,7 @@ fn header() -> Header {
         part: Part::Everything,
         written: Clock { unix_ms: 1_700_000_000_000, boot: "b".into(), up_ms: 5 },
         nodes: vec![NodeId(1), NodeId(2)],
+        routes: Vec::new(),
         by: "tasuki 0.1.0".into(),
     }
 }

@@ -88,6 +88,7 @@ mod tests {
             part: Part::Everything,
             written,
             nodes: vec![NodeId(2)],
+            routes: Vec::new(),
             by: "tasuki".into(),
         }
     }
