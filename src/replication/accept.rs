@@ -350,13 +350,13 @@ impl Incoming {
             // A thread that has ended in the middle answers nothing: the peer begins anew.
             let Ok(taken) = taken.await else { return };
             let reply = match taken {
-                Ok(Taken { ended, merged, later }) => {
+                Ok(Taken { ended, outranked, merged, later }) => {
                     later.into_iter().for_each(|copy| merge_later(&doorway, &merges, copy));
                     if !merged.is_empty() {
                         // Handled before the peer hears of it: its credit bounds what is still to be told here.
                         let _ = doorway.merged.send(Swept(merged)).await;
                     }
-                    Ok(Reply::Took { batch: number, ended })
+                    Ok(Reply::Took { batch: number, ended, outranked })
                 }
                 Err(bad) => Err(bad),
             };

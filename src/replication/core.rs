@@ -345,7 +345,10 @@ impl<S: Slots> Core<S> {
                     }
                 }
                 Reply::Compared(finding) => self.compared(peer, finding, now),
-                Reply::Took { batch, ended } => self.took(peer, batch, ended, now, port),
+                Reply::Took { batch, ended, outranked } => {
+                    self.outranked(outranked);
+                    self.took(peer, batch, ended, now, port);
+                }
             }
         }
         if !was_in_sync && self.ledger.is_in_sync(peer) {

@@ -83,6 +83,8 @@ pub enum Reply {
         batch: BatchNumber,
         /// Those of them that have ended.
         ended: Vec<(SessionId, Ending)>,
+        /// Those of them that are known to have a later owner than the sender knows. Few, so there is a kind of their own.
+        outranked: Vec<(SessionId, Epoch)>,
     },
 }
 
@@ -137,6 +139,7 @@ mod kind {
     pub(super) const DIFFERS: u8 = 26;
     pub(super) const WANTS: u8 = 27;
     pub(super) const TOOK: u8 = 28;
+    pub(super) const TOOK_OUTRANKED: u8 = 29;
 }
 
 // An epoch or a stamp as written: counter, node; version.
@@ -166,6 +169,7 @@ struct WireWhole<'a>(
     #[serde(borrow)] Vec<WireAttribute<'a>>,
 );
 
+type WireTook = (BatchNumber, Vec<(ByteArray<16>, WireEnding)>, Vec<(ByteArray<16>, WireEpoch)>);
 type WireAnswerEnded<'a> = (Ticket, WireEnding, Option<WireWhole<'a>>);
 type WirePromise<'a> = (Ticket, Option<WireEpoch>, Option<WireEpoch>, Option<u64>, Option<WireWhole<'a>>);
 
@@ -242,9 +246,13 @@ pub fn put_reply(out: &mut BytesMut, reply: &Reply) {
             put(out, kind::DIFFERS, &(round, Bytes::new(differing.as_bytes()), Bytes::new(empty.as_bytes())));
         }
         Reply::Compared(Finding::Wants { round, wanted }) => put(out, kind::WANTS, &(round, Bytes::new(wanted))),
-        Reply::Took { batch, ended } => {
+        Reply::Took { batch, ended, outranked } => {
             let ended: Vec<_> = ended.iter().map(|(id, ending)| (wire_id(*id), wire_ending(*ending))).collect();
-            put(out, kind::TOOK, &(batch, ended));
+            if outranked.is_empty() {
+                return put(out, kind::TOOK, &(batch, ended));
+            }
+            let outranked: Vec<_> = outranked.iter().map(|(id, epoch)| (wire_id(*id), wire_epoch(*epoch))).collect();
+            put(out, kind::TOOK_OUTRANKED, &(batch, ended, outranked));
         }
     }
 }
@@ -350,7 +358,13 @@ fn read_reply(kind: u8, body: &[u8]) -> Result<Reply, BadFrame> {
         kind::TOOK => {
             let (batch, ended): (BatchNumber, Vec<(ByteArray<16>, WireEnding)>) = decode(kind, body)?;
             let ended = ended.into_iter().map(|(id, ending)| (id_of(id), ending_of(ending)));
-            Reply::Took { batch, ended: ended.collect() }
+            Reply::Took { batch, ended: ended.collect(), outranked: Vec::new() }
+        }
+        kind::TOOK_OUTRANKED => {
+            let (batch, ended, outranked): WireTook = decode(kind, body)?;
+            let ended = ended.into_iter().map(|(id, ending)| (id_of(id), ending_of(ending)));
+            let outranked = outranked.into_iter().map(|(id, epoch)| (id_of(id), epoch_of(epoch)));
+            Reply::Took { batch, ended: ended.collect(), outranked: outranked.collect() }
         }
         _ => return Err(BadFrame::UnknownKind(kind)),
     })

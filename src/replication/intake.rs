@@ -17,7 +17,9 @@ use crate::{
     session::{
         Slots, Table,
         delta::{Ending, Update, Whole},
-        replica::{self, Applied},
+        placement::Spread,
+        replica::{self, Applied, Slot},
+        stamp::Epoch,
     },
     time::Moment,
 };
@@ -27,6 +29,8 @@ use crate::{
 pub(super) struct Taken {
     /// Sessions that have ended here.
     pub(super) ended: Vec<(SessionId, Ending)>,
+    /// Sessions that are known here to have a later owner.
+    pub(super) outranked: Vec<(SessionId, Epoch)>,
     /// What all others must hear of.
     pub(super) merged: Vec<Update>,
     /// Copies of sessions that this node owns: to be merged when no request of the session is running.
@@ -119,8 +123,15 @@ pub(super) fn take(slots: &impl Slots, batch: &Batch, now: Moment) -> Result<Tak
     let mut taken = Taken::default();
     for copy in batch.copies() {
         let copy = copy?;
-        let id = copy.id;
-        match slots.with(id, |slot| replica::apply(slot, Update::Copy(copy), now)) {
+        let (id, owner) = (copy.id, copy.owner);
+        let (applied, outranks) = slots.with(id, |slot| {
+            let applied = replica::apply(slot, Update::Copy(copy), now);
+            (applied, Slot::outranks(slot, owner))
+        });
+        // Where all hold everything, the later owner tells all of it.
+        let outranks = outranks.filter(|_| slots.placement().spread() != Spread::Everywhere);
+        taken.outranked.extend(outranks.map(|epoch| (id, epoch)));
+        match applied {
             Applied::Ended(ending) => taken.ended.push((id, ending)),
             Applied::Merged(update) => taken.merged.push(*update),
             Applied::Later(copy) => taken.later.push(*copy),
@@ -139,7 +150,8 @@ mod tests {
         replication::batch::Packer,
         session::{
             lease::Term,
-            replica::{Birth, Reach, Slot},
+            placement::Placement,
+            replica::{Birth, Reach},
         },
     };
 
@@ -179,6 +191,18 @@ mod tests {
         assert_eq!((told, taken.merged.len()), (vec![id(2)], 0));
         assert!(matches!(taken.ended[..], [(ended, _)] if ended == id(3)));
         assert!(table.peek(id(1), |slot| Slot::live(slot).is_some_and(|record| record.promised().node == PEER)));
+    }
+
+    #[test]
+    fn who_tells_of_a_session_that_has_a_later_owner_hears_of_that_where_not_all_hold_it() {
+        let table = Table::new(ME);
+        take(&table, &batch(1, 1..=2), Moment(3)).unwrap();
+        let later = Epoch::first(PEER).outranked_by(NodeId(3));
+        table.with(id(1), |slot| replica::yield_to(slot, later));
+        for (spread, outranked) in [(Spread::Everywhere, vec![]), (Spread::Chosen(1), vec![(id(1), later)])] {
+            table.place(Placement::new(spread, []), Moment(4));
+            assert_eq!(take(&table, &batch(1, 1..=2), Moment(5)).unwrap().outranked, outranked);
+        }
     }
 
     #[actix_web::test]

@@ -145,6 +145,11 @@ impl Slot {
         }
     }
 
+    /// The highest epoch that was promised here, of a session that is held, if that is later than this one.
+    pub fn outranks(slot: &Option<Self>, owner: Epoch) -> Option<Epoch> {
+        Self::live(slot).map(Record::promised).filter(|promised| *promised > owner)
+    }
+
     /// How the session has ended, if it has.
     pub fn ending(slot: &Option<Self>) -> Option<Ending> {
         match slot {

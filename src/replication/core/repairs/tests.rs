@@ -16,7 +16,7 @@ use crate::{
     },
     session::{
         Table,
-        delta::{Delta, End, Ending, Finality, Update},
+        delta::{Delta, End, Ending, Finality, Update, Whole},
         digest::{fingerprint, mix},
         draft::Change,
         lease::Term,
@@ -300,7 +300,7 @@ impl Node {
                     }
                 }
                 taken.merged.iter().for_each(|update| self.core.announce(update, now, &mut self.desk));
-                vec![Reply::Took { batch: batch.number, ended: taken.ended }]
+                vec![Reply::Took { batch: batch.number, ended: taken.ended, outranked: taken.outranked }]
             }
             Request::Compare(question) => vec![Reply::Compared(survey::compare(&self.table, from, &question, now))],
             Request::Renew { at } => vec![Reply::Renewed { at }],
@@ -608,4 +608,26 @@ fn a_copy_that_was_given_to_a_node_which_did_not_take_it_is_told_to_the_holders_
     world.pass(INTERVAL * 2);
     let lacks = |n: &u64| [B, C, D].into_iter().any(|node| ought(*n, node) && world.holds(node, *n).is_none());
     assert_eq!((0..40).filter(lacks).count(), 0);
+}
+
+#[test]
+fn an_owner_that_was_replaced_while_it_was_cut_off_learns_of_it_from_those_whom_it_tells() {
+    let mut world = World::of(&[A, B, C, D]);
+    world.create(0..40, A, &[]);
+    world.link_all();
+    world.spread(1);
+    world.pass(MOMENT);
+    let later = Epoch::first(A).outranked_by(D);
+    for n in 0..40 {
+        let whole = world.table(A).peek(id(n), |slot| Slot::live(slot).unwrap().whole(id(n), world.now));
+        let stamp = Stamp { epoch: later, version: 9 };
+        let told = Update::Whole(Whole { owner: later, stamp, ..whole });
+        let others = [B, C, D].into_iter().filter(|node| world.holds(*node, n).is_some() || *node == D);
+        for node in others.collect::<Vec<_>>() {
+            world.table(node).with(id(n), |slot| replica::apply(slot, told.clone(), world.now));
+        }
+    }
+    world.pass(INTERVAL * 2);
+    let promised = |n| world.table(A).peek(id(n), |slot| Slot::live(slot).map(|record| record.promised()));
+    assert!((0..40).all(|n| promised(n) == Some(later)));
 }
