@@ -24,7 +24,7 @@
 //!
 //! A violation names the seed and the step. `TASUKI_SEED=123 cargo test --test simulation` replays one seed,
 //! `TASUKI_SEEDS=100000 cargo test --test simulation` runs more of them than the default. `TASUKI_FIRST=3 TASUKI_STEP=4` takes
-//! only those with `manager = "backup"`.
+//! only those with `manager = "backup"`. The run with full stops counts by `TASUKI_STOP_SEEDS`.
 
 mod accept;
 mod canary;
@@ -152,12 +152,16 @@ struct Tally {
 }
 
 impl Run {
-    fn of_settings(scenario: Scenario, default_seeds: u64) -> Self {
+    fn of_settings(scenario: Scenario) -> Self {
+        let (seeds, default_seeds) = match scenario {
+            Scenario::FullStops => ("TASUKI_STOP_SEEDS", DEFAULT_STOP_SEEDS),
+            Scenario::Faults | Scenario::Broken(_) => ("TASUKI_SEEDS", DEFAULT_SEEDS),
+        };
         let (first, last) = match setting("TASUKI_SEED") {
             Some(seed) => (seed, seed),
             None => {
                 let first = setting("TASUKI_FIRST").unwrap_or(1);
-                (first, first - 1 + setting("TASUKI_SEEDS").unwrap_or(default_seeds))
+                (first, first - 1 + setting(seeds).unwrap_or(default_seeds))
             }
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
@@ -210,16 +214,16 @@ fn is_caught(canary: Canary) {
 
 #[test]
 fn no_promise_is_broken_under_any_seed() {
-    run(Scenario::Faults, DEFAULT_SEEDS);
+    run(Scenario::Faults);
 }
 
 #[test]
 fn a_planned_full_stop_breaks_no_promise() {
-    run(Scenario::FullStops, DEFAULT_STOP_SEEDS);
+    run(Scenario::FullStops);
 }
 
-fn run(scenario: Scenario, default_seeds: u64) {
-    let run = Run::of_settings(scenario, default_seeds);
+fn run(scenario: Scenario) {
+    let run = Run::of_settings(scenario);
     let began = std::time::Instant::now();
     let threads: Vec<_> =
         (0..run.threads).map(|_| run.clone()).map(|run| std::thread::spawn(move || run.work())).collect();
