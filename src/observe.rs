@@ -84,6 +84,9 @@ pub struct NodeReport {
     /// Answered writes that no other node held then, though there have been others.
     #[serde(default)]
     pub writes_alone: u64,
+    /// No other node is waited for now, though there have been others: what is written here is held here only.
+    #[serde(default)]
+    pub alone: bool,
     /// New sessions that were refused because the node keeps as many as it may (`session.max_sessions`).
     #[serde(default)]
     pub sessions_refused: u64,

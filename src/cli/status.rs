@@ -165,6 +165,7 @@ pub(super) mod tests {
                 .collect(),
             writes_refused: 0,
             writes_alone: 0,
+            alone: false,
             sessions_refused: 0,
             ended: 0,
             staying: 0,

@@ -22,7 +22,7 @@ use crate::{
         replica::{self, Birth, Committed, NotOwner, Reach, Slot, Standing, Undo},
         stamp::Epoch,
     },
-    settings::SessionManager,
+    settings::{Ack, SessionManager},
     time::Moment,
 };
 
@@ -227,14 +227,11 @@ impl Worker {
         }
     }
 
-    /// A write was answered that no other node holds. Where there has never been another one that is as it should be.
+    /// A write was answered that no other node holds. Where there has never been another one, or none is waited for, that is as
+    /// it should be.
     fn note_copies(&self, copies: usize) {
-        let had_others = &self.house.had_others;
-        if copies > 1 {
-            if !had_others.load(Relaxed) {
-                had_others.store(true, Relaxed);
-            }
-        } else if had_others.load(Relaxed) && self.house.alone.note(Moment::now()) {
+        let should_have_more = self.house.session.ack != Ack::None && self.house.had_others.load(Relaxed);
+        if copies < 2 && should_have_more && self.house.alone.note(Moment::now()) {
             let (route, writes) = (&self.house.route, self.house.alone.count());
             warn!(%route, writes, "answered writes are held by this node only: no other node is in sync");
         }

@@ -4,7 +4,10 @@
 //! `Tasuki-Control`, which a foreign web page cannot make a browser send without asking first (CORS preflight). What a
 //! front has passed on is refused: our balancer never does, and another one would open this to its clients.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::atomic::Ordering::Relaxed,
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -136,7 +139,8 @@ impl House {
 
     /// How this node is.
     pub async fn report(&self) -> NodeReport {
-        let duty = self.duty.get();
+        let (duty, links) = (self.duty.get(), self.links().await);
+        let had_others = self.had_others.load(Relaxed);
         NodeReport {
             route: self.route.clone(),
             pid: Some(std::process::id()),
@@ -147,9 +151,10 @@ impl House {
             },
             duty,
             sessions: self.table.counts(),
-            peers: peers(&self.links().await),
+            peers: peers(&links),
             writes_refused: self.shortage.count(),
             writes_alone: self.alone.count(),
+            alone: had_others && !links.iter().any(|link| link.in_sync),
             sessions_refused: self.full.count(),
             ended: self.table.remembered(),
             staying: if duty == Duty::Draining { self.handover.staying() } else { 0 },

@@ -105,7 +105,7 @@ pub struct House {
     pub shortage: Shortage,
     /// Answered writes that no other node holds, since there have been others.
     pub alone: Shortage,
-    /// Another node has held a write.
+    /// There have been other nodes.
     pub had_others: AtomicBool,
     /// New sessions for which there was no room.
     pub full: Shortage,

@@ -1,6 +1,6 @@
 //! The notice board: keeps what every worker and every page may know of the cluster.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 
@@ -92,6 +92,9 @@ impl Handler<RosterChanged> for Notice {
     type Result = ();
 
     fn handle(&mut self, RosterChanged(roster): RosterChanged, _: &mut Self::Context) {
+        if roster.nodes().next().is_some() {
+            self.house.had_others.store(true, Relaxed);
+        }
         self.house.roster.store(roster);
         self.publish();
     }

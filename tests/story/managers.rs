@@ -169,6 +169,26 @@ fn nodes_that_are_given_different_managers_are_warned_of() {
 }
 
 #[test]
+fn a_node_that_has_lost_all_others_says_that_its_writes_are_held_there_only() {
+    story(async {
+        let nodes = Nodes::start(2).await;
+        settled(nodes.listen, 2).await;
+        let mut user = Browser::new(nodes.listen);
+        assert_eq!(user.get("/?plain").await.unwrap().header("tasuki-copies"), Some("2"));
+        cluster::send(nodes.nodes[1].pid(), Signal::KILL);
+        let warned = async || {
+            // Whoever is left is asked until it has lost the other one.
+            let mut window = user.window();
+            window.count().await.ok()?;
+            status(nodes.listen).await.map(|it| it.balancer.warnings).filter(|it| !it.is_empty())
+        };
+        let warnings = wait_for("the loss is told of", warned).await;
+        assert_eq!(warnings, ["what is written on r1 is held there only: no other node is in sync"]);
+        assert!(status(nodes.listen).await.unwrap().nodes[0].writes_alone > 0);
+    });
+}
+
+#[test]
 fn a_lonely_node_refuses_writes_and_goes_on_reading() {
     story(async {
         let place = pages(Place::new().set("CLUSTER__MIN_COPIES", "2"));

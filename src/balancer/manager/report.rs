@@ -90,6 +90,7 @@ fn known(member: &Member, silent: bool) -> NodeReport {
         peers: Vec::new(),
         writes_refused: 0,
         writes_alone: 0,
+        alone: false,
         sessions_refused: 0,
         ended: 0,
         staying: 0,
@@ -142,14 +143,11 @@ fn unlike(balancer: &Alike, nodes: &[NodeReport]) -> Vec<String> {
     unlike.map(sentence).take(limits::MANAGER_WARNINGS).collect()
 }
 
-/// Nodes whose writes nobody else holds though there are others, live or lost.
+/// Nodes whose writes nobody else holds, though others did before.
 fn alone(nodes: &[NodeReport]) -> Option<String> {
-    let is_alone = |node: &&NodeReport| {
-        let serves = node.state == NodeState::Ready && node.duty == Duty::Serving;
-        serves && node.pid.is_some() && !node.peers.iter().any(|peer| peer.in_sync)
-    };
+    let is_alone = |node: &&NodeReport| node.alone && node.duty == Duty::Serving;
     let routes: Vec<&str> = nodes.iter().filter(is_alone).map(|node| node.route.as_str()).collect();
-    (nodes.len() > 1 && !routes.is_empty())
+    (!routes.is_empty())
         .then(|| format!("what is written on {} is held there only: no other node is in sync", routes.join(", ")))
 }
 
