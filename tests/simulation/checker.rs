@@ -296,8 +296,6 @@ impl Checker {
         let Some(issued) = self.calls.get(&tab).filter(|issued| issued.number == number) else { return };
         let shadow = issued.session.and_then(|session| self.sessions.get(&session));
         let in_time = |shadow: &Shadow| answered.at_us < shadow.used_us + self.patience_us && !answered.is_apart;
-        // It may have been done, and the session have been ended elsewhere before its answer left.
-        let maybe = maybe || shadow.is_some_and(|shadow| shadow.ended != End::No);
         if shadow.is_some_and(|shadow| shadow.sure && shadow.ended == End::No && in_time(shadow)) {
             let session = issued.session;
             self.let_down(format!("{session:?}: an answered session is not known any more: {shadow:?}"));
