@@ -19,7 +19,7 @@ use crate::{
         Slots, Swept, Turn,
         delta::Update,
         draft::{Change, Draft, Fate},
-        replica::{self, Birth, Committed, NotOwner, Reach, Slot, Standing, Undo},
+        replica::{self, Birth, Committed, Kept, NotOwner, Reach, Slot, Standing, Undo},
         stamp::Epoch,
     },
     settings::{Ack, SessionManager},
@@ -161,8 +161,10 @@ impl Worker {
         let verdict = self.replicator.send(Replicate(update)).await.ok().flatten().ok_or(NotDone::Doubtful(None))?;
         match verdict {
             Verdict::Held(copies) => {
-                let kept = self.house.table.with(id, |slot| replica::keep(slot, id, &undo, Moment::now()));
-                self.tell(kept);
+                match self.house.table.with(id, |slot| replica::keep(slot, id, &undo, Moment::now())) {
+                    Kept::Stands(told) => self.tell(told),
+                    Kept::Ended => return Err(NotDone::AskAnother),
+                }
                 self.note_copies(copies);
                 Ok(copies)
             }

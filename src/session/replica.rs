@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use self::{
     claims::{Adoption, Intent, adopt, claim, intent, promise, remember, withdraw},
     life::{
-        Birth, Committed, Expiry, NotOwner, Standing, Undo, Visited, commit, create, end, expire, keep, retreat,
+        Birth, Committed, Expiry, Kept, NotOwner, Standing, Undo, Visited, commit, create, end, expire, keep, retreat,
         standing, take_back, touch, touched, undo, visit,
     },
     record::{Record, TOLD_SHARE},
@@ -181,9 +181,7 @@ pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
 
 fn yield_record(record: &mut Record, promised: Epoch) {
     if record.promised() < promised {
-        record.promise(promised);
-        record.tenure = Tenure::Held;
-        record.behind = true;
+        record.give_away(promised);
     }
 }
 

@@ -295,6 +295,8 @@ impl Checker {
     pub(crate) fn no_session(&mut self, tab: usize, number: u64, maybe: bool, answered: Answered) {
         let Some(issued) = self.calls.get(&tab).filter(|issued| issued.number == number) else { return };
         let shadow = issued.session.and_then(|session| self.sessions.get(&session));
+        // Done just before the session was ended elsewhere, perhaps, and then seen by others.
+        let maybe = maybe || shadow.is_some_and(|shadow| shadow.ended != End::No);
         let in_time = |shadow: &Shadow| answered.at_us < shadow.used_us + self.patience_us && !answered.is_apart;
         if shadow.is_some_and(|shadow| shadow.sure && shadow.ended == End::No && in_time(shadow)) {
             let session = issued.session;

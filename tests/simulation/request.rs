@@ -12,7 +12,7 @@ use tasuki::{
     session::{
         Slots,
         draft::{Change, Draft},
-        replica::{self, Birth, Committed, NotOwner, Reach, Record, Slot, Standing, Undo, Visited},
+        replica::{self, Birth, Committed, Kept, NotOwner, Reach, Record, Slot, Standing, Undo, Visited},
         stamp::Stamp,
     },
     time::Moment,
@@ -290,6 +290,10 @@ impl Cluster {
             Some(Slot::Sought(_)) | None => None,
         });
         *kept = Some(undo);
+        let under_way = node.jobs.values().filter(|job| job.undo.is_some() && job.written() == written);
+        if under_way.count() > 1 {
+            self.checker.violate(format!("{written:?}: two requests of it were under way at once on {id:?}"));
+        }
         if self.canary == Some(Canary::TurnEndsAtCommit) {
             self.end_turn(id, session, Who::Job(job));
         }
@@ -318,7 +322,10 @@ impl Cluster {
         match verdict {
             Verdict::Held(copies) => {
                 let keep = |undo: Undo| node.slots.with(session, |slot| replica::keep(slot, session, &undo, now));
-                let told = undo.and_then(keep);
+                let told = match undo.map_or(Kept::Stands(None), keep) {
+                    Kept::Stands(told) => told,
+                    Kept::Ended => return self.answer(id, job, Outcome::NoSession),
+                };
                 if let Some(stamp) = stamp.filter(|_| copies > 1 && exclusive) {
                     self.checker.committed(session, stamp);
                 }

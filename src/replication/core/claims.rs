@@ -31,7 +31,7 @@ use crate::{
         delta::{Answer, ClaimRequest, Ending, Given},
         lease::Term,
         placement::Spread,
-        replica::{self, Adoption, Intent, Slot},
+        replica::{self, Adoption, Intent, Record, Slot},
         stamp::{Epoch, Stamp},
     },
     time::Moment,
@@ -68,6 +68,8 @@ pub(super) struct Asking {
     pub(super) unasked: SmallVec<[NodeId; 4]>,
     /// Who may know of the session and was not heard.
     unheard: SmallVec<[NodeId; 4]>,
+    /// Somebody who has promised this very claim before does not know who owned the session then.
+    is_blurred: bool,
     /// Who was asked once more because the others take it for the owner, and it did not know of the session.
     doubted: Option<NodeId>,
 }
@@ -103,7 +105,7 @@ impl<S: Slots> Core<S> {
             return self.parked.push(errand);
         };
         let (me, id, above) = (self.slots.me(), errand.wish.id, errand.above);
-        let intent = self.slots.with(id, |slot| replica::intent(slot, me, above));
+        let intent = self.slots.with(id, |slot| replica::intent(slot, me, above, now));
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let owner = errand.owner.or(above.or(intent.before).map(|epoch| epoch.node));
         let owner = owner.filter(|owner| self.may_answer(*owner, now));
@@ -117,7 +119,8 @@ impl<S: Slots> Core<S> {
         };
         let (claim, have, unasked, unheard) =
             (Claim::new(intent.epoch, []), intent.have, SmallVec::new(), SmallVec::new());
-        let asking = Asking { errand, claim, intent, term, round, have, unasked, unheard, doubted: None };
+        let asking =
+            Asking { errand, claim, intent, term, round, have, unasked, unheard, is_blurred: false, doubted: None };
         self.ask_round(self.next_ticket, asking, (None, Given::default()), now, port);
     }
 
@@ -185,9 +188,11 @@ impl<S: Slots> Core<S> {
 
     /// An answer to a claim. A copy of a member that was not told of the last owner's commits may be an old one, though its
     /// member knows of nobody who has gone on.
-    pub(super) fn weighed(&self, ticket: Ticket, from: NodeId, mut answer: Answer, now: Moment) -> Answer {
-        if let (Answer::Promised(given), Some(asking)) = (&mut answer, self.claims.get(&ticket)) {
-            given.current = given.current.filter(|told| self.was_told(asking.errand.wish.id, told.node, from, now));
+    pub(super) fn weighed(&mut self, ticket: Ticket, from: NodeId, mut answer: Answer, now: Moment) -> Answer {
+        if let (Answer::Promised(given), Some(asking)) = (&mut answer, self.claims.get_mut(&ticket)) {
+            asking.is_blurred |= given.owner.or(given.current).is_none();
+            let id = asking.errand.wish.id;
+            given.current = given.current.filter(|told| self.was_told(id, told.node, from, now));
         }
         answer
     }
@@ -216,13 +221,13 @@ impl<S: Slots> Core<S> {
         }
         let (promised, here) = self.slots.with(id, |slot| {
             let record = Slot::live(slot);
-            let promised = record.map(|record| record.promised());
-            (promised, promised.filter(|_| record.is_some_and(|record| !record.may_be_behind())))
+            (record.map(Record::promised), record.map(|record| record.known_to(me, now)))
         });
-        let here = here.filter(|told| self.was_told(id, told.node, me, now));
-        let (has_copy, is_outranked) =
-            (promised.is_some() || given.copy.is_some(), promised > Some(asking.intent.epoch));
-        has_copy && !is_outranked && given.current.max(here) < given.owner.max(promised)
+        let has_copy = here.is_some() || given.copy.is_some();
+        let is_outranked = promised > Some(asking.intent.epoch);
+        let current = here.and_then(|(_, current)| current).filter(|told| self.was_told(id, told.node, me, now));
+        let (current, owner) = (given.current.max(current), given.owner.max(here.map(|(owner, _)| owner)));
+        has_copy && !is_outranked && (asking.is_blurred || current.is_none() || current < owner)
     }
 
     pub(super) fn tick_claims(&mut self, now: Moment, port: &mut impl Port) {

@@ -141,7 +141,7 @@ fn a_write_that_was_answered_alone_goes_to_who_has_taken_the_session_over() {
     pass(&mut core, &mut desk, 20, 1_000);
     assert_eq!(desk.settled, [Verdict::Held(1)]);
     let kept = table.with(id(1), |slot| replica::keep(slot, id(1), &made.undo, after(1_000)));
-    assert_eq!(kept, None);
+    assert_eq!(kept, replica::Kept::Stands(None));
     desk.updates.clear();
     let theirs = Epoch::first(ME).outranked_by(B);
     core.replied(B, [Reply::Objection(1, Objection::Fenced(theirs)), Reply::Ack(1)], after(1_000), &mut desk);

@@ -1,6 +1,6 @@
 //! Claims and promises: how a session finds a new owner.
 
-use super::{Reach, Record, Slot, Sought, Tenure};
+use super::{Reach, Record, Slot, Sought, Tenure, record::Behind};
 use crate::{
     limits,
     names::NodeId,
@@ -32,17 +32,17 @@ pub struct Intent {
     pub epoch: Epoch,
     /// What this node holds.
     pub have: Option<Stamp>,
-    /// What it had promised before.
+    /// Who owned it before, as far as this node knows.
     pub before: Option<Epoch>,
 }
 
 /// What a claim of `me` asks for. Changes nothing: see [`claim`].
 ///
 /// `above` is an epoch that refused an earlier try.
-pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
+pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>, now: Moment) -> Intent {
     let epoch = above.max(Slot::promised(slot)).map_or(Epoch::first(me), |epoch| epoch.outranked_by(me));
     let record = Slot::live(slot);
-    Intent { epoch, have: record.map(Record::stamp), before: record.map(Record::promised) }
+    Intent { epoch, have: record.map(Record::stamp), before: record.map(|record| record.known_to(me, now).0) }
 }
 
 /// Begins a claim. Until it is adopted it outranks nobody here: an owner that keeps its session must not have been
@@ -102,13 +102,12 @@ pub fn promise(
     // have what the other lacks. A commit that may still be refused is told only if it is newer.
     let is_newer = |have: Stamp| have < record.stamp() || !record.open && !record.stamp().is_seen_by(have);
     let copy = request.have.is_none_or(is_newer).then(|| record.whole(request.id, now));
+    let (owner, current) = record.known_to(request.epoch.node, now);
     // It may know of this very claim already, from a fence: that is no ownership yet.
-    let owner = Some(record.promised()).filter(|owner| *owner < request.epoch);
-    let current = owner.filter(|_| !record.behind);
+    let owner = Some(owner).filter(|owner| *owner < request.epoch);
     let given = Given { owner, current, idle: Some(now.since(record.accessed)), copy };
-    record.promise(request.epoch);
-    (record.behind, record.told) = (true, now);
-    record.tenure = Tenure::Held;
+    record.give_away(request.epoch);
+    record.told = now;
     Answer::Promised(given)
 }
 
@@ -163,7 +162,7 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, given: Given, term: Term, no
     record.tenure = Tenure::Owned;
     record.term = term;
     record.open = false;
-    record.behind = false;
+    record.behind = Behind::No;
     let accessed = idle.map_or(record.accessed, |idle| record.accessed.max(now - idle));
     record.accessed = (accessed + record.untold()).min(now);
     Adoption::Owner

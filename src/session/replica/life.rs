@@ -82,6 +82,16 @@ enum Earlier {
     Changed(Stamp, SmallVec<[Before; 2]>),
 }
 
+/// What has become of a commit that is safe.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kept {
+    /// It stands. The others are to be told this: that an end is final, or what they lack, if they have gone on meanwhile
+    /// without it.
+    Stands(Option<Update>),
+    /// The session was ended by another node meanwhile, whose user was told so: what was committed ended with it.
+    Ended,
+}
+
 /// Why a commit was not made. The request changed nothing and may be sent to another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this node does not own the session any more")]
@@ -209,20 +219,25 @@ pub fn end(slot: &mut Option<Slot>, id: SessionId, term: Option<Term>, now: Mome
     Ok(Committed { update: Update::End(End { id, ending }), undo: Undo { stamp, before } })
 }
 
-/// Learns that a commit is safe: nobody takes it back any more. Gives what the others are to be told: that an end is final,
-/// or what they lack, if they have gone on meanwhile without it.
+/// Learns that a commit is safe: nobody takes it back any more.
 #[must_use]
-pub fn keep(slot: &mut Option<Slot>, id: SessionId, undo: &Undo, now: Moment) -> Option<Update> {
+pub fn keep(slot: &mut Option<Slot>, id: SessionId, undo: &Undo, now: Moment) -> Kept {
     if let Earlier::Running(_) = undo.before {
         // Even if it was refuted meanwhile: the user is told now.
         let ending = Ending { finality: Finality::Final, stamp: undo.stamp };
         let ending = Slot::ending(slot).map_or(ending, |known| known.max(ending));
         Slot::end(slot, ending, now);
-        return Some(Update::End(End { id, ending }));
+        return Kept::Stands(Some(Update::End(End { id, ending })));
     }
-    let record = Slot::live_mut(slot)?;
-    record.open = false;
-    (record.stamp() != undo.stamp).then(|| Update::Copy(record.whole(id, now)))
+    match slot {
+        Some(Slot::Live(record)) => {
+            record.open = false;
+            let lacks_some = record.stamp() != undo.stamp;
+            Kept::Stands(lacks_some.then(|| Update::Copy(record.whole(id, now))))
+        }
+        Some(Slot::Ended(tombstone)) if tombstone.ending.finality == Finality::Final => Kept::Ended,
+        Some(Slot::Ended(_) | Slot::Sought(_)) | None => Kept::Stands(None),
+    }
 }
 
 /// Takes back a commit that a holder refused, and yields to the epoch it has promised. What arrived meanwhile stays, and

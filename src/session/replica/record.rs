@@ -39,9 +39,26 @@ pub struct Record {
     pub(super) reach: Reach,
     /// Its newest commit in this node's own right may still be refused: it must not be told as something that stands.
     pub(super) open: bool,
-    /// It was promised to another node, which has told nothing since: the session may have gone on without this copy.
-    pub(super) behind: bool,
+    pub(super) behind: Behind,
     pub(super) attributes: Attributes,
+}
+
+/// Whether the session may have gone on without this copy: it was promised to a node that has told nothing since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// It has not.
+    No,
+    /// Not before it was promised to the node that it is promised to now. The newest commit here is of the owner of then.
+    SinceThisPromise,
+    /// Perhaps before that already.
+    Longer,
+}
+
+impl Behind {
+    /// What another node has told of its own copy.
+    pub(super) fn of(is_behind: bool) -> Self {
+        if is_behind { Self::Longer } else { Self::No }
+    }
 }
 
 /// Some 136 years.
@@ -87,7 +104,20 @@ impl Record {
 
     /// Whether the session may have gone on without this copy: the last promise was to a node that has told nothing since.
     pub fn may_be_behind(&self) -> bool {
-        self.behind
+        self.behind != Behind::No
+    }
+
+    /// Who owns the session as far as a claim of `claimant` is concerned, and the last owner whose word this copy has: the
+    /// same one unless it may be behind. That the claimant itself was promised the session takes nothing from a copy that
+    /// was up to date until then: the claimant knows what has become of that, for as long as nodes keep old copies.
+    pub fn known_to(&self, claimant: NodeId, now: Moment) -> (Epoch, Option<Epoch>) {
+        let (promised, seen) = (self.promised(), self.stamp().epoch);
+        let is_remembered = now.since(self.told) < limits::STRAY_COPY / 2;
+        match self.behind {
+            Behind::No => (promised, Some(promised)),
+            Behind::SinceThisPromise if promised.node == claimant && is_remembered => (seen, Some(seen)),
+            Behind::SinceThisPromise | Behind::Longer => (promised, None),
+        }
     }
 
     /// Whether it was given lately to a node that has committed nothing which was told here.
@@ -139,7 +169,7 @@ impl Record {
             stamp: self.stamp(),
             timeout: self.timeout(),
             idle: now.since(self.accessed),
-            behind: self.behind,
+            behind: self.may_be_behind(),
             attributes: self.attributes.to_vec(),
         }
     }
@@ -151,6 +181,17 @@ impl Record {
 
     pub(super) fn promise(&mut self, epoch: Epoch) {
         (self.promised_count, self.promised_to) = (epoch.counter, epoch.node);
+    }
+
+    /// Promises it to another node, which may go on without this copy.
+    pub(super) fn give_away(&mut self, epoch: Epoch) {
+        self.behind = match self.behind {
+            Behind::No if self.stamp().epoch == self.promised() => Behind::SinceThisPromise,
+            Behind::SinceThisPromise if self.promised_to == epoch.node => Behind::SinceThisPromise,
+            _ => Behind::Longer,
+        };
+        self.promise(epoch);
+        self.tenure = Tenure::Held;
     }
 
     pub(super) fn is_cluster_wide(&self) -> bool {
@@ -184,6 +225,10 @@ impl Record {
     pub(super) fn merge(&mut self, theirs: Whole, now: Moment) -> Brought {
         let mut ours = State { stamp: self.stamp(), attributes: self.attributes.to_vec() };
         let brought = ours.merge(State { stamp: theirs.stamp, attributes: theirs.attributes });
+        // It lacked what the owner of then had told others.
+        if self.behind == Behind::SinceThisPromise && ours.stamp != self.stamp() {
+            self.behind = Behind::Longer;
+        }
         self.stamp = ours.stamp.into();
         if brought.has_news() {
             self.attributes = ours.attributes.into();
@@ -206,7 +251,7 @@ impl Record {
             tenure: Tenure::Owned,
             reach: birth.reach,
             open: birth.reach == Reach::Cluster,
-            behind: false,
+            behind: Behind::No,
             attributes: Attributes::default(),
         })
     }
@@ -224,7 +269,7 @@ impl Record {
             tenure,
             reach: Reach::Cluster,
             open: false,
-            behind: whole.behind,
+            behind: Behind::of(whole.behind),
             attributes: whole.attributes.into(),
         })
     }

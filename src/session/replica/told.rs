@@ -1,6 +1,6 @@
 //! What other nodes tell of a session: taken, merged or refused.
 
-use super::{Record, Slot, Tenure, yield_record, yield_to};
+use super::{Record, Slot, Tenure, record::Behind, yield_record, yield_to};
 use crate::{
     names::NodeId,
     session::{
@@ -51,7 +51,7 @@ pub fn merge_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied 
     let brought = record.merge(copy, now);
     yield_record(record, owner);
     if is_current && owner == record.promised() {
-        record.behind = false;
+        record.behind = Behind::No;
     }
     if !brought.has_news() {
         return Applied::Duplicate;
@@ -96,7 +96,7 @@ fn apply_delta(slot: &mut Option<Slot>, delta: &Delta, now: Moment) -> Applied {
     if let (Applied::Applied, Some(record)) = (&verdict, Slot::live_mut(slot)) {
         record.promise(delta.stamp.epoch);
         record.tenure = Tenure::Held;
-        record.behind = false;
+        record.behind = Behind::No;
         record.apply(&delta.changes, delta.stamp, now);
     }
     verdict
@@ -132,7 +132,7 @@ fn apply_whole(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
 fn follow(record: &mut Record, whole: Whole, now: Moment) -> Applied {
     let (id, had, told) = (whole.id, record.stamp(), whole.stamp);
     yield_record(record, whole.owner);
-    record.behind = whole.behind;
+    record.behind = Behind::of(whole.behind);
     let brought = record.merge(whole, now);
     record.told = now;
     if brought.has_surplus() && !record.open {

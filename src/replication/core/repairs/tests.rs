@@ -209,7 +209,7 @@ impl World {
             let change = Change::Set("n".into(), Value::encode(&n).unwrap());
             let born = self.table(owner).with(id(n), |slot| {
                 let born = replica::create(slot, &birth, &[change], self.now);
-                assert_eq!(replica::keep(slot, id(n), &born.undo, self.now), None);
+                assert_eq!(replica::keep(slot, id(n), &born.undo, self.now), replica::Kept::Stands(None));
                 born
             });
             for holder in holders {
@@ -229,7 +229,7 @@ impl World {
                 let tenure = Slot::live(slot).unwrap().tenure();
                 if tenure == replica::Tenure::Owned {
                     let committed = replica::commit(slot, id(n), &changes, Some(TERM), self.now).unwrap();
-                    assert_eq!(replica::keep(slot, id(n), &committed.undo, self.now), None);
+                    assert_eq!(replica::keep(slot, id(n), &committed.undo, self.now), replica::Kept::Stands(None));
                 } else {
                     assert_eq!(
                         replica::apply(slot, Update::Delta(Delta { id: id(n), stamp, changes }), self.now),
@@ -342,7 +342,10 @@ fn a_session_that_was_made_before_the_link_and_is_safe_only_after_it_is_told() {
     world.link_all();
     world.pass(MOMENT);
     assert!(world.holds(B, 1).is_none() && !world.state(A, B).complete, "it may still be refused");
-    assert_eq!(world.table(A).with(id(1), |slot| replica::keep(slot, id(1), &born.undo, world.now)), None);
+    assert_eq!(
+        world.table(A).with(id(1), |slot| replica::keep(slot, id(1), &born.undo, world.now)),
+        replica::Kept::Stands(None)
+    );
     world.pass(limits::REPLICATOR_TICK * 2);
     assert!(world.all_hold_the_same(1..2) && world.state(A, B).complete);
 }

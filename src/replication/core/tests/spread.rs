@@ -165,7 +165,13 @@ fn what_one_of_the_others_was_told_last_is_gone_on_with() {
     let all = placement(&[ME, B, C, d, e]);
     let n = (1..=255).find(|n| all.is_told(id(*n), d, B)).unwrap();
     let owner = Epoch::first(d);
-    for (current, ended) in [(Some(owner), ClaimEnded::Owner), (None, ClaimEnded::Contended)] {
+    // Of the last pair nothing is known at all: who answers so has promised this very claim before.
+    let ends = [
+        (Some(owner), Some(owner), ClaimEnded::Owner),
+        (Some(owner), None, ClaimEnded::Contended),
+        (None, None, ClaimEnded::Contended),
+    ];
+    for (owner_then, current, ended) in ends {
         let (table, mut desk) = (Table::new(ME), Desk::default());
         let mut core = core(&table, &mut desk);
         core.nodes([B, C, d, e].map(|node| (node, Serves::Yes)).into(), NOW);
@@ -177,7 +183,7 @@ fn what_one_of_the_others_was_told_last_is_gone_on_with() {
         let [(_, ticket), _] = desk.claims[..] else { panic!("both are asked, not {:?}", desk.claims) };
         core.replied(C, [Reply::Answer(ticket, Answer::Unknown)], after(1_000), &mut desk);
         let Answer::Promised(given) = promised(owner) else { panic!("it is promised") };
-        let answer = Answer::Promised(Given { current, ..given });
+        let answer = Answer::Promised(Given { owner: owner_then, current, ..given });
         core.replied(B, [Reply::Answer(ticket, answer)], after(1_000), &mut desk);
         assert_eq!(desk.claimed, [ended]);
     }

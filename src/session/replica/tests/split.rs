@@ -20,7 +20,7 @@ fn take_over(slot: &mut Option<Slot>, me: NodeId) {
 
 fn write(slot: &mut Option<Slot>, changes: &[Change]) -> Update {
     let Committed { update, undo } = commit(slot, ID, changes, TERM, NOW).unwrap();
-    assert_eq!(keep(slot, ID, &undo, NOW), None);
+    assert_eq!(keep(slot, ID, &undo, NOW), Kept::Stands(None));
     update
 }
 
@@ -132,7 +132,9 @@ fn a_user_who_logged_out_on_one_side_is_logged_out_on_the_other() {
     write(&mut b, &set("n", 5));
     let Committed { update, undo } = end(&mut a, ID, TERM, NOW).unwrap();
     assert!(matches!(apply(&mut b.clone(), update, NOW), Applied::Fenced(_)), "nobody was told yet");
-    let Some(Update::End(over)) = keep(&mut a, ID, &undo, NOW) else { panic!("all hear that it is final") };
+    let Kept::Stands(Some(Update::End(over))) = keep(&mut a, ID, &undo, NOW) else {
+        panic!("all hear that it is final")
+    };
     let copy_of_b = copy(&b, ID, NOW).unwrap();
     assert_eq!(apply(&mut a, copy_of_b, NOW), Applied::Ended(over.ending));
     assert_eq!(apply(&mut b, Update::End(over), NOW), Applied::Applied, "however high the ownership there");
@@ -145,9 +147,27 @@ fn an_end_that_is_refuted_before_its_user_is_told_is_final_all_the_same() {
     write(&mut b, &set("n", 5));
     let undo = end(&mut a, ID, TERM, NOW).unwrap().undo;
     assert_eq!(apply(&mut a, copy(&b, ID, NOW).unwrap(), NOW), Applied::Applied, "it has gone on");
-    let Some(Update::End(over)) = keep(&mut a, ID, &undo, NOW) else { panic!("the reply leaves now") };
+    let Kept::Stands(Some(Update::End(over))) = keep(&mut a, ID, &undo, NOW) else { panic!("the reply leaves now") };
     assert!(matches!(a, Some(Slot::Ended(_))));
     assert_eq!(apply(&mut b, Update::End(over), NOW), Applied::Applied);
+}
+
+#[test]
+fn a_commit_of_a_session_that_a_user_has_ended_meanwhile_has_ended_with_it() {
+    let (a, mut b) = split();
+    let Committed { undo, .. } = end(&mut b, ID, TERM, NOW).unwrap();
+    let Kept::Stands(Some(over)) = keep(&mut b, ID, &undo, NOW) else { panic!("all hear that it is final") };
+    let refutable = Update::End(End { id: ID, ending: Ending { finality: Finality::Refutable, ..ending(&b) } });
+    for (over, ended) in [(over, Kept::Ended), (refutable, Kept::Stands(None))] {
+        let mut a = a.clone();
+        let Committed { undo, .. } = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
+        assert_eq!(apply(&mut a, over, NOW), Applied::Applied);
+        assert_eq!(keep(&mut a, ID, &undo, NOW), ended);
+    }
+}
+
+fn ending(slot: &Option<Slot>) -> Ending {
+    Slot::ending(slot).expect("it has ended")
 }
 
 #[test]
@@ -188,7 +208,7 @@ fn a_commit_that_was_answered_after_the_other_side_was_heard_is_told_to_it() {
     let alone = commit(&mut a, ID, &set("left", 1), TERM, NOW).unwrap();
     let newer = write(&mut b, &set("right", 2));
     apply(&mut a, newer, NOW);
-    let told = keep(&mut a, ID, &alone.undo, NOW).unwrap();
+    let Kept::Stands(Some(told)) = keep(&mut a, ID, &alone.undo, NOW) else { panic!("the others lack it") };
     tell(&mut a, &mut b, told);
     assert_eq!((value(&b, "left"), stamps(&b)), (Some(1), stamps(&a)));
 }
