@@ -29,6 +29,7 @@ mod stopping;
 mod support;
 mod takeover;
 mod tls;
+mod transfer;
 mod uploads;
 mod versions;
 

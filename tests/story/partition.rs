@@ -110,6 +110,35 @@ fn a_node_that_is_cut_off_from_everyone_is_replaced_and_comes_back() {
     });
 }
 
+/// The others hear it, so it stays a member; its users are moved all the same, and have all that it answered.
+#[test]
+fn a_node_that_only_the_balancer_cannot_reach_gives_its_users_away() {
+    story(async {
+        let Some(machines) = Machines::start(Place::new(), 2).await else { return };
+        let load = Load::start(machines.listen, USERS);
+        load.progress(200).await;
+        for (from, to) in [(BALANCER, "r1"), ("r1", BALANCER)] {
+            machines.network.stop(from, to);
+        }
+        wait_for("r2 has the users of both, and r1 as its peer", async || {
+            let nodes = machines.status().await?.nodes;
+            let r2 = nodes.iter().find(|node| node.route.as_str() == "r2")?;
+            (r2.sessions.owned >= USERS && r2.peers.iter().any(|peer| peer.in_sync)).then_some(())
+        })
+        .await;
+        load.progress(500).await;
+        for (from, to) in [(BALANCER, "r1"), ("r1", BALANCER)] {
+            machines.network.go(from, to);
+        }
+        machines.settled(2).await;
+        load.progress(200).await;
+        let seen = load.finish().await;
+        let Seen { answered, failed, doubled, lost, reset, longest_gap, .. } = seen;
+        println!("{answered} answered, {failed} refused, {doubled} doubled, longest gap {longest_gap:?}");
+        assert_eq!((lost, reset), (0, 0), "first: {:?}", seen.first_trouble);
+    });
+}
+
 #[test]
 fn where_two_must_hold_a_write_both_sides_of_a_split_refuse_it_and_go_on_reading() {
     story(async {
@@ -185,7 +214,7 @@ fn a_peer_that_reads_nothing_costs_neither_memory_nor_time() {
 }
 
 /// A counter whose every write carries 64 KiB.
-fn large_sessions() -> Place {
+pub(crate) fn large_sessions() -> Place {
     let place = Place::new();
     let root = place.path("webapps/ROOT");
     fs::create_dir_all(root.join("WEB-INF")).unwrap();
