@@ -37,7 +37,7 @@ use crate::{
     limits,
     membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
     names::{NodeId, Route},
-    node::{self, Handover, House, NewDuty, Notice, Order, Shortage, Taker, Traffic, Uploads, Worker, hand_over},
+    node::{self, Handover, House, NewDuty, Notable, Notice, Order, Taker, Traffic, Uploads, Worker, hand_over},
     observe::SessionCounts,
     replication::{
         Dialling, LinkSeal, Replicator, ReplicatorConfig, Retire,
@@ -172,10 +172,10 @@ impl Node {
             deployments,
             replicators: vec![exporter.clone()].into(),
             traffic: Traffic::default(),
-            shortage: Shortage::default(),
-            alone: Shortage::default(),
+            shortage: Notable::default(),
+            alone: Notable::default(),
             had_others: AtomicBool::new(false),
-            full: Shortage::default(),
+            full: Notable::default(),
             uploads: Uploads::open(&settings.node),
             handover: Handover::default(),
         });

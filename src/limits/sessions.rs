@@ -87,8 +87,9 @@ const _: () = assert!(TOMBSTONE.as_secs() > 10 * LINK_SILENCE.as_secs());
 /// The most copies of a session that can be asked for. Each is a message for every write.
 pub const COPIES: usize = 16;
 
-/// Time between two lines in the log about writes that are refused for want of copies; all of them are counted.
-pub const SHORTAGE_TOLD: Duration = Duration::from_secs(10);
+/// Time between two lines in the log of one kind, about writes that too few nodes hold or new sessions without room; all of
+/// them are counted.
+pub const NOTABLE_TOLD: Duration = Duration::from_secs(10);
 
 /// A copy on a node that is no holder any more is dropped when it has not been told of for this long, and the live nodes
 /// have been the same for this long: whoever holds the session now has been told by then.
@@ -104,6 +105,16 @@ pub const MISSING: Duration = STRAY_COPY;
 
 /// What a lost node has held or owned is held by others again after this time: it falls off the list, its sessions are copied.
 pub const REPLACED: Duration = Duration::from_secs(30);
+
+/// How long a node remembers what it was told under a claim that came to nothing: no longer than other nodes keep the copies
+/// that they have promised to it.
+pub const CLAIM_TRIED: Duration = Duration::from_secs(300);
+
+/// Sessions of which it does so: those whose claims fail while a network is split.
+pub const CLAIMS_REMEMBERED: usize = 1_024;
+
+/// Epochs of one session that are remembered so.
+pub const CLAIMS_TRIED: usize = 16;
 
 /// Such nodes that are remembered.
 pub const MISSING_NODES: usize = 64;

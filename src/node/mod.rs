@@ -19,10 +19,10 @@ mod dress;
 mod fault;
 mod gate;
 mod handover;
+mod notable;
 mod notice;
 mod refusal;
 mod serve;
-mod shortage;
 mod uploads;
 mod version;
 
@@ -43,9 +43,9 @@ use tokio::sync::mpsc;
 pub use self::{
     control::Order,
     handover::{Handover, Taker, hand_over},
+    notable::Notable,
     notice::{NewDuty, Notice},
     serve::routes,
-    shortage::Shortage,
     uploads::Uploads,
 };
 use crate::{
@@ -102,13 +102,13 @@ pub struct House {
     /// What is going on.
     pub traffic: Traffic,
     /// Writes for which there were too few copies.
-    pub shortage: Shortage,
+    pub shortage: Notable,
     /// Answered writes that no other node holds, since there have been others.
-    pub alone: Shortage,
+    pub alone: Notable,
     /// There have been other nodes.
     pub had_others: AtomicBool,
     /// New sessions for which there was no room.
-    pub full: Shortage,
+    pub full: Notable,
     /// Files of forms.
     pub uploads: Uploads,
     /// How far a drain is.

@@ -12,6 +12,7 @@ mod failover;
 mod form;
 mod joining;
 mod live;
+mod lossy;
 mod manager;
 mod managers;
 mod orders;

@@ -58,7 +58,8 @@ struct Inner {
 struct Way {
     /// For connections.
     open: watch::Sender<bool>,
-    loses_datagrams: Cell<bool>,
+    /// Of a hundred datagrams.
+    lost_datagrams: Cell<u32>,
     /// Of connections, in milliseconds. Datagrams are not delayed.
     delay: RefCell<Range<u32>>,
     /// Datagrams and chunks that went through.
@@ -143,12 +144,12 @@ impl Network {
     /// Nothing gets from one machine to another any more. What is under way waits; datagrams are lost.
     pub fn stop(&self, from: Name, to: Name) {
         self.clog(from, to);
-        self.lose_datagrams(from, to, true);
+        self.lose_datagrams(from, to, 100);
     }
 
-    /// Whether datagrams are lost; connections go on.
-    pub fn lose_datagrams(&self, from: Name, to: Name, lost: bool) {
-        self.way(from, to).loses_datagrams.set(lost);
+    /// How many of a hundred datagrams are lost; connections go on.
+    pub fn lose_datagrams(&self, from: Name, to: Name, percent: u32) {
+        self.way(from, to).lost_datagrams.set(percent);
     }
 
     /// The same of connections only: for the sender the other machine takes bytes and reads none of them.
@@ -159,7 +160,7 @@ impl Network {
     /// It does again, in order, as TCP would repeat it.
     pub fn go(&self, from: Name, to: Name) {
         self.way(from, to).open.send_replace(true);
-        self.lose_datagrams(from, to, false);
+        self.lose_datagrams(from, to, 0);
     }
 
     /// Ends every connection between two machines, and loses what was under way.
@@ -184,8 +185,8 @@ impl Network {
 
     fn way(&self, from: Name, to: Name) -> Rc<Way> {
         let new = || {
-            let (loses_datagrams, passed) = (Cell::new(false), Cell::new(0));
-            Rc::new(Way { open: watch::Sender::new(true), loses_datagrams, delay: RefCell::new(0..0), passed })
+            let (lost_datagrams, passed) = (Cell::new(0), Cell::new(0));
+            Rc::new(Way { open: watch::Sender::new(true), lost_datagrams, delay: RefCell::new(0..0), passed })
         };
         self.0.ways.borrow_mut().entry((from, to)).or_insert_with(new).clone()
     }
@@ -256,7 +257,7 @@ impl Network {
         let Some(home) = self.0.homes.borrow().get(&to).copied() else { return };
         let way = self.way(machine, home);
         // A port that somebody there uses already cannot be stood for: the datagram is lost.
-        if !way.loses_datagrams.get()
+        if getrandom::u32().unwrap() % 100 >= way.lost_datagrams.get()
             && let Ok(door) = self.door(home, from)
         {
             way.passed.set(way.passed.get() + 1);
