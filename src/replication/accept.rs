@@ -20,7 +20,7 @@ use super::{
     channel::{Channel, Visit},
     frame::{self, BadFrame, Reply, Request},
     greeting::{self, Hello, NoGreeting, Purpose},
-    intake::{Intake, Taken},
+    intake::{self, Intake, Taken},
     ledger::{Objection, Sequence},
     link,
     refusals::Refusals,
@@ -369,7 +369,12 @@ impl Incoming {
 
     fn update(&mut self, update: Update, output: &mut BytesMut) {
         self.received += 1;
-        let objection = match self.doorway.table.with(update.id(), |slot| replica::apply(slot, update, Moment::now())) {
+        let (table, now) = (&self.doorway.table, Moment::now());
+        let update = match update {
+            Update::Copy(copy) => Update::Copy(intake::without_own_claim(table, copy)),
+            other => other,
+        };
+        let objection = match table.with(update.id(), |slot| replica::apply(slot, update, now)) {
             Applied::Applied | Applied::Duplicate => return,
             Applied::Merged(update) => return self.doorway.merged.do_send(Swept(vec![*update])),
             Applied::Later(copy) => return merge_later(&self.doorway, &self.merges, *copy),

@@ -3,6 +3,7 @@
 //! Pure, as foca is: no clock, no socket, no randomness. The caller hands in the time, the slots and a [`Port`] through
 //! which the core acts; the actor does so with links and mailboxes, the simulator with queues.
 
+mod answers;
 mod claims;
 mod missing;
 mod repairs;
@@ -312,7 +313,8 @@ impl<S: Slots> Core<S> {
         let for_whom = ClaimId(self.next_claim);
         // A member that falls silent is known to be so after the one, and answers what it was asked before within the other.
         let end = now + self.config.ack_timeout + self.claim_patience();
-        let errand = Errand { for_whom, wish, tries: 1, above: None, owner: None, end, rests_until: now };
+        let tried = self.slots.tries().take(wish.id, now);
+        let errand = Errand { for_whom, wish, tries: 1, above: None, owner: None, end, rests_until: now, tried };
         self.ask(errand, now, port);
         for_whom
     }
@@ -334,7 +336,7 @@ impl<S: Slots> Core<S> {
                 }
                 Reply::Objection(sequence, objection) => self.objected(peer, sequence, objection, now, port),
                 Reply::Answer(ticket, answer) => {
-                    let answer = self.weighed(ticket, peer, answer, now);
+                    self.heard(ticket, peer, &answer);
                     let asking = self.claims.get_mut(&ticket);
                     let outcome = asking.and_then(|asking| asking.claim.answered(peer, answer));
                     self.claim_ended(ticket, outcome, now, port);

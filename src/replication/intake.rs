@@ -26,15 +26,15 @@ use crate::{
 
 /// What came of a batch.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Taken {
+pub struct Taken {
     /// Sessions that have ended here.
-    pub(super) ended: Vec<(SessionId, Ending)>,
+    pub ended: Vec<(SessionId, Ending)>,
     /// Sessions that are known here to have a later owner.
-    pub(super) outranked: Vec<(SessionId, Epoch)>,
+    pub outranked: Vec<(SessionId, Epoch)>,
     /// What all others must hear of.
-    pub(super) merged: Vec<Update>,
+    pub merged: Vec<Update>,
     /// Copies of sessions that this node owns: to be merged when no request of the session is running.
-    pub(super) later: Vec<Whole>,
+    pub later: Vec<Whole>,
 }
 
 /// Where batches are handed in. A handle.
@@ -118,11 +118,23 @@ impl Drop for AtWork<'_> {
     }
 }
 
-/// Merges the copies of a batch, one after the other. What came before a bad one is held.
-pub(super) fn take(slots: &impl Slots, batch: &Batch, now: Moment) -> Result<Taken, BadFrame> {
+/// A copy as this node takes it. That its sender has promised the session to this very node, and has not heard of it since,
+/// is no news: either this node knows more, or its claim came to nothing, and was never an ownership.
+pub fn without_own_claim(slots: &impl Slots, mut copy: Whole) -> Whole {
+    if copy.behind && copy.owner.node == slots.me() && slots.placement().spread() != Spread::Everywhere {
+        copy.owner = copy.stamp.epoch;
+    }
+    copy
+}
+
+/// Merges the copies of a batch, one after the other.
+///
+/// # Errors
+/// A copy that cannot be read; what came before it is held.
+pub fn take(slots: &impl Slots, batch: &Batch, now: Moment) -> Result<Taken, BadFrame> {
     let mut taken = Taken::default();
     for copy in batch.copies() {
-        let copy = copy?;
+        let copy = without_own_claim(slots, copy?);
         let (id, owner) = (copy.id, copy.owner);
         let (applied, outranks) = slots.with(id, |slot| {
             let applied = replica::apply(slot, Update::Copy(copy), now);
@@ -144,6 +156,8 @@ pub(super) fn take(slots: &impl Slots, batch: &Batch, now: Moment) -> Result<Tak
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         names::ContextPath,
@@ -152,6 +166,7 @@ mod tests {
             lease::Term,
             placement::Placement,
             replica::{Birth, Reach},
+            stamp::Stamp,
         },
     };
 
@@ -177,6 +192,25 @@ mod tests {
             table.peek(session, |slot| packer.add(session, Slot::live(slot).unwrap(), Moment(1)));
         }
         Batch { number, bytes: packer.pack().bytes }
+    }
+
+    #[test]
+    fn that_a_copy_was_promised_to_this_very_node_is_no_news() {
+        let (table, owner) = (Table::new(ME), Epoch::first(PEER));
+        let taken = |spread, behind, node| {
+            table.place(Placement::new(spread, []), Moment(1));
+            let stamp = Stamp { epoch: owner, version: 1 };
+            let (context, timeout, idle) = (ContextPath::root(), None, Duration::ZERO);
+            let owner = owner.outranked_by(node);
+            let copy = Whole { id: id(1), context, owner, stamp, timeout, idle, behind, attributes: Vec::new() };
+            without_own_claim(&table, copy).owner
+        };
+        assert_eq!(taken(Spread::Chosen(1), true, ME), owner);
+        for (spread, behind, node) in
+            [(Spread::Chosen(1), false, ME), (Spread::Chosen(1), true, PEER), (Spread::Everywhere, true, ME)]
+        {
+            assert_eq!(taken(spread, behind, node), owner.outranked_by(node));
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod channel;
 pub mod core;
 pub mod frame;
 mod greeting;
-mod intake;
+pub mod intake;
 pub mod ledger;
 mod link;
 mod refusals;

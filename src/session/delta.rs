@@ -114,7 +114,8 @@ pub struct ClaimRequest {
 pub struct Given {
     /// The highest ownership it knew of before.
     pub owner: Option<Epoch>,
-    /// The ownership under which it was told what it holds, if it knows of no later one.
+    /// The last ownership of whose commits it has all that was told, if it knows of one. An earlier one than `owner` if that
+    /// has told it nothing since.
     pub current: Option<Epoch>,
     /// How long the session has been idle, as far as it knows.
     pub idle: Option<Duration>,

@@ -23,6 +23,7 @@ pub mod replica;
 pub mod snapshot;
 pub mod stamp;
 mod table;
+pub mod tries;
 pub mod value;
 
 pub use actor::{SessionStore, Swept};

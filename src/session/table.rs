@@ -26,6 +26,7 @@ use super::{
     lease::Lease,
     placement::Placement,
     replica::{Slot, Tenure},
+    tries::Tries,
 };
 use crate::{
     limits,
@@ -41,6 +42,7 @@ pub struct Table(Arc<Inner>);
 struct Inner {
     me: NodeId,
     lease: Lease,
+    tries: Tries,
     placed: ArcSwap<Placed>,
     /// `None` only while a closure runs: an emptied slot is removed before its shard is unlocked.
     slots: DashMap<SessionId, Option<Slot>, IdHasher>,
@@ -67,6 +69,8 @@ pub trait Slots {
     fn me(&self) -> NodeId;
     /// Its right to answer from them.
     fn lease(&self) -> &Lease;
+    /// What it has claimed in vain.
+    fn tries(&self) -> &Tries;
     /// Which nodes hold what.
     fn placement(&self) -> Arc<Placement>;
     /// Whether a peer is about to tell this node what it lacks.
@@ -124,6 +128,7 @@ impl Table {
         Self(Arc::new(Inner {
             me,
             lease: Lease::new(),
+            tries: Tries::default(),
             placed: ArcSwap::from_pointee(Placed { placement: Placement::everywhere().into(), since: Moment(0) }),
             slots,
             turns,
@@ -244,6 +249,10 @@ impl Slots for Table {
 
     fn lease(&self) -> &Lease {
         &self.0.lease
+    }
+
+    fn tries(&self) -> &Tries {
+        &self.0.tries
     }
 
     fn placement(&self) -> Arc<Placement> {

@@ -5,6 +5,7 @@ use tasuki::{
     names::NodeId,
     replication::{
         frame::{self, Reply, Request, Ticket},
+        intake,
         ledger::{Objection, Sequence},
         survey,
     },
@@ -85,22 +86,14 @@ impl Cluster {
                     replies.push(Reply::Compared(survey::compare(slots, incoming.from, &question, now)));
                 }
                 Request::Copies(batch) => {
-                    let (mut ended, mut outranked) = (Vec::new(), Vec::new());
-                    for copy in batch.copies() {
-                        let copy = copy.expect("our own bytes are copies");
-                        let (session, owner) = (copy.id, copy.owner);
-                        story::tell(session, id, || format!("from {:?}: {copy:?}", incoming.from));
-                        match take_update(slots, Update::Copy(copy), now, canary) {
-                            Taken::Refused(Objection::Ended(ending)) => ended.push((session, ending)),
-                            Taken::Held | Taken::Refused(_) => {}
-                            Taken::Merge(merge) => merges.push(merge),
-                        }
-                        if slots.placement().spread() != Spread::Everywhere {
-                            let outranks = slots.with(session, |slot| Slot::outranks(slot, owner));
-                            outranked.extend(outranks.map(|epoch| (session, epoch)));
-                        }
+                    for copy in batch.copies().flatten().filter(|_| story::is_told()) {
+                        story::tell(copy.id, id, || format!("from {:?}: {copy:?}", incoming.from));
                     }
+                    let taken = intake::take(slots, &batch, now).expect("our own bytes are copies");
+                    let intake::Taken { ended, outranked, merged, later } = taken;
                     replies.push(Reply::Took { batch: batch.number, ended, outranked });
+                    merges.extend(merged.into_iter().map(|update| Merge::Done(update.into())));
+                    merges.extend(later.into_iter().map(|copy| Merge::Later(copy.into())));
                 }
                 // A drain pushes nothing here: whoever claims what was offered does as a request would.
                 Request::Offer { .. } => {}
@@ -217,6 +210,10 @@ enum Merge {
 
 /// Takes an update into the slots and says what speaks against it, or what is left to do.
 fn take_update(slots: &SimSlots, update: Update, now: Moment, canary: Option<Canary>) -> Taken {
+    let update = match update {
+        Update::Copy(copy) => Update::Copy(intake::without_own_claim(slots, copy)),
+        other => other,
+    };
     let (id, kept) = (update.id(), canary.map(|_| update.clone()));
     let applied = slots.with(id, |slot| replica::apply(slot, update, now));
     if let (Some(canary), Some(update)) = (canary, kept)

@@ -11,6 +11,7 @@ use tasuki::{
         placement::Placement,
         replica::Slot,
         stamp::{Epoch, Stamp},
+        tries::Tries,
     },
 };
 
@@ -21,6 +22,7 @@ use crate::story;
 pub(crate) struct SimSlots {
     me: NodeId,
     lease: Lease,
+    tries: Tries,
     map: Rc<RefCell<BTreeMap<SessionId, Option<Slot>>>>,
     stepped_back: Rc<RefCell<Option<String>>>,
     placement: Rc<RefCell<Arc<Placement>>>,
@@ -38,7 +40,14 @@ impl SimSlots {
     /// No slots yet.
     pub(crate) fn new(me: NodeId) -> Self {
         let placement = Rc::new(RefCell::new(Placement::everywhere().into()));
-        Self { me, lease: Lease::new(), map: Rc::default(), stepped_back: Rc::default(), placement }
+        Self {
+            me,
+            lease: Lease::new(),
+            tries: Tries::default(),
+            map: Rc::default(),
+            stepped_back: Rc::default(),
+            placement,
+        }
     }
 
     /// Who holds what from now on.
@@ -80,6 +89,10 @@ impl Slots for SimSlots {
 
     fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    fn tries(&self) -> &Tries {
+        &self.tries
     }
 
     fn placement(&self) -> Arc<Placement> {

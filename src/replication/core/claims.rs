@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::{
     ClaimEnded, ClaimId, Core, Port, Queued, Wish,
+    answers::Answers,
     missing::{is_recent, most_together},
     telling::whole,
 };
@@ -33,6 +34,7 @@ use crate::{
         placement::Spread,
         replica::{self, Adoption, Intent, Record, Slot},
         stamp::{Epoch, Stamp},
+        tries::Tried,
     },
     time::Moment,
 };
@@ -51,6 +53,8 @@ pub(super) struct Errand {
     pub(super) end: Moment,
     /// Until when it leaves the session to somebody else's claim.
     pub(super) rests_until: Moment,
+    /// What its tries have heard, and those of claims before it.
+    pub(super) tried: Tried,
 }
 
 /// One try of a claim.
@@ -68,8 +72,7 @@ pub(super) struct Asking {
     pub(super) unasked: SmallVec<[NodeId; 4]>,
     /// Who may know of the session and was not heard.
     unheard: SmallVec<[NodeId; 4]>,
-    /// Somebody who has promised this very claim before does not know who owned the session then.
-    is_blurred: bool,
+    answers: Answers,
     /// Who was asked once more because the others take it for the owner, and it did not know of the session.
     doubted: Option<NodeId>,
 }
@@ -97,15 +100,14 @@ impl<S: Slots> Core<S> {
 
     pub(super) fn ask(&mut self, errand: Errand, now: Moment, port: &mut impl Port) {
         if errand.end <= now || errand.tries > limits::CLAIM_TRIES {
-            self.slots.with(errand.wish.id, replica::withdraw);
-            return port.claimed(errand.for_whom, ClaimEnded::Contended);
+            return self.failed(errand, now, port);
         }
         // Read before anybody is asked: what they say counts only as long as this term holds.
         let Some(term) = self.slots.lease().term(now) else {
             return self.parked.push(errand);
         };
         let (me, id, above) = (self.slots.me(), errand.wish.id, errand.above);
-        let intent = self.slots.with(id, |slot| replica::intent(slot, me, above, now));
+        let intent = self.slots.with(id, |slot| replica::intent(slot, me, above));
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let owner = errand.owner.or(above.or(intent.before).map(|epoch| epoch.node));
         let owner = owner.filter(|owner| self.may_answer(*owner, now));
@@ -119,8 +121,8 @@ impl<S: Slots> Core<S> {
         };
         let (claim, have, unasked, unheard) =
             (Claim::new(intent.epoch, []), intent.have, SmallVec::new(), SmallVec::new());
-        let asking =
-            Asking { errand, claim, intent, term, round, have, unasked, unheard, is_blurred: false, doubted: None };
+        let answers = Answers::default();
+        let asking = Asking { errand, claim, intent, term, round, have, unasked, unheard, answers, doubted: None };
         self.ask_round(self.next_ticket, asking, (None, Given::default()), now, port);
     }
 
@@ -186,15 +188,17 @@ impl<S: Slots> Core<S> {
         (is_new && asking.claim.ignorant().contains(&owner) && self.may_answer(owner, now)).then_some(owner)
     }
 
-    /// An answer to a claim. A copy of a member that was not told of the last owner's commits may be an old one, though its
-    /// member knows of nobody who has gone on.
-    pub(super) fn weighed(&mut self, ticket: Ticket, from: NodeId, mut answer: Answer, now: Moment) -> Answer {
-        if let (Answer::Promised(given), Some(asking)) = (&mut answer, self.claims.get_mut(&ticket)) {
-            asking.is_blurred |= given.owner.or(given.current).is_none();
-            let id = asking.errand.wish.id;
-            given.current = given.current.filter(|told| self.was_told(id, told.node, from, now));
+    /// An answer to a claim, for whoever judges later what is found.
+    pub(super) fn heard(&mut self, ticket: Ticket, from: NodeId, answer: &Answer) {
+        let me = self.slots.me();
+        let asking = self.claims.get_mut(&ticket).filter(|asking| asking.claim.waiting().contains(&from));
+        let Some(Asking { answers, errand, .. }) = asking else { return };
+        match answer {
+            Answer::Promised(given) => answers.promised(from, given),
+            Answer::Unknown => answers.unknown(from),
+            Answer::Refused(by) if by.node != me => errand.tried.refused(*by),
+            Answer::Refused(_) | Answer::Ended(..) | Answer::Owned(_) => {}
         }
-        answer
     }
 
     /// Whether a node was among those that an owner told of its commits, when that was last heard.
@@ -219,15 +223,18 @@ impl<S: Slots> Core<S> {
         if most_together(&losses) < 2 {
             return false;
         }
-        let (promised, here) = self.slots.with(id, |slot| {
+        let (answers, promised) = self.slots.with(id, |slot| {
             let record = Slot::live(slot);
-            (record.map(Record::promised), record.map(|record| record.known_to(me, now)))
+            (asking.answers.with_own(me, record), record.map(Record::promised))
         });
-        let has_copy = here.is_some() || given.copy.is_some();
-        let is_outranked = promised > Some(asking.intent.epoch);
-        let current = here.and_then(|(_, current)| current).filter(|told| self.was_told(id, told.node, me, now));
-        let (current, owner) = (given.current.max(current), given.owner.max(here.map(|(owner, _)| owner)));
-        has_copy && !is_outranked && (asking.is_blurred || current.is_none() || current < owner)
+        let (epoch, has_copy) = (asking.intent.epoch, promised.is_some() || given.copy.is_some());
+        if !has_copy || promised > Some(epoch) {
+            return false;
+        }
+        // A copy of a member that was not told of the last owner's commits may be an old one, though it knows of nobody who
+        // has gone on.
+        let is_told = |member, owner: Epoch| self.was_told(id, owner.node, member, now);
+        answers.latest(epoch, &asking.errand.tried, is_told).may_be_old()
     }
 
     pub(super) fn tick_claims(&mut self, now: Moment, port: &mut impl Port) {
@@ -247,17 +254,31 @@ impl<S: Slots> Core<S> {
         asking.unheard.extend(left_out.iter().copied());
         let outcome = left_out.into_iter().fold(None, |ended, member| ended.or(asking.claim.lost(member)));
         match outcome {
-            None if asking.errand.end <= now => self.give_up(ticket, port),
+            None if asking.errand.end <= now => self.give_up(ticket, now, port),
             None => ask_unasked((&ticket, asking), &self.ledger, port),
             ended => self.claim_ended(ticket, ended, now, port),
         }
     }
 
     /// Somebody who may act as the owner does not answer.
-    fn give_up(&mut self, ticket: Ticket, port: &mut impl Port) {
-        let Some(Asking { errand, .. }) = self.claims.remove(&ticket) else { return };
+    fn give_up(&mut self, ticket: Ticket, now: Moment, port: &mut impl Port) {
+        if let Some(asking) = self.claims.remove(&ticket) {
+            self.failed(asking.tried(), now, port);
+        }
+    }
+
+    /// A claim has come to nothing, and may be made again: by a user who tries once more.
+    fn failed(&mut self, errand: Errand, now: Moment, port: &mut impl Port) {
         self.slots.with(errand.wish.id, replica::withdraw);
+        self.remember(errand.wish.id, errand.tried, now);
         port.claimed(errand.for_whom, ClaimEnded::Contended);
+    }
+
+    /// Where all hold everything, it does not matter who has seen what.
+    fn remember(&self, id: SessionId, tried: Tried, now: Moment) {
+        if self.placement.spread() != Spread::Everywhere {
+            self.slots.tries().keep(id, tried, now);
+        }
     }
 
     pub(super) fn claim_ended(&mut self, ticket: Ticket, outcome: Option<Outcome>, now: Moment, port: &mut impl Port) {
@@ -266,12 +287,12 @@ impl<S: Slots> Core<S> {
         let id = asking.errand.wish.id;
         let ended = match outcome {
             Outcome::Take(_) if self.slots.lease().term(now) != Some(asking.term) => {
-                let tries = asking.errand.tries + 1;
-                return self.ask(Errand { tries, above: None, ..asking.errand }, now, port);
+                let errand = asking.tried();
+                return self.ask(Errand { tries: errand.tries + 1, above: None, ..errand }, now, port);
             }
             Outcome::Take(given) if let Round::Owner(owner) = asking.round => {
                 if let Err(above) = self.slots.with(id, |slot| replica::claim(slot, asking.intent.epoch)) {
-                    return self.ask_again(asking.errand, above, now, port);
+                    return self.ask_again(asking.tried(), above, now, port);
                 }
                 asking.round = Round::Everyone;
                 // It has handed over, or is not there any more, whatever the others believe.
@@ -289,22 +310,23 @@ impl<S: Slots> Core<S> {
                 return;
             }
             Outcome::Take(given) if self.may_be_old(&asking, &given, now) => {
-                self.slots.with(id, replica::withdraw);
-                ClaimEnded::Contended
+                return self.failed(asking.tried(), now, port);
             }
             Outcome::Ended(ending) => self.found_ended(id, ending, asking.intent.epoch, now, port),
             Outcome::Stay(owner) => {
                 self.slots.with(id, replica::withdraw);
-                ClaimEnded::Elsewhere(owner)
+                let errand = asking.tried();
+                self.remember(id, errand.tried, now);
+                return port.claimed(errand.for_whom, ClaimEnded::Elsewhere(owner));
             }
             Outcome::Hearsay(owner) => {
                 self.slots.with(id, replica::withdraw);
-                let Errand { mut wish, tries, .. } = asking.errand;
-                wish.insist |= !self.may_answer(owner, now);
-                let errand = Errand { wish, tries: tries + 1, above: None, owner: Some(owner), ..asking.errand };
+                let mut errand = asking.tried();
+                errand.wish.insist |= !self.may_answer(owner, now);
+                let errand = Errand { tries: errand.tries + 1, above: None, owner: Some(owner), ..errand };
                 return self.ask(errand, now, port);
             }
-            Outcome::Refused(above) => return self.ask_again(asking.errand, above, now, port),
+            Outcome::Refused(above) => return self.ask_again(asking.tried(), above, now, port),
             Outcome::Take(given) => {
                 let (epoch, term) = (asking.intent.epoch, asking.term);
                 match self.slots.with(id, |slot| replica::adopt(slot, epoch, given, term, now)) {
@@ -313,11 +335,11 @@ impl<S: Slots> Core<S> {
                         ClaimEnded::Owner
                     }
                     Adoption::Nothing if asking.unheard.iter().any(|member| self.may_know(*member, now)) => {
-                        ClaimEnded::Contended
+                        return self.failed(asking.tried(), now, port);
                     }
                     Adoption::Nothing => ClaimEnded::Nothing,
                     Adoption::Ended(ending) => self.found_ended(id, ending, epoch, now, port),
-                    Adoption::Superseded(above) => return self.ask_again(asking.errand, above, now, port),
+                    Adoption::Superseded(above) => return self.ask_again(asking.tried(), above, now, port),
                 }
             }
         };
@@ -349,18 +371,25 @@ impl<S: Slots> Core<S> {
 
     fn ask_again(&mut self, errand: Errand, above: Epoch, now: Moment, port: &mut impl Port) {
         if errand.tries >= limits::CLAIM_TRIES || errand.end <= now {
-            self.slots.with(errand.wish.id, |slot| {
-                replica::withdraw(slot);
-                replica::yield_to(slot, above);
-            });
-            port.claimed(errand.for_whom, ClaimEnded::Contended);
-            return;
+            // A promise to this node itself, of an earlier claim, is no ownership.
+            if above.node != self.slots.me() {
+                self.slots.with(errand.wish.id, |slot| replica::yield_to(slot, above));
+            }
+            return self.failed(errand, now, port);
         }
         let again = Errand { tries: errand.tries + 1, above: Some(above), ..errand };
         match rest(errand.tries, above.node > self.slots.me()) {
             Duration::ZERO => self.ask(again, now, port),
             rest => self.parked.push(Errand { rests_until: now + rest, ..again }),
         }
+    }
+}
+
+impl Asking {
+    /// The claim, after a try that has come to nothing.
+    fn tried(mut self) -> Errand {
+        self.answers.add_to(&mut self.errand.tried, self.intent.epoch);
+        self.errand
     }
 }
 

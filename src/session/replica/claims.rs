@@ -32,17 +32,17 @@ pub struct Intent {
     pub epoch: Epoch,
     /// What this node holds.
     pub have: Option<Stamp>,
-    /// Who owned it before, as far as this node knows.
+    /// What it had promised before.
     pub before: Option<Epoch>,
 }
 
 /// What a claim of `me` asks for. Changes nothing: see [`claim`].
 ///
 /// `above` is an epoch that refused an earlier try.
-pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>, now: Moment) -> Intent {
+pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
     let epoch = above.max(Slot::promised(slot)).map_or(Epoch::first(me), |epoch| epoch.outranked_by(me));
     let record = Slot::live(slot);
-    Intent { epoch, have: record.map(Record::stamp), before: record.map(|record| record.known_to(me, now).0) }
+    Intent { epoch, have: record.map(Record::stamp), before: record.map(Record::promised) }
 }
 
 /// Begins a claim. Until it is adopted it outranks nobody here: an owner that keeps its session must not have been
@@ -102,7 +102,7 @@ pub fn promise(
     // have what the other lacks. A commit that may still be refused is told only if it is newer.
     let is_newer = |have: Stamp| have < record.stamp() || !record.open && !record.stamp().is_seen_by(have);
     let copy = request.have.is_none_or(is_newer).then(|| record.whole(request.id, now));
-    let (owner, current) = record.known_to(request.epoch.node, now);
+    let (owner, current) = record.known();
     // It may know of this very claim already, from a fence: that is no ownership yet.
     let owner = Some(owner).filter(|owner| *owner < request.epoch);
     let given = Given { owner, current, idle: Some(now.since(record.accessed)), copy };

@@ -107,17 +107,15 @@ impl Record {
         self.behind != Behind::No
     }
 
-    /// Who owns the session as far as a claim of `claimant` is concerned, and the last owner whose word this copy has: the
-    /// same one unless it may be behind. That the claimant itself was promised the session takes nothing from a copy that
-    /// was up to date until then: the claimant knows what has become of that, for as long as nodes keep old copies.
-    pub fn known_to(&self, claimant: NodeId, now: Moment) -> (Epoch, Option<Epoch>) {
-        let (promised, seen) = (self.promised(), self.stamp().epoch);
-        let is_remembered = now.since(self.told) < limits::STRAY_COPY / 2;
-        match self.behind {
-            Behind::No => (promised, Some(promised)),
-            Behind::SinceThisPromise if promised.node == claimant && is_remembered => (seen, Some(seen)),
-            Behind::SinceThisPromise | Behind::Longer => (promised, None),
-        }
+    /// The owner as far as this node knows, and the last one of whose commits this copy has all that was told: the same one
+    /// unless it may be behind. Nothing where nobody here knows.
+    pub fn known(&self) -> (Epoch, Option<Epoch>) {
+        let seen = match self.behind {
+            Behind::No => Some(self.promised()),
+            Behind::SinceThisPromise => Some(self.stamp().epoch),
+            Behind::Longer => None,
+        };
+        (self.promised(), seen)
     }
 
     /// Whether it was given lately to a node that has committed nothing which was told here.

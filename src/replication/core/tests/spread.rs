@@ -189,6 +189,43 @@ fn what_one_of_the_others_was_told_last_is_gone_on_with() {
     }
 }
 
+#[test]
+fn what_a_member_knew_before_a_claim_that_came_to_nothing_counts_for_a_later_one() {
+    let (d, e) = (NodeId(4), NodeId(5));
+    let all = placement(&[ME, B, C, d, e]);
+    let n = (1..=255).find(|n| all.is_told(id(*n), d, B)).unwrap();
+    let owner = Epoch::first(d);
+    let of_b = |owner, current| match promised(Epoch::first(d)) {
+        Answer::Promised(given) => Answer::Promised(Given { owner: Some(owner), current, ..given }),
+        other => panic!("{other:?}"),
+    };
+    for (seen, counter, ended) in [
+        (Some(owner), 1, ClaimEnded::Owner),
+        (None, 1, ClaimEnded::Owner),
+        // Of a claim that is not remembered nobody knows what has become of it.
+        (Some(owner), 2, ClaimEnded::Contended),
+        (None, 2, ClaimEnded::Contended),
+    ] {
+        let (table, mut desk) = (Table::new(ME), Desk::default());
+        let mut core = core(&table, &mut desk);
+        core.nodes([B, C, d, e].map(|node| (node, Serves::Yes)).into(), NOW);
+        core.place(all.clone(), NOW);
+        core.nodes([(B, Serves::Yes), (C, Serves::Yes)].into(), NOW);
+        core.place(placement(&[ME, B, C]), NOW);
+        pass(&mut core, &mut desk, 20, 1_000);
+        core.claim(Wish { id: id(n), ..wish(true) }, after(1_000), &mut desk);
+        let (_, ticket) = desk.claims[0];
+        core.replied(B, [Reply::Answer(ticket, of_b(owner, Some(owner)))], after(1_000), &mut desk);
+        pass(&mut core, &mut desk, 1_020, 5_000);
+        assert_eq!(desk.claimed, [ClaimEnded::Contended], "C has not answered");
+        core.claim(Wish { id: id(n), ..wish(true) }, after(5_000), &mut desk);
+        let (_, ticket) = *desk.claims.last().unwrap();
+        core.replied(C, [Reply::Answer(ticket, Answer::Unknown)], after(5_000), &mut desk);
+        core.replied(B, [Reply::Answer(ticket, of_b(Epoch { counter, node: ME }, seen))], after(5_000), &mut desk);
+        assert_eq!(desk.claimed[1..], [ended]);
+    }
+}
+
 fn tenure_of(table: &Table, n: u8) -> Option<Tenure> {
     table.peek(id(n), |slot| Slot::live(slot).map(Record::tenure))
 }
