@@ -32,8 +32,8 @@ struct Said {
 }
 
 impl Said {
-    /// What the member has seen, or had when an earlier try heard it: by that it was promised to this node, it knows no
-    /// more. Nothing if it was not heard then.
+    /// What the member has seen. If it cannot tell any more, because it has promised the session to this node since: what it
+    /// said to the try that asked for that. Nothing if that answer was not heard.
     fn seen_at_last(&self, claimed: Epoch, tried: &Tried) -> Option<Option<Epoch>> {
         let promised = self.owner.unwrap_or(claimed);
         let before = || tried.heard(self.by, promised.counter).filter(|_| promised.node == claimed.node);
