@@ -109,7 +109,8 @@ impl<S: Slots> Core<S> {
         let (me, id, above) = (self.slots.me(), errand.wish.id, errand.above);
         let intent = self.slots.with(id, |slot| replica::intent(slot, me, above));
         self.next_ticket = self.next_ticket.wrapping_add(1);
-        let owner = errand.owner.or(above.or(intent.before).map(|epoch| epoch.node));
+        // Since it was refused this node may have heard of a later owner, who is to be asked before the others.
+        let owner = errand.owner.or(above.max(intent.before).map(|epoch| epoch.node));
         let owner = owner.filter(|owner| self.may_answer(*owner, now));
         let round = match owner {
             Some(owner) => Round::Owner(owner),

@@ -251,6 +251,29 @@ fn a_stopped_owner_holds_up_a_claim_no_longer_than_its_time() {
 }
 
 #[test]
+fn a_claim_that_rested_asks_the_owner_of_whom_this_node_has_heard_meanwhile() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), B);
+    let mut core = core(&table, &mut desk);
+    core.claim(wish(true), NOW, &mut desk);
+    let mut refused_by = Epoch::first(B);
+    for _ in 0..2 {
+        refused_by = refused_by.outranked_by(B);
+        let (peer, ticket) = *desk.claims.last().unwrap();
+        assert_eq!(peer, B, "it is taken for the owner");
+        core.replied(B, [Reply::Answer(ticket, Answer::Refused(refused_by))], NOW, &mut desk);
+    }
+    desk.claims.clear();
+    table.with(id(1), |slot| replica::yield_to(slot, refused_by.outranked_by(C)));
+    pass(&mut core, &mut desk, 20, 200);
+    assert!(
+        matches!(desk.claims[..], [(C, _)]),
+        "it would fence C's running request to ask others first: {:?}",
+        desk.claims
+    );
+}
+
+#[test]
 fn a_claim_begins_anew_when_the_lease_has_run_out_meanwhile() {
     let (table, mut desk) = (Table::new(ME), Desk::default());
     create(&table, id(1), B);
