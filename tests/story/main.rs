@@ -9,6 +9,7 @@ mod deploy;
 mod descriptors;
 mod duty;
 mod failover;
+mod flapping;
 mod form;
 mod joining;
 mod live;
