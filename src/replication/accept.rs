@@ -35,7 +35,7 @@ use crate::{
         Slots, Swept, Table,
         delta::{Answer, ClaimRequest, Update, Whole},
         placement::Spread,
-        replica::{self, Applied, Slot, Tenure},
+        replica::{self, Applied, Record, Slot, Tenure},
     },
     time::Moment,
 };
@@ -201,8 +201,10 @@ impl Doorway {
             answer
         };
         let is_given_away = |slot: &Option<Slot>| {
-            let owned = Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned);
-            owned && (request.insist || !serves_itself)
+            // Also by one whose lease has run out: a request that it began before may be about to be answered.
+            let term = self.table.lease().term(Moment::now());
+            let stays = |record: &Record| record.is_owned(term) && !request.insist && serves_itself;
+            Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned && !stays(record))
         };
         // Under one lock: a request of this node may adopt the session at any moment, and commit.
         let answer = self.table.with(request.id, |slot| (!is_given_away(slot)).then(|| promise(slot)));
@@ -476,16 +478,20 @@ mod tests {
 
     #[actix_web::test]
     async fn a_session_is_given_away_when_its_running_request_is_over() {
-        let (doorway, _heard, _) = node(PATIENCE);
-        let running = doorway.table.turn(ID, PATIENCE).await.unwrap();
-        let (table, request) = (doorway.table.clone(), asked(ID, Epoch { counter: 2, node: NodeId(2) }));
-        let claim = rt::spawn(async move { doorway.claim(request).await });
-        tokio::task::yield_now().await;
-        let tenure = || table.peek(ID, |slot| Slot::live(slot).unwrap().tenure());
-        assert_eq!(tenure(), Tenure::Owned);
-        drop(running);
-        assert!(matches!(claim.await.unwrap(), Answer::Promised(_)));
-        assert_eq!(tenure(), Tenure::Held);
+        // This node has no lease: it serves, and gives away also what nobody insists on.
+        for insist in [true, false] {
+            let (doorway, _heard, _) = node(PATIENCE);
+            doorway.duty.set(Duty::Serving);
+            let running = doorway.table.turn(ID, PATIENCE).await.unwrap();
+            let (table, request) = (doorway.table.clone(), asked(ID, Epoch { counter: 2, node: NodeId(2) }));
+            let claim = rt::spawn(async move { doorway.claim(ClaimRequest { insist, ..request }).await });
+            tokio::task::yield_now().await;
+            let tenure = || table.peek(ID, |slot| Slot::live(slot).unwrap().tenure());
+            assert_eq!(tenure(), Tenure::Owned);
+            drop(running);
+            assert!(matches!(claim.await.unwrap(), Answer::Promised(_)));
+            assert_eq!(tenure(), Tenure::Held);
+        }
     }
 
     #[actix_web::test]

@@ -388,7 +388,7 @@ impl Handler<FromLink> for Replicator {
                 self.run(|core, now, outside| core.gone(peer, now, outside));
                 self.outside.config.gone.do_send(LinkBroken(peer));
             }
-            LinkEvent::Absent => self.run(|core, now, outside| core.gone(peer, now, outside)),
+            LinkEvent::Absent => self.core.absent(peer),
         }
     }
 }

@@ -291,6 +291,12 @@ impl<S: Slots> Core<S> {
         }
     }
 
+    /// Nobody listens where a peer that was never reached is said to be. Its process may have ended, or it is alive and
+    /// cannot be reached: as long as it asks for its lease, it acts as an owner.
+    pub fn absent(&mut self, peer: NodeId) {
+        self.gone.insert(peer);
+    }
+
     /// A link is down. Its peer may be alive and act as an owner, so claims go on waiting for it.
     pub fn link_down(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
         if let Some(repair) = self.repairs.get_mut(&peer) {

@@ -34,13 +34,6 @@ pub(super) struct Before {
     was: Option<Entry>,
 }
 
-impl Before {
-    /// The attribute.
-    pub(super) fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-}
-
 /// Whether a removal leaves something behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Removals {

@@ -38,6 +38,11 @@ impl Epoch {
         Self { counter: 1, node }
     }
 
+    /// What `node` asks for when it does not know the session: whoever knows it refuses that, and says who owns it.
+    pub fn unheard(node: NodeId) -> Self {
+        Self { counter: 0, node }
+    }
+
     /// The lowest ownership of `node` that outranks this one.
     pub fn outranked_by(self, node: NodeId) -> Self {
         Self { counter: self.counter.saturating_add(1), node }

@@ -13,7 +13,7 @@ use tasuki::{
         Slots,
         delta::{Answer, ClaimRequest, Update, Whole},
         placement::Spread,
-        replica::{self, Applied, Slot, Tenure},
+        replica::{self, Applied, Record, Slot, Tenure},
     },
     time::Moment,
 };
@@ -146,11 +146,14 @@ impl Cluster {
     /// `Doorway::claim`: a session that this node owns and is to give away is given after its running request.
     pub(crate) fn asked(&mut self, id: NodeId, ask: Ask) {
         let session = ask.request.id;
+        let now = self.moment(id);
         let Some(node) = self.node_mut(id) else { return };
-        let owns = |slot: &mut Option<Slot>| Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned);
-        let owned = node.slots.with(session, owns);
-        let stays = owned && !ask.request.insist && node.serves(id);
-        if !owned || stays {
+        let (term, may_stay) = (node.slots.lease().term(now), !ask.request.insist && node.serves(id));
+        let stays = |record: &Record| record.is_owned(term) && may_stay;
+        let is_given_away = node.slots.with(session, |slot| {
+            Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned && !stays(record))
+        });
+        if !is_given_away {
             return self.promise(id, ask);
         }
         node.next_ask += 1;

@@ -98,7 +98,7 @@ impl<S: Slots> Core<S> {
         self.config.lease * 13 / 12
     }
 
-    pub(super) fn ask(&mut self, errand: Errand, now: Moment, port: &mut impl Port) {
+    pub(super) fn ask(&mut self, mut errand: Errand, now: Moment, port: &mut impl Port) {
         if errand.end <= now || errand.tries > limits::CLAIM_TRIES {
             return self.failed(errand, now, port);
         }
@@ -108,9 +108,13 @@ impl<S: Slots> Core<S> {
         };
         let (me, id, above) = (self.slots.me(), errand.wish.id, errand.above);
         let intent = self.slots.with(id, |slot| replica::intent(slot, me, above));
+        if intent.epoch == Epoch::unheard(me) {
+            // Only to hear of it.
+            errand.tries -= 1;
+        }
         self.next_ticket = self.next_ticket.wrapping_add(1);
         // Since it was refused this node may have heard of a later owner, who is to be asked before the others.
-        let owner = errand.owner.or(above.max(intent.before).map(|epoch| epoch.node));
+        let owner = errand.owner.or(above.max(intent.promised).map(|epoch| epoch.node));
         let owner = owner.filter(|owner| self.may_answer(*owner, now));
         let round = match owner {
             Some(owner) => Round::Owner(owner),
@@ -378,7 +382,8 @@ impl<S: Slots> Core<S> {
             }
             return self.failed(errand, now, port);
         }
-        let again = Errand { tries: errand.tries + 1, above: Some(above), ..errand };
+        // What others said of its owner is older than this.
+        let again = Errand { tries: errand.tries + 1, above: Some(above), owner: None, ..errand };
         match rest(errand.tries, above.node > self.slots.me()) {
             Duration::ZERO => self.ask(again, now, port),
             rest => self.parked.push(Errand { rests_until: now + rest, ..again }),

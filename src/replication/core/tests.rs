@@ -296,9 +296,39 @@ fn an_owner_that_holds_a_lease_from_here_is_never_left_out() {
     for ms in (20..=2_020).step_by(20) {
         table.lease().grant(B, after(ms));
         pass(&mut core, &mut desk, ms, ms);
+        // A firewall refuses what this node sends there.
+        core.absent(B);
     }
     assert_eq!(desk.claimed, [ClaimEnded::Contended]);
     assert_eq!(tenure(&table), Some(Tenure::Held));
+}
+
+#[test]
+fn a_peer_that_was_never_there_is_left_out_as_soon_as_it_holds_no_lease() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), B);
+    let mut core = core(&table, &mut desk);
+    table.lease().grant(B, NOW);
+    core.claim(wish(true), NOW, &mut desk);
+    core.absent(B);
+    let (lease, tick) = (LEASE.as_millis() as u64 * 13 / 12, 20);
+    pass(&mut core, &mut desk, tick, lease);
+    assert_eq!(desk.claims.len(), 1);
+    pass(&mut core, &mut desk, lease + 1, lease + 2 * tick);
+    assert_eq!(desk.claims.last().map(|(peer, _)| *peer), Some(C), "the others are asked");
+}
+
+#[test]
+fn who_does_not_know_a_session_asks_for_it_without_a_rank_and_then_its_owner() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = core(&table, &mut desk);
+    core.claim(wish(true), NOW, &mut desk);
+    let [(B, of_b), (C, of_c)] = desk.claims[..] else { panic!("both are asked, not {:?}", desk.claims) };
+    desk.claims.clear();
+    // B holds it, and would have fenced a request that runs on C by promising it.
+    core.replied(B, [Reply::Answer(of_b, Answer::Refused(Epoch::first(C)))], NOW, &mut desk);
+    core.replied(C, [Reply::Answer(of_c, Answer::Refused(Epoch::first(C)))], NOW, &mut desk);
+    assert!(matches!(desk.claims[..], [(C, _)]), "the owner alone: {:?}", desk.claims);
 }
 
 #[test]

@@ -32,17 +32,20 @@ pub struct Intent {
     pub epoch: Epoch,
     /// What this node holds.
     pub have: Option<Stamp>,
-    /// What it had promised before.
+    /// What it had promised before, if it holds it.
     pub before: Option<Epoch>,
+    /// The same, if it holds it or not.
+    pub promised: Option<Epoch>,
 }
 
 /// What a claim of `me` asks for. Changes nothing: see [`claim`].
 ///
 /// `above` is an epoch that refused an earlier try.
 pub fn intent(slot: &Option<Slot>, me: NodeId, above: Option<Epoch>) -> Intent {
-    let epoch = above.max(Slot::promised(slot)).map_or(Epoch::first(me), |epoch| epoch.outranked_by(me));
+    let promised = Slot::promised(slot);
+    let epoch = above.max(promised).map_or(Epoch::unheard(me), |epoch| epoch.outranked_by(me));
     let record = Slot::live(slot);
-    Intent { epoch, have: record.map(Record::stamp), before: record.map(Record::promised) }
+    Intent { epoch, have: record.map(Record::stamp), before: record.map(Record::promised), promised }
 }
 
 /// Begins a claim. Until it is adopted it outranks nobody here: an owner that keeps its session must not have been

@@ -1,6 +1,6 @@
 //! The life of a session on the node that owns it: created, used, changed, ended, and a change that was refused taken back.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -266,21 +266,18 @@ pub fn undo(slot: &mut Option<Slot>, id: SessionId, undo: Undo, promised: Epoch,
     went_on.then(|| Update::Copy(record.whole(id, now)))
 }
 
-/// Takes back a commit that too few nodes hold, on the owner, which stays the owner under a new epoch: nobody has refused
-/// the commit, so some may hold it, and its stamp must not be given again to another one. What it changed gets its old
-/// value by a commit of its own, or it would come back by a merge.
+/// Takes back a commit that too few nodes hold. Nobody has refused it, so some may hold it, and its stamp must not be given
+/// again to another one: this node has to claim the session before it uses it again, and hears then who has it. It does not
+/// overwrite what it takes back: the others may have gone on without this node, and what they have answered would be lost.
 ///
-/// Gives what the others must hear: of a session that this commit created, and that nobody was told of, its end.
+/// Gives what the others must hear: of an end that it was none, under a new epoch of this node; of a session that this commit
+/// created, and that nobody was told of, its end.
 #[must_use]
 pub fn retreat(slot: &mut Option<Slot>, id: SessionId, made: Undo, me: NodeId, now: Moment) -> Option<Update> {
     let Stamp { epoch, version } = made.stamp;
     // What was promised to another node since then stays promised.
     let promised = Slot::live(slot).map_or(epoch, |record| record.promised().max(epoch));
     let was_an_end = matches!(made.before, Earlier::Running(_));
-    let changed: SmallVec<[Arc<str>; 2]> = match &made.before {
-        Earlier::Changed(_, changed) => changed.iter().map(|before| before.name().clone()).collect(),
-        Earlier::Nothing | Earlier::Running(_) => SmallVec::new(),
-    };
     let told = undo(slot, id, made, promised, now);
     match slot {
         None => {
@@ -290,16 +287,12 @@ pub fn retreat(slot: &mut Option<Slot>, id: SessionId, made: Undo, me: NodeId, n
             Some(Update::End(End { id, ending }))
         }
         Some(Slot::Live(record)) if record.tenure == Tenure::Owned && record.promised() == epoch => {
-            let epoch = epoch.outranked_by(me);
-            record.promise(epoch);
             if was_an_end {
+                record.promise(epoch.outranked_by(me));
                 return Some(Update::Whole(record.whole(id, now)));
             }
-            if changed.is_empty() {
-                return told;
-            }
-            record.commit_again(&changed, Stamp { epoch, version: version.saturating_add(1) }, now);
-            Some(Update::Whole(record.whole(id, now)))
+            record.tenure = Tenure::Held;
+            told
         }
         _ => told,
     }

@@ -206,19 +206,6 @@ impl Record {
         before
     }
 
-    /// Gives these attributes a new stamp, as a commit does that sets them to what they are, or removes them again.
-    pub(super) fn commit_again(&mut self, names: &[Arc<str>], stamp: Stamp, now: Moment) {
-        let value_of = |name: &Arc<str>| self.attributes().find(|(known, _)| known == name).map(|(_, value)| value);
-        let changes: SmallVec<[Change; 2]> = names
-            .iter()
-            .map(|name| match value_of(name) {
-                Some(value) => Change::Set(name.clone(), value),
-                None => Change::Remove(name.clone()),
-            })
-            .collect();
-        self.apply(&changes, stamp, now);
-    }
-
     /// Takes in another node's copy, whatever epoch it was told under.
     pub(super) fn merge(&mut self, theirs: Whole, now: Moment) -> Brought {
         let mut ours = State { stamp: self.stamp(), attributes: self.attributes.to_vec() };

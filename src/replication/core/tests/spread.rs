@@ -199,12 +199,13 @@ fn what_a_member_knew_before_a_claim_that_came_to_nothing_counts_for_a_later_one
         Answer::Promised(given) => Answer::Promised(Given { owner: Some(owner), current, ..given }),
         other => panic!("{other:?}"),
     };
+    let ticket_of = |desk: &Desk, member| desk.claims.iter().rev().find(|(peer, _)| *peer == member).unwrap().1;
     for (seen, counter, ended) in [
-        (Some(owner), 1, ClaimEnded::Owner),
-        (None, 1, ClaimEnded::Owner),
+        (Some(owner), 2, ClaimEnded::Owner),
+        (None, 2, ClaimEnded::Owner),
         // Of a claim that is not remembered nobody knows what has become of it.
-        (Some(owner), 2, ClaimEnded::Contended),
-        (None, 2, ClaimEnded::Contended),
+        (Some(owner), 7, ClaimEnded::Contended),
+        (None, 7, ClaimEnded::Contended),
     ] {
         let (table, mut desk) = (Table::new(ME), Desk::default());
         let mut core = core(&table, &mut desk);
@@ -213,15 +214,23 @@ fn what_a_member_knew_before_a_claim_that_came_to_nothing_counts_for_a_later_one
         core.nodes([(B, Serves::Yes), (C, Serves::Yes)].into(), NOW);
         core.place(placement(&[ME, B, C]), NOW);
         pass(&mut core, &mut desk, 20, 1_000);
-        core.claim(Wish { id: id(n), ..wish(true) }, after(1_000), &mut desk);
-        let (_, ticket) = desk.claims[0];
+        let claim = |core: &mut Core<Table>, desk: &mut Desk, ms, refused_by| {
+            core.claim(Wish { id: id(n), ..wish(true) }, after(ms), desk);
+            let first = [(B, Answer::Refused(refused_by)), (C, Answer::Unknown)];
+            for (peer, answer) in first {
+                core.replied(peer, [Reply::Answer(ticket_of(desk, peer), answer)], after(ms), desk);
+            }
+        };
+        claim(&mut core, &mut desk, 1_000, owner);
+        let ticket = ticket_of(&desk, B);
         core.replied(B, [Reply::Answer(ticket, of_b(owner, Some(owner)))], after(1_000), &mut desk);
         pass(&mut core, &mut desk, 1_020, 5_000);
         assert_eq!(desk.claimed, [ClaimEnded::Contended], "C has not answered");
-        core.claim(Wish { id: id(n), ..wish(true) }, after(5_000), &mut desk);
-        let (_, ticket) = *desk.claims.last().unwrap();
+        let mine = Epoch { counter, node: ME };
+        claim(&mut core, &mut desk, 5_000, mine);
+        let ticket = ticket_of(&desk, B);
         core.replied(C, [Reply::Answer(ticket, Answer::Unknown)], after(5_000), &mut desk);
-        core.replied(B, [Reply::Answer(ticket, of_b(Epoch { counter, node: ME }, seen))], after(5_000), &mut desk);
+        core.replied(B, [Reply::Answer(ticket, of_b(mine, seen))], after(5_000), &mut desk);
         assert_eq!(desk.claimed[1..], [ended]);
     }
 }

@@ -152,6 +152,21 @@ fn an_end_that_is_refuted_before_its_user_is_told_is_final_all_the_same() {
     assert_eq!(apply(&mut b, Update::End(over), NOW), Applied::Applied);
 }
 
+/// One side is too small for a write, and the other one has gone on.
+#[test]
+fn what_is_taken_back_leaves_what_the_other_side_has_answered() {
+    let (mut a, mut b) = split();
+    for writes_before in 0..3 {
+        (0..writes_before).for_each(|n| drop(write(&mut b, &set("n", 10 + n))));
+        take_over(&mut a, A);
+        let late = commit(&mut a, ID, &set("n", 5), TERM, NOW).unwrap();
+        assert_eq!(retreat(&mut a, ID, late.undo, A, NOW), None);
+    }
+    write(&mut b, &set("n", 7));
+    heal(&mut a, &mut b);
+    assert_eq!((value(&a, "n"), value(&b, "n")), (Some(7), Some(7)));
+}
+
 #[test]
 fn a_commit_of_a_session_that_a_user_has_ended_meanwhile_has_ended_with_it() {
     let (a, mut b) = split();
