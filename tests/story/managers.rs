@@ -200,7 +200,8 @@ fn a_lonely_node_refuses_writes_and_goes_on_reading() {
         let other = if node == "r1" { "r2" } else { "r1" };
         let pid = cluster.node(other).await.pid.unwrap();
         cluster::stop(pid).await;
-        // The first one finds out, and is taken back; the next ones are refused before they are made.
+        // The first one finds out, and is taken back, though it waits for the other node and may be heard of from there; the next
+        // ones are refused before they are made.
         for _ in 0..4 {
             let refused = browser.get("/add.txt").await.unwrap();
             assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.body);
@@ -219,11 +220,8 @@ fn a_lonely_node_refuses_writes_and_goes_on_reading() {
         cluster::send(pid, Signal::CONT);
         cluster.settled(2).await;
         let answer = browser.get("/add.txt").await.unwrap();
-        assert_eq!(
-            (answer.body.as_str(), answer.header("tasuki-copies")),
-            ("2", Some("2")),
-            "what was refused was not done"
-        );
+        assert!(["2", "3"].contains(&answer.body.as_str()), "only the first one was made at all, not {}", answer.body);
+        assert_eq!(answer.header("tasuki-copies"), Some("2"));
         assert_eq!(browser.get("/end.txt").await.unwrap().status, StatusCode::OK);
         assert_eq!(browser.get("/look.txt").await.unwrap().body, "0");
     });

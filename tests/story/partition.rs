@@ -176,12 +176,10 @@ fn where_two_must_hold_a_write_both_sides_of_a_split_refuse_it_and_go_on_reading
         let mut user = machines.browser();
         user.cookies = users[0].cookies.clone();
         let answer = user.get("/add.txt").await.unwrap();
-        assert_eq!(
-            (answer.body.as_str(), answer.header("tasuki-copies")),
-            ("2", Some("2")),
-            "nothing was done twice or lost"
-        );
-        assert_eq!(user.get("/look.txt").await.unwrap().body, "2");
+        // What was under way when it was refused may have been done: on one side, and once.
+        assert!(["2", "3"].contains(&answer.body.as_str()), "{}", answer.body);
+        assert_eq!(answer.header("tasuki-copies"), Some("2"));
+        assert_eq!(user.get("/look.txt").await.unwrap().body, answer.body);
     });
 }
 
