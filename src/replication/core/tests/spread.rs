@@ -173,12 +173,7 @@ fn what_one_of_the_others_was_told_last_is_gone_on_with() {
     ];
     for (owner_then, current, ended) in ends {
         let (table, mut desk) = (Table::new(ME), Desk::default());
-        let mut core = core(&table, &mut desk);
-        core.nodes([B, C, d, e].map(|node| (node, Serves::Yes)).into(), NOW);
-        core.place(all.clone(), NOW);
-        core.nodes([(B, Serves::Yes), (C, Serves::Yes)].into(), NOW);
-        core.place(placement(&[ME, B, C]), NOW);
-        pass(&mut core, &mut desk, 20, 1_000);
+        let mut core = missing_two([d, e], &table, &mut desk);
         core.claim(Wish { id: id(n), ..wish(true) }, after(1_000), &mut desk);
         let [(_, ticket), _] = desk.claims[..] else { panic!("both are asked, not {:?}", desk.claims) };
         core.replied(C, [Reply::Answer(ticket, Answer::Unknown)], after(1_000), &mut desk);
@@ -208,12 +203,7 @@ fn what_a_member_knew_before_a_claim_that_came_to_nothing_counts_for_a_later_one
         (None, 7, ClaimEnded::Contended),
     ] {
         let (table, mut desk) = (Table::new(ME), Desk::default());
-        let mut core = core(&table, &mut desk);
-        core.nodes([B, C, d, e].map(|node| (node, Serves::Yes)).into(), NOW);
-        core.place(all.clone(), NOW);
-        core.nodes([(B, Serves::Yes), (C, Serves::Yes)].into(), NOW);
-        core.place(placement(&[ME, B, C]), NOW);
-        pass(&mut core, &mut desk, 20, 1_000);
+        let mut core = missing_two([d, e], &table, &mut desk);
         let claim = |core: &mut Core<Table>, desk: &mut Desk, ms, refused_by| {
             core.claim(Wish { id: id(n), ..wish(true) }, after(ms), desk);
             let first = [(B, Answer::Refused(refused_by)), (C, Answer::Unknown)];
@@ -233,6 +223,18 @@ fn what_a_member_knew_before_a_claim_that_came_to_nothing_counts_for_a_later_one
         core.replied(B, [Reply::Answer(ticket, of_b(mine, seen))], after(5_000), &mut desk);
         assert_eq!(desk.claimed[1..], [ended]);
     }
+}
+
+/// A core that has B and C still, and has lost two others at the same time.
+fn missing_two(lost: [NodeId; 2], table: &Table, desk: &mut Desk) -> Core<Table> {
+    let mut core = core(table, desk);
+    let all = [B, C, lost[0], lost[1]];
+    core.nodes(all.map(|node| (node, Serves::Yes)).into(), NOW);
+    core.place(placement(&[ME, B, C, lost[0], lost[1]]), NOW);
+    core.nodes([(B, Serves::Yes), (C, Serves::Yes)].into(), NOW);
+    core.place(placement(&[ME, B, C]), NOW);
+    pass(&mut core, desk, 20, 1_000);
+    core
 }
 
 fn tenure_of(table: &Table, n: u8) -> Option<Tenure> {
