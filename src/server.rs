@@ -40,7 +40,7 @@ use crate::{
     node::{self, Handover, House, NewDuty, Notable, Notice, Order, Taker, Traffic, Uploads, Worker, hand_over},
     observe::SessionCounts,
     replication::{
-        Dialling, LinkSeal, Replicator, ReplicatorConfig, Retire,
+        Dialling, LinkSeal, OwnDuty, Replicator, ReplicatorConfig, Retire,
         accept::{Doorway, accept},
         core::CoreConfig,
     },
@@ -325,6 +325,7 @@ impl Node {
     fn announce(&self, duty: Duty) {
         self.house.duty.set(duty);
         self.notice.do_send(NewDuty);
+        self.house.tell_replicators(OwnDuty(duty));
         self.membership.do_send(SetDuty(duty));
         info!(route = %self.house.route, ?duty, "duty");
     }

@@ -52,7 +52,7 @@ use crate::{
     deployment::Deployments,
     membership::{Roster, SharedDuty},
     names::{ContextPath, NodeId, Route},
-    replication::Replicator,
+    replication::{OwnDuty, Replicator},
     session::Table,
     settings,
     time::Moment,
@@ -159,6 +159,11 @@ impl House {
     /// A worker has started its replicator.
     pub fn add_replicator(&self, replicator: Addr<Replicator>) {
         self.replicators().push(replicator);
+    }
+
+    /// Every replicator hears what this node does.
+    pub fn tell_replicators(&self, duty: OwnDuty) {
+        self.replicators().iter().for_each(|replicator| replicator.do_send(duty));
     }
 
     /// How many replicators there are.

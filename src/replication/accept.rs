@@ -35,7 +35,7 @@ use crate::{
         Slots, Swept, Table,
         delta::{Answer, ClaimRequest, Update, Whole},
         placement::Spread,
-        replica::{self, Applied, Record, Slot, Tenure},
+        replica::{self, Applied, Slot},
     },
     time::Moment,
 };
@@ -201,10 +201,7 @@ impl Doorway {
             answer
         };
         let is_given_away = |slot: &Option<Slot>| {
-            // Also by one whose lease has run out: a request that it began before may be about to be answered.
-            let term = self.table.lease().term(Moment::now());
-            let stays = |record: &Record| record.is_owned(term) && !request.insist && serves_itself;
-            Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned && !stays(record))
+            replica::is_given_away(slot, &request, self.table.lease().term(Moment::now()), serves_itself)
         };
         // Under one lock: a request of this node may adopt the session at any moment, and commit.
         let answer = self.table.with(request.id, |slot| (!is_given_away(slot)).then(|| promise(slot)));
@@ -413,7 +410,7 @@ mod tests {
         delta::Attribute,
         lease::Term,
         placement::Placement,
-        replica::{Birth, Reach},
+        replica::{Birth, Reach, Tenure},
         stamp::Epoch,
         value::Value,
     };

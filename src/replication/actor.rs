@@ -78,6 +78,12 @@ pub struct Replicate(pub Update);
 #[rtype(result = "()")]
 pub struct Retire;
 
+/// The duty of this node. One that drains tells the others what it holds, as long as it still can: see
+/// [`Place::serves`].
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct OwnDuty(pub Duty);
+
 /// Asks how many nodes would hold a commit of this session if it were made now, this one included.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "usize")]
@@ -163,6 +169,7 @@ struct Surveyed(Found);
 /// The world as the core may touch it.
 struct Outside {
     config: ReplicatorConfig,
+    drains: bool,
     links: BTreeMap<NodeId, Link>,
     links_opened: u64,
     repairs: BTreeMap<NodeId, Repairs>,
@@ -188,6 +195,7 @@ impl Replicator {
         let core = core.with_min_copies(config.min_copies);
         let outside = Outside {
             config,
+            drains: false,
             links: BTreeMap::new(),
             links_opened: 0,
             repairs: BTreeMap::new(),
@@ -211,6 +219,15 @@ impl Replicator {
         }
         result
     }
+
+    /// Chooses the holders anew, when the nodes or their duties have changed.
+    fn place(&mut self) {
+        let placement = self.outside.placement();
+        if self.outside.config.exporter.is_none() {
+            self.outside.config.table.place(placement.clone(), Moment::now());
+        }
+        self.run(|core, now, _| core.place(placement, now));
+    }
 }
 
 impl Outside {
@@ -218,12 +235,12 @@ impl Outside {
         self.roster.node(peer).map_or_else(|| peer.to_string(), |node| node.route.to_string())
     }
 
-    /// Who holds what among the live nodes and this one. What it says of its own duty matters to nobody but itself, and an
-    /// owner is no holder of its own.
-    fn placement(&self, roster: &Roster) -> Placement {
-        let me = Place { node: self.config.table.me(), route: self.config.route.clone(), serves: true };
-        let others =
-            roster.nodes().map(|node| Place { node: node.id, serves: node.duty == Duty::Serving, route: node.route });
+    /// Who holds what among the live nodes and this one. As one that starts it takes itself for a holder already: it is about
+    /// to be one.
+    fn placement(&self) -> Placement {
+        let me = Place { node: self.config.table.me(), route: self.config.route.clone(), serves: !self.drains };
+        let serves = |node: &NodeMember| node.duty == Duty::Serving;
+        let others = self.roster.nodes().map(|node| Place { node: node.id, serves: serves(&node), route: node.route });
         Placement::new(self.config.spread, others.chain([me]))
     }
 
@@ -357,18 +374,21 @@ impl Handler<RosterChanged> for Replicator {
         }
         let serves = |node: &NodeMember| if node.duty == Duty::Serving { Serves::Yes } else { Serves::No };
         let nodes = roster.nodes().map(|node| (node.id, serves(&node))).collect();
-        let placement = self.outside.placement(&roster);
-        if self.outside.config.exporter.is_none() {
-            self.outside.config.table.place(placement.clone(), Moment::now());
-        }
-        self.run(|core, now, _| {
-            core.nodes(nodes, now);
-            core.place(placement, now);
-        });
-        for node in roster.nodes() {
+        self.outside.roster = roster;
+        self.run(|core, now, _| core.nodes(nodes, now));
+        self.place();
+        for node in self.outside.roster.clone().nodes() {
             self.outside.open(node, ctx);
         }
-        self.outside.roster = roster;
+    }
+}
+
+impl Handler<OwnDuty> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, OwnDuty(duty): OwnDuty, _: &mut Self::Context) {
+        self.outside.drains = duty == Duty::Draining;
+        self.place();
     }
 }
 

@@ -27,8 +27,8 @@ mod seal;
 pub mod survey;
 
 pub use actor::{
-    Claim, Claimed, LinkReport, Observe, Offer, PeerNeeds, Repairs, Replicate, Replicator, ReplicatorConfig, Retire,
-    Touch, WouldHold,
+    Claim, Claimed, LinkReport, Observe, Offer, OwnDuty, PeerNeeds, Repairs, Replicate, Replicator, ReplicatorConfig,
+    Retire, Touch, WouldHold,
 };
 pub use channel::{Broken, Channel, Dialling, Visit};
 pub use link::Carried;

@@ -256,7 +256,8 @@ enum Role {
 
 impl Sharing {
     /// Whether this node and a peer ought both to have a session that leaves its node at all. Of one whose owner is gone
-    /// or has told nothing yet those who ought to have it now are told by whoever has it.
+    /// or has told nothing yet those who ought to have it now are told by whoever has it; by a node that is about to leave
+    /// they are told whatever it has.
     fn covers(&self, id: SessionId, slot: &Slot, peer: NodeId) -> bool {
         let record = match slot {
             Slot::Ended(tombstone) => return tombstone.is_told(self.now),
@@ -269,8 +270,9 @@ impl Sharing {
         let owner = record.promised().node;
         let [mine, theirs] = [self.me, peer].map(|node| self.placement.involves(id, owner, node));
         // It may have been given to a node that had given its claim up, and has nothing.
-        let is_unsettled = !self.placement.has(owner) || record.is_unsettled(self.now);
-        theirs && (mine || self.role == Role::Tells && is_unsettled)
+        let is_unsettled = || !self.placement.has(owner) || record.is_unsettled(self.now);
+        let tells = || self.role == Role::Tells && (is_unsettled() || self.placement.is_off_duty(self.me));
+        theirs && (mine || tells())
     }
 }
 

@@ -78,6 +78,11 @@ impl Placement {
         &self.places
     }
 
+    /// Whether a node is live and about to leave, or to begin.
+    pub fn is_off_duty(&self, node: NodeId) -> bool {
+        self.places.iter().any(|place| place.node == node && !place.serves)
+    }
+
     /// Whether a node is live.
     pub fn has(&self, node: NodeId) -> bool {
         self.places.iter().any(|place| place.node == node)

@@ -13,7 +13,7 @@ use tasuki::{
         Slots,
         delta::{Answer, ClaimRequest, Update, Whole},
         placement::Spread,
-        replica::{self, Applied, Record, Slot, Tenure},
+        replica::{self, Applied},
     },
     time::Moment,
 };
@@ -148,11 +148,8 @@ impl Cluster {
         let session = ask.request.id;
         let now = self.moment(id);
         let Some(node) = self.node_mut(id) else { return };
-        let (term, may_stay) = (node.slots.lease().term(now), !ask.request.insist && node.serves(id));
-        let stays = |record: &Record| record.is_owned(term) && may_stay;
-        let is_given_away = node.slots.with(session, |slot| {
-            Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned && !stays(record))
-        });
+        let (term, serves) = (node.slots.lease().term(now), node.serves(id));
+        let is_given_away = node.slots.with(session, |slot| replica::is_given_away(slot, &ask.request, term, serves));
         if !is_given_away {
             return self.promise(id, ask);
         }

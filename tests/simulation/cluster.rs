@@ -191,6 +191,11 @@ impl Cluster {
         self.machines[machine_of(id)].node.as_mut().filter(|node| node.id == id)
     }
 
+    /// The same, to look at.
+    pub(crate) fn node(&self, id: NodeId) -> Option<&Node> {
+        self.machines[machine_of(id)].node.as_ref().filter(|node| node.id == id)
+    }
+
     /// Whether a connection to this life would be answered now.
     pub(crate) fn is_awake(&self, id: NodeId) -> bool {
         let machine = &self.machines[machine_of(id)];
@@ -211,6 +216,7 @@ impl Cluster {
         if let Some(node) = self.node_mut(id) {
             node.duty = duty;
         }
+        self.rosters_changed(id);
         if duty == Duty::Serving {
             self.failed_until[machine_of(id)] = 0;
         }

@@ -28,7 +28,7 @@ use tasuki::{
 use crate::{
     accept::{Ask, Incoming},
     client::Call,
-    cluster::{Cluster, Lane, machine_of},
+    cluster::{Cluster, DRAIN, Lane, machine_of},
     request::{Job, JobId},
     slots::SimSlots,
     story,
@@ -341,6 +341,12 @@ impl Cluster {
         }
         *known = (version, duty);
         story::tell_all((id, "learns of", subject, duty));
+        self.rosters_changed(id);
+    }
+
+    /// `RosterChanged` and `OwnDuty`, at every replicator.
+    pub(crate) fn rosters_changed(&mut self, id: NodeId) {
+        let Some(node) = self.node_mut(id) else { return };
         let serves = |duty: Duty| if duty == Duty::Serving { Serves::Yes } else { Serves::No };
         let nodes: BTreeMap<NodeId, Serves> = node.peers().map(|(peer, duty)| (peer, serves(duty))).collect();
         for core in 0..node.cores.len() {
@@ -379,7 +385,8 @@ impl Cluster {
 
     /// As a node sees it that knows these others.
     fn placement(&self, id: NodeId, nodes: &BTreeMap<NodeId, Serves>) -> Placement {
-        self.placement_of(nodes.iter().map(|(node, serves)| (*node, *serves == Serves::Yes)).chain([(id, true)]))
+        let drains = self.node(id).is_some_and(|node| node.duty == DRAIN);
+        self.placement_of(nodes.iter().map(|(node, serves)| (*node, *serves == Serves::Yes)).chain([(id, !drains)]))
     }
 
     fn dial(&mut self, id: NodeId, core: usize, peer: NodeId) {

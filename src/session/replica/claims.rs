@@ -66,6 +66,13 @@ pub fn claim(slot: &mut Option<Slot>, epoch: Epoch) -> Result<(), Epoch> {
     Ok(())
 }
 
+/// Whether a claim is answered in the session's turn, after the request of this node that runs: if the session is given away.
+/// Also by an owner whose lease has run out: what it began before may be about to be answered.
+pub fn is_given_away(slot: &Option<Slot>, request: &ClaimRequest, term: Option<Term>, serves: bool) -> bool {
+    let stays = |record: &Record| record.is_owned(term) && !request.insist && serves;
+    Slot::live(slot).is_some_and(|record| record.tenure == Tenure::Owned && !stays(record))
+}
+
 /// A member's answer to a claim. `serves` tells of a node whether it is live and answers requests: an owner that does
 /// need not give a session away, unless the claimant insists. Of itself a node says so only if it is the owner in `term`,
 /// the one that holds now: two that were apart must not send a request to each other for ever.
@@ -110,6 +117,8 @@ pub fn promise(
     let owner = Some(owner).filter(|owner| *owner < request.epoch);
     let given = Given { owner, current, idle: Some(now.since(record.accessed)), copy };
     record.give_away(request.epoch);
+    // Somebody uses it, and what the claimant tells of that may be lost.
+    record.accessed = now;
     record.told = now;
     Answer::Promised(given)
 }

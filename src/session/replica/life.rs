@@ -154,9 +154,10 @@ pub fn touch(slot: &mut Option<Slot>, now: Moment) -> bool {
     due && record.tenure == Tenure::Owned && record.reach == Reach::Cluster
 }
 
-/// Takes over an owner's word that a session was used.
+/// Takes over an owner's word that a session was used. Also one that takes itself for the owner: it may have been replaced
+/// and not know it yet, and a use is a use, whoever answered it.
 pub fn touched(slot: &mut Option<Slot>, idle: Duration, now: Moment) {
-    if let Some(record) = Slot::live_mut(slot).filter(|record| record.tenure != Tenure::Owned) {
+    if let Some(record) = Slot::live_mut(slot) {
         record.accessed = record.accessed.max(now - idle);
     }
 }

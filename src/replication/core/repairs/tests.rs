@@ -148,12 +148,20 @@ impl World {
 
     /// Each session is held by its owner and so many others of those that live.
     fn spread(&mut self, copies: usize) {
-        let place = |node: &NodeId| Place { node: *node, route: format!("r{}", node.0).parse().unwrap(), serves: true };
-        let placement = Placement::new(Spread::Chosen(copies), self.nodes.keys().map(place));
-        for node in self.nodes.values_mut() {
-            node.table.place(placement.clone(), self.now);
-            node.core.place(placement.clone(), self.now);
+        for node in self.nodes.keys().copied().collect::<Vec<_>>() {
+            self.spread_without(copies, node, &[]);
         }
+    }
+
+    /// The same as one node sees it that knows of others, or of itself, that they drain.
+    fn spread_without(&mut self, copies: usize, id: NodeId, draining: &[NodeId]) {
+        let route = |node: &NodeId| format!("r{}", node.0).parse().unwrap();
+        let place = |node: &NodeId| Place { node: *node, route: route(node), serves: !draining.contains(node) };
+        let placement = Placement::new(Spread::Chosen(copies), self.nodes.keys().map(place));
+        let now = self.now;
+        let node = self.node(id);
+        node.table.place(placement.clone(), now);
+        node.core.place(placement, now);
     }
 
     fn holders(&self, n: u64) -> Vec<NodeId> {

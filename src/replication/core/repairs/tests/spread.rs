@@ -19,6 +19,22 @@ fn a_lost_holder_is_replaced_without_a_request() {
 }
 
 #[test]
+fn a_holder_that_drains_hands_its_copies_on_itself() {
+    let mut world = World::of(&[A, B, C]);
+    world.create(0..200, A, &[]);
+    world.link_all();
+    world.spread(1);
+    world.pass(MOMENT);
+    world.spread_without(1, B, &[B]);
+    assert!(!world.state(B, C).complete, "it does not leave before that");
+    // The owner does not tell them: it has not heard of the drain.
+    world.pass(MOMENT);
+    assert!((0..200).all(|n| world.holds(C, n).is_some()));
+    assert!(world.state(B, C).complete);
+    assert!((0..200).any(|n| world.holds(B, n).is_some()), "it was a holder");
+}
+
+#[test]
 fn what_a_lost_owner_leaves_gets_another_copy() {
     let mut world = World::of(&[A, B, C, D]);
     world.create(0..200, D, &[]);
