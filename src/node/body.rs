@@ -1,7 +1,7 @@
 //! Reads a request's body before its page runs: a form, a form with files, or JSON. Each has its bounds in bytes, parts and
 //! time, and what cannot be read is answered here, before anybody waits for a session.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use actix_multipart::{Field, Multipart, MultipartError};
 use actix_web::{
@@ -147,7 +147,7 @@ struct Form<'a> {
     uploads: &'a Uploads,
     room: Room,
     fields: Vec<(String, String)>,
-    files: Vec<Upload>,
+    files: Vec<Arc<Upload>>,
     text_bytes: usize,
 }
 
@@ -194,7 +194,7 @@ impl Form<'_> {
             return Err(BadBody::TooManyFiles);
         }
         let (name, content) = (webapp::base_name(file_name), spool.finish().await?);
-        self.files.push(Upload { field, name, content_type, content });
+        self.files.push(Upload { field, name, content_type, content }.into());
         Ok(())
     }
 

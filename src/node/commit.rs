@@ -72,9 +72,9 @@ impl Worker {
         let Some(id) = draft.id() else { return Ok((None, draft)) };
         let turn = self.house.table.turn(id, self.house.session.turn_timeout).await.map_err(NotDone::NoTurn)?;
         let contents = self.contents(id).filter(|_| self.standing(id, rules) == Standing::Owned);
-        let (now, contents) = contents.ok_or_else(|| self.not_owner())?;
+        let (now, contents) = contents.ok_or(NotDone::Overtaken)?;
         if now != epoch {
-            return Err(self.not_owner());
+            return Err(NotDone::Overtaken);
         }
         let draft = draft.rebased(contents).map_err(NotDone::Conflict)?;
         Ok((Some(turn), draft))

@@ -68,6 +68,9 @@ pub(super) enum NotDone {
     AskNode(Route),
     /// Any other node should do it.
     AskAnother,
+    /// It ran beside others, and another node has had the session meanwhile. What its page saw may have been taken back, so
+    /// the page is to be rendered again, here.
+    Overtaken,
     /// Another node, perhaps the one of this route, claimed the session while the commit was under way: it was taken back
     /// here, but a third node may have held it already and passed it on. Only a request that may be done twice should be
     /// done again.
@@ -82,6 +85,13 @@ pub(super) enum NotDone {
     Conflict(Refused),
     /// The node is full.
     Full,
+}
+
+impl Entry {
+    /// Whether another node may take the session while the page is rendered.
+    pub(super) fn may_be_overtaken(&self) -> bool {
+        matches!(self.admitted, Admitted::Beside(_))
+    }
 }
 
 impl Worker {

@@ -53,7 +53,7 @@ pub(super) fn head(status: StatusCode) -> HttpResponseBuilder {
 /// request may be sent again.
 pub(super) fn not_done(why: &NotDone, method: &Method) -> HttpResponse {
     let mut response = match why {
-        NotDone::AskNode(_) | NotDone::AskAnother => {
+        NotDone::AskNode(_) | NotDone::AskAnother | NotDone::Overtaken => {
             page(StatusCode::SERVICE_UNAVAILABLE, "Another node answers this request. Please try again.")
         }
         NotDone::Doubtful(_) | NotDone::TakenBack(_) => page(
@@ -82,7 +82,7 @@ pub(super) fn not_done(why: &NotDone, method: &Method) -> HttpResponse {
     response.extensions_mut().remove::<Plain>();
     let retry = match why {
         NotDone::AskNode(route) => route.as_str(),
-        NotDone::AskAnother => "any",
+        NotDone::AskAnother | NotDone::Overtaken => "any",
         NotDone::TooFewCopies(Elsewhere::Perhaps) => ANY_NOT_DONE,
         NotDone::Doubtful(Some(owner)) if method.is_idempotent() => owner.as_str(),
         NotDone::Doubtful(None) | NotDone::TakenBack(Elsewhere::Perhaps) if method.is_idempotent() => ANY_IN_DOUBT,

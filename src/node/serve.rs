@@ -14,10 +14,10 @@ use jiff::Timestamp;
 use tracing::{error, warn};
 
 use super::{
-    House, Worker, body,
+    House, SessionRules, Worker, body,
     commit::Done,
     control, cookie, dress, fault,
-    gate::{Attempt, NotDone},
+    gate::{Attempt, Entry, NotDone},
     refusal,
     version::note_version,
 };
@@ -26,7 +26,7 @@ use crate::{
     membership::Duty,
     session::draft::Draft,
     time::Moment,
-    webapp::{self, Found, Page, PageError, Rendered, Resource, Versions, Webapp},
+    webapp::{self, Concurrency, Found, Page, PageError, Rendered, Resource, Versions, Webapp},
 };
 
 const ATTEMPT: &str = "Tasuki-Attempt";
@@ -120,13 +120,19 @@ impl Worker {
         let client = Client::of(request, &self.house);
         let secure = client.scheme == "https";
         let asked = client.request(visit, body, request);
-        let draft = std::mem::replace(&mut entry.draft, Draft::blank());
-        let rendered = self.render(&page, asked, draft);
-        visit.app.tally().note(rendered.as_ref().map_or(true, |rendered| rendered.status.is_server_error()));
-        let Rendered { status, mut headers, content_type, body, mut draft } =
-            rendered.map_err(|error| self.broken(&page, &error))?;
-        note_version(&mut draft, visit.app.tag());
-        let Done { cookie, copies } = self.settle(entry, draft, &rules).await.map_err(not_done)?;
+        let again = entry.may_be_overtaken().then(|| asked.clone());
+        let broken = |error| self.broken(&page, &error);
+        let mut rendered = self.compose(visit, &page, asked, &mut entry).map_err(broken)?;
+        let mut done = self.settle(entry, rendered.take_draft(), &rules).await;
+        if let (Err(NotDone::Overtaken), Some(asked)) = (&done, again) {
+            // In its turn, which no other node takes from it.
+            let rules = SessionRules { concurrency: Concurrency::Serial, ..rules.clone() };
+            let mut entry = self.enter(&tokens, &rules, Attempt::Direct).await.map_err(not_done)?;
+            rendered = self.compose(visit, &page, asked, &mut entry).map_err(broken)?;
+            done = self.settle(entry, rendered.take_draft(), &rules).await;
+        }
+        let Done { cookie, copies } = done.map_err(not_done)?;
+        let Rendered { status, mut headers, content_type, body, .. } = rendered;
         let body = match page.uses_session() {
             true => body,
             false => webapp::assets::pack_page(request, &content_type, &mut headers, body),
@@ -145,6 +151,22 @@ impl Worker {
             response.insert_header(("Tasuki-Copies", copies));
         }
         Ok(response.body(body))
+    }
+
+    /// What the page makes of a request that has been let to its session.
+    fn compose(
+        &self,
+        visit: &Visit<'_>,
+        page: &Page,
+        asked: webapp::Request,
+        entry: &mut Entry,
+    ) -> Result<Rendered, PageError> {
+        let draft = std::mem::replace(&mut entry.draft, Draft::blank());
+        let rendered = self.render(page, asked, draft);
+        visit.app.tally().note(rendered.as_ref().map_or(true, |rendered| rendered.status.is_server_error()));
+        let mut rendered = rendered?;
+        note_version(&mut rendered.draft, visit.app.tag());
+        Ok(rendered)
     }
 
     pub(super) fn render(&self, page: &Page, request: webapp::Request, draft: Draft) -> Result<Rendered, PageError> {

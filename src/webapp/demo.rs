@@ -48,7 +48,7 @@ impl Browser {
     fn attach(&mut self, target: &str, file: Upload) -> String {
         let token: Option<String> = self.draft().get_as("_csrf");
         let form = vec![("_csrf".to_owned(), token.unwrap_or_default()), ("go".to_owned(), "next".to_owned())];
-        let body = Body { form: Some(form), files: vec![file], ..Body::default() };
+        let body = Body { form: Some(form), files: vec![file.into()], ..Body::default() };
         location(&self.ask_with("POST", target, body))
     }
 

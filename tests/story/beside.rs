@@ -92,6 +92,30 @@ fn what_pages_set_side_by_side_stays_together() {
     });
 }
 
+/// Both nodes are asked directly, as by another front that knows nothing of owners, so the session goes back and forth under
+/// pages that are being rendered. Nobody would ask again for them.
+#[test]
+fn a_session_that_is_taken_away_in_the_middle_comes_back_for_it() {
+    story(async {
+        let cluster = cluster(2, "parallel").await;
+        let mut browser = cluster.browser();
+        browser.get("/count.txt").await.unwrap();
+        let asked = async |route: &str, windows: usize, rounds: usize| {
+            let mut user = Browser::new(cluster.node(route).await.http);
+            user.cookies = browser.cookies.clone();
+            let mut others = 0;
+            for _ in 0..rounds {
+                let answers = at_once(&user, (0..windows).map(|_| "/count.txt".to_owned())).await;
+                others += answers.iter().filter(|answer| answer.as_ref().unwrap().status != StatusCode::OK).count();
+            }
+            others
+        };
+        let refused = tokio::join!(asked("r1", 8, 50), asked("r2", 1, 100));
+        assert_eq!(refused, (0, 0));
+        assert_eq!(seen(&mut browser).await, "501 1");
+    });
+}
+
 #[test]
 fn what_was_answered_side_by_side_outlives_the_node() {
     story(async {

@@ -1,6 +1,6 @@
 //! What came with a request: the fields of a form, its files, or a JSON value. Who reads it off the network is the node.
 
-use std::{fmt, fs::File, io, os::unix::fs::FileExt};
+use std::{fmt, fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use actix_web::web::Query;
 use minijinja::Value;
@@ -9,12 +9,12 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use crate::limits;
 
 /// A request's body. [`Body::default`] is a request without one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Body {
     /// The fields of a form, in its order; none when the body is no form.
     pub form: Option<Vec<(String, String)>>,
     /// The files of a form, in its order.
-    pub files: Vec<Upload>,
+    pub files: Vec<Arc<Upload>>,
     /// The value of a JSON body, see [`json`].
     pub json: Option<Value>,
 }

@@ -80,6 +80,13 @@ pub struct Rendered {
     pub draft: Draft,
 }
 
+impl Rendered {
+    /// The draft, which leaves a blank one behind.
+    pub fn take_draft(&mut self) -> Draft {
+        std::mem::replace(&mut self.draft, Draft::blank())
+    }
+}
+
 impl Page {
     /// The page of a template. `name` as in [`Templates`]: `/index.html.j2`.
     pub(super) fn new(templates: Arc<Templates>, name: String) -> Self {

@@ -20,7 +20,7 @@ use super::{
 use crate::limits;
 
 /// A request, as the node hands it to a page.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Upper case, as sent: `GET`, `POST`.
     pub method: String,
@@ -86,7 +86,7 @@ impl Request {
 impl RequestObject {
     pub(super) fn new(mut request: Request, session: Arc<SessionObject>) -> Self {
         let form = Arc::new(Pairs(request.body.form.take().unwrap_or_default()));
-        let files = std::mem::take(&mut request.body.files).into_iter().map(Arc::new).collect();
+        let files = std::mem::take(&mut request.body.files);
         let [query, cookies, headers] = [const { OnceLock::new() }; 3];
         Self { request, session, query, form, files, cookies, headers }
     }

@@ -12,7 +12,11 @@ fn sent(template: &str, files: Vec<Upload>) -> Result<Rendered, PageError> {
     let mut draft = Draft::blank();
     draft.set("_csrf", &"t").unwrap();
     let form = Some(vec![("_csrf".to_owned(), "t".to_owned())]);
-    let request = Request { method: "POST".into(), body: Body { form, files, json: None }, ..get("") };
+    let request = Request {
+        method: "POST".into(),
+        body: Body { form, files: files.into_iter().map(Into::into).collect(), json: None },
+        ..get("")
+    };
     page(template).render(request, draft, &node())
 }
 
