@@ -93,6 +93,9 @@ pub struct NodeReport {
     /// Ended sessions that it remembers.
     #[serde(default)]
     pub ended: usize,
+    /// Who was kept out of its port for membership and replication.
+    #[serde(default)]
+    pub strangers: StrangersReport,
     /// Of the sessions it owns, those that cannot move because their webapp has no `<distributable/>`. Counted while it
     /// drains.
     #[serde(default)]
@@ -106,6 +109,16 @@ pub struct NodeReport {
     /// On what terms the balancer uses it; a node does not know this of itself.
     #[serde(flatten)]
     pub terms: Terms,
+}
+
+/// What has come to a node's replication port since its start and was dropped because it was not sealed with this cluster's
+/// secret. Always 0 without one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrangersReport {
+    /// Of membership.
+    pub datagrams: u64,
+    /// Links of replication.
+    pub links: u64,
 }
 
 /// How one webapp of a node is.

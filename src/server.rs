@@ -10,7 +10,10 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     pin::pin,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -151,6 +154,7 @@ impl Node {
         let dialling = Dialling { cluster: cluster.clone(), me, route: route.clone(), seal: seal.clone() };
         let neighbourhood = Neighbourhood { roster: roster.clone(), dialling, door: address, visits: visited };
         let (deployments, synced) = deployment::start(host, neighbourhood);
+        let strangers = Arc::new(AtomicU64::new(0));
         let house = Arc::new(House {
             me,
             info: ArcSwap::from_pointee(NodeInfo::new(&route, &[], SessionCounts::default())),
@@ -161,6 +165,8 @@ impl Node {
             deployer,
             duty: duty.clone(),
             roster: roster.clone(),
+            membership: membership.clone(),
+            strangers: strangers.clone(),
             session: settings.session.clone(),
             min_copies: settings.cluster.min_copies.get(),
             development: settings.node.development,
@@ -184,8 +190,18 @@ impl Node {
         membership.do_send(Subscribe(exporter.clone().recipient()));
         let (claim_timeout, merged) = (settings.session.claim_timeout, exporter.clone().recipient());
         let offered = Taker::new(house.clone(), exporter.clone()).start().recipient();
-        let doorway =
-            Doorway { table, cluster, seal: seal.clone(), duty, roster, claim_timeout, merged, offered, visits };
+        let doorway = Doorway {
+            table,
+            cluster,
+            seal: seal.clone(),
+            duty,
+            roster,
+            claim_timeout,
+            merged,
+            strangers,
+            offered,
+            visits,
+        };
         info!(route = %house.route, %http, replication = %address, life = %me, "node starting");
         let (workers, shutdown_timeout) = (settings.node.workers.get(), settings.node.shutdown_timeout);
         let snapshots = Snapshots::new(settings);

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Config, Failure, aligned, block_on, client::Client, say};
 use crate::{
     membership::Duty,
-    observe::{Admin, NodeReport, NodeState, PeerReport, StatusReport},
+    observe::{Admin, NodeReport, NodeState, PeerReport, StatusReport, StrangersReport},
 };
 
 const COLUMNS: [&str; 9] = ["ROUTE", "STATE", "DUTY", "HTTP", "PID", "OWNED", "HELD", "REPAIRED", "PEERS"];
@@ -49,6 +49,7 @@ fn table(report: &StatusReport) -> String {
     rows.extend(report.nodes.iter().map(row));
     lines.extend(aligned(&rows));
     lines.extend(differing(report));
+    lines.extend(strangers(report));
     lines.extend(webapps(report));
     lines.join("\n")
 }
@@ -65,6 +66,24 @@ fn differing(report: &StatusReport) -> Vec<String> {
         )
     };
     let mut lines: Vec<String> = differing.map(line).collect();
+    if !lines.is_empty() {
+        lines.insert(0, String::new());
+    }
+    lines
+}
+
+/// A line a node that has kept somebody out: an attack, or a member whose secret is another one; none for none.
+fn strangers(report: &StatusReport) -> Vec<String> {
+    let kept_out = report.nodes.iter().filter(|node| node.strangers != StrangersReport::default());
+    let line = |node: &NodeReport| {
+        let StrangersReport { datagrams, links } = node.strangers;
+        format!(
+            "{route} has dropped {datagrams} datagrams and {links} links that are not sealed with this cluster's secret \
+             (cluster.secret_file); its log says where they come from",
+            route = node.route
+        )
+    };
+    let mut lines: Vec<String> = kept_out.map(line).collect();
     if !lines.is_empty() {
         lines.insert(0, String::new());
     }
@@ -137,7 +156,9 @@ fn duty_word(duty: Duty) -> &'static str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::observe::{BalancerReport, Differs, RefusalCounts, SessionCounts, Terms, WebappReport, WebappSource};
+    use crate::observe::{
+        BalancerReport, Differs, RefusalCounts, SessionCounts, StrangersReport, Terms, WebappReport, WebappSource,
+    };
 
     /// A report of nodes, each with the routes of the peers that it calls in sync.
     pub(in crate::cli) fn report(nodes: &[(&str, NodeState, &[&str])]) -> StatusReport {
@@ -168,6 +189,7 @@ pub(super) mod tests {
             alone: false,
             sessions_refused: 0,
             ended: 0,
+            strangers: StrangersReport::default(),
             staying: 0,
             alike: BTreeMap::new(),
             webapps: Vec::new(),

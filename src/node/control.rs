@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 use super::{House, Worker, refusal};
 use crate::{
     limits,
-    membership::{Duty, Role, Roster},
+    membership::{self, Duty, Role, Roster},
     names::host_is_local,
-    observe::{NodeReport, NodeState, PeerReport, Terms},
+    observe::{NodeReport, NodeState, PeerReport, StrangersReport, Terms},
     replication::{LinkReport, Observe},
     webapp,
 };
@@ -141,6 +141,7 @@ impl House {
     pub async fn report(&self) -> NodeReport {
         let (duty, links) = (self.duty.get(), self.links().await);
         let had_others = self.had_others.load(Relaxed);
+        let membership = self.membership.send(membership::Observe).await;
         NodeReport {
             route: self.route.clone(),
             pid: Some(std::process::id()),
@@ -157,6 +158,10 @@ impl House {
             alone: had_others && !links.iter().any(|link| link.in_sync),
             sessions_refused: self.full.count(),
             ended: self.table.remembered(),
+            strangers: StrangersReport {
+                datagrams: membership.map_or(0, |report| report.datagrams.unsealed),
+                links: self.strangers.load(Relaxed),
+            },
             staying: if duty == Duty::Draining { self.handover.staying() } else { 0 },
             alike: self.session.alike_on_nodes(self.min_copies),
             webapps: self.deployer.send(webapp::Observe).await.unwrap_or_default(),

@@ -50,7 +50,7 @@ pub use self::{
 };
 use crate::{
     deployment::Deployments,
-    membership::{Roster, SharedDuty},
+    membership::{Membership, Roster, SharedDuty},
     names::{ContextPath, NodeId, Route},
     replication::{OwnDuty, Replicator},
     session::Table,
@@ -77,6 +77,10 @@ pub struct House {
     pub duty: SharedDuty,
     /// The other members.
     pub roster: Arc<ArcSwap<Roster>>,
+    /// Who finds them.
+    pub membership: Addr<Membership>,
+    /// Links of strangers that were refused.
+    pub strangers: Arc<AtomicU64>,
     /// What pages may know of the cluster.
     pub info: ArcSwap<NodeInfo>,
     /// `[session]`

@@ -1,6 +1,14 @@
 //! The other end of the links: takes updates into the table, acknowledges what is held, answers claims.
 
-use std::{io, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    io,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use actix::{Message, Recipient};
 use actix_web::rt;
@@ -57,6 +65,8 @@ pub struct Doorway {
     pub claim_timeout: Duration,
     /// Who tells the other nodes what has come of a merge.
     pub merged: Recipient<Swept>,
+    /// Links of strangers that were refused.
+    pub strangers: Arc<AtomicU64>,
     /// Who claims what a draining node offers.
     pub offered: Recipient<Offered>,
     /// Who talks about webapps. A visit that finds [`limits::VISITS`] waiting is turned away.
@@ -154,6 +164,7 @@ impl Doorway {
         let (hello, sealer, opener) = match timeout(limits::GREETING_TIMEOUT, greeting).await {
             Ok(Ok(greeted)) => greeted,
             Ok(Err(error)) if error.is_of_a_stranger() => {
+                self.strangers.fetch_add(1, Relaxed);
                 turned_away.strangers.note(error.to_string());
                 return None;
             }
@@ -459,6 +470,7 @@ mod tests {
             roster: Arc::default(),
             claim_timeout,
             merged: ear.clone().recipient(),
+            strangers: Arc::default(),
             offered: ear.recipient(),
             visits: mpsc::channel(1).0,
         };

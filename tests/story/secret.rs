@@ -62,6 +62,12 @@ fn who_has_another_secret_or_none_never_joins_and_disturbs_nobody() {
         let report = status(listening.listen).await.unwrap();
         let routes: Vec<_> = report.nodes.iter().map(|node| node.route.to_string()).collect();
         assert_eq!(routes, ["r1", "r2"]);
+        // The links of strangers come from nodes that found it without a secret, which these have not.
+        assert!(report.nodes[0].strangers.datagrams > 0, "{report:?}");
+        let (code, told) =
+            knows_r1(&door).tasuki(&["status"]).output().map(|said| (said.status.code(), said.stdout)).unwrap();
+        let told = String::from_utf8_lossy(&told);
+        assert!(code == Some(0) && told.contains("that are not sealed with this cluster's secret"), "{told}");
         assert!(report.nodes.iter().all(|node| node.peers.len() == 1 && node.peers[0].in_sync), "{report:?}");
         for (place, stranger) in [(&r1, "found r3"), (&r1, "found r4"), (&r3, "found"), (&r4, "found")] {
             assert!(!place.log().contains(stranger), "{}", place.log());

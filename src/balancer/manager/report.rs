@@ -13,7 +13,7 @@ use super::super::{
 use crate::{
     limits,
     membership::Duty,
-    observe::{BalancerReport, NodeReport, NodeState, PeerReport, SessionCounts, StatusReport, Terms},
+    observe::{BalancerReport, NodeReport, NodeState, PeerReport, SessionCounts, StatusReport, StrangersReport, Terms},
     settings::Alike,
     time::Moment,
 };
@@ -93,6 +93,7 @@ fn known(member: &Member, silent: bool) -> NodeReport {
         alone: false,
         sessions_refused: 0,
         ended: 0,
+        strangers: StrangersReport::default(),
         staying: 0,
         alike: BTreeMap::new(),
         webapps: Vec::new(),

@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -52,12 +55,14 @@ fn seal(digits: &str) -> LinkSeal {
 struct Acceptor {
     address: SocketAddr,
     table: Table,
+    strangers: Arc<AtomicU64>,
 }
 
 impl Acceptor {
     async fn start(seal: LinkSeal) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, table) = (listener.local_addr().unwrap(), Table::new(PEER));
+        let strangers = Arc::new(AtomicU64::new(0));
         let doorway = Doorway {
             table: table.clone(),
             cluster: CLUSTER.into(),
@@ -66,11 +71,12 @@ impl Acceptor {
             roster: Arc::new(ArcSwap::default()),
             claim_timeout: DEADLINE,
             merged: Deaf.start().recipient(),
+            strangers: strangers.clone(),
             offered: Deaf.start().recipient(),
             visits: tokio::sync::mpsc::channel(1).0,
         };
         rt::spawn(accept(listener, doorway));
-        Self { address, table }
+        Self { address, table, strangers }
     }
 
     fn holds(&self, n: u8) -> bool {
@@ -260,6 +266,7 @@ async fn who_has_another_secret_or_none_gets_no_link() {
         // A link that is refused is tried again and again: no moment says that it will never be up.
         let up = timeout(Duration::from_millis(200), link.events.recv()).await;
         assert!(up.is_err(), "{dialer:?}: {up:?}");
+        assert!(acceptor.strangers.load(Relaxed) > 0, "{dialer:?} is counted");
     }
     for (dialer, acceptor) in [("12", "1"), ("21", "12"), ("2", "12")] {
         let acceptor = Acceptor::start(seal(acceptor)).await;
