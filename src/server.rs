@@ -2,6 +2,7 @@
 
 mod door;
 mod namesake;
+mod relief;
 mod snapshot;
 
 use std::{
@@ -367,13 +368,15 @@ impl Node {
         while self.has_reason_to_stay(began).await {
             sleep(limits::READY_POLL).await;
         }
-        let part = if self.is_relieved().await { Part::Local } else { Part::Everything };
+        let is_relieved = self.is_relieved().await;
         let (known, _) = snapshot::nodes(&self.membership).await;
         let left = self.shutdown_timeout.saturating_sub(Moment::now().since(began)).max(limits::LAST_REPLIES);
         if timeout(left, server.stop(true)).await.is_err() {
             let running = self.house.traffic.running();
             warn!(route = %self.house.route, running, "connections were cut at the end of the graceful stop");
         }
+        // What was answered since is held by whoever was to be there for it, or by nobody.
+        let part = if is_relieved && self.somebody_serves() { Part::Local } else { Part::Everything };
         // Whoever hears that this node has left takes its sessions without asking it: nothing may be answered here from then on.
         let _ = timeout(limits::LEAVE_TIMEOUT, self.exporter.send(Retire)).await;
         let _ = timeout(limits::LEAVE_TIMEOUT, self.membership.send(Leave)).await;
@@ -385,20 +388,22 @@ impl Node {
     async fn is_relieved(&self) -> bool {
         let roster = self.house.roster.load_full();
         let serves = |id| roster.node(id).is_some_and(|node| node.duty == Duty::Serving);
-        let links: Vec<_> = self.house.links().await.into_iter().filter(|link| serves(link.peer)).collect();
-        !links.is_empty() && links.iter().all(|link| link.complete && link.in_flight == 0)
+        relief::is_relieved(&self.house.links().await, serves)
+    }
+
+    fn somebody_serves(&self) -> bool {
+        self.house.roster.load().nodes().any(|node| node.duty == Duty::Serving)
     }
 
     async fn has_reason_to_stay(&self, began: Moment) -> bool {
-        let (now, roster) = (Moment::now(), self.house.roster.load_full());
-        let relieved = roster.nodes().any(|node| node.duty == Duty::Serving);
-        if !relieved || now.since(began) >= self.shutdown_timeout {
+        let now = Moment::now();
+        if !self.somebody_serves() || now.since(began) >= self.shutdown_timeout {
             return false;
         }
         // The balancers need a moment to hear of the drain; until then a reused connection may carry a request that
         // must not meet a closed door.
         let heard = now.since(began) >= limits::DRAIN_HEARD;
-        let handed_over = self.house.links().await.iter().all(|link| link.complete && link.in_flight == 0);
+        let handed_over = relief::is_told(&self.house.links().await, now.since(began) < limits::DRAIN_UNTOLD);
         !(heard && handed_over && self.house.traffic.is_quiet(now, limits::DRAIN_QUIET))
     }
 

@@ -27,6 +27,9 @@ pub const ACTOR_CHECK: Duration = Duration::from_secs(1);
 /// How long the news of a drain may take to every balancer: a round of gossip, and one more.
 pub const DRAIN_HEARD: Duration = Duration::from_millis(400);
 
+/// A stopping node waits so long for a peer that it cannot tell anything: one that has died is off the list by then.
+pub const DRAIN_UNTOLD: Duration = Duration::from_secs(3);
+
 /// A draining node is left alone when no request has come for this long.
 pub const DRAIN_QUIET: Duration = Duration::from_millis(150);
 

@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -361,7 +361,12 @@ impl Incoming {
             let Ok(taken) = taken.await else { return };
             let reply = match taken {
                 Ok(Taken { ended, outranked, merged, later }) => {
-                    later.into_iter().for_each(|copy| merge_later(&doorway, &merges, copy));
+                    for copy in later {
+                        // The peer believes that all of it is held, so none is left out.
+                        if let Ok(permit) = merges.clone().acquire_owned().await {
+                            merge_later(doorway.clone(), permit, copy);
+                        }
+                    }
                     if !merged.is_empty() {
                         // Handled before the peer hears of it: its credit bounds what is still to be told here.
                         let _ = doorway.merged.send(Swept(merged)).await;
@@ -387,7 +392,13 @@ impl Incoming {
         let objection = match table.with(update.id(), |slot| replica::apply(slot, update, now)) {
             Applied::Applied | Applied::Duplicate => return,
             Applied::Merged(update) => return self.doorway.merged.do_send(Swept(vec![*update])),
-            Applied::Later(copy) => return merge_later(&self.doorway, &self.merges, *copy),
+            Applied::Later(copy) => {
+                // With too many of them waiting already it is left to the next repair.
+                if let Ok(permit) = self.merges.clone().try_acquire_owned() {
+                    merge_later(self.doorway.clone(), permit, *copy);
+                }
+                return;
+            }
             Applied::Gap => Objection::Gap,
             Applied::Fenced(epoch) => Objection::Fenced(epoch),
             Applied::Ended(ending) => Objection::Ended(ending),
@@ -396,15 +407,11 @@ impl Incoming {
     }
 }
 
-/// With too many of them waiting already it is left to the next repair.
-fn merge_later(doorway: &Rc<Doorway>, merges: &Arc<Semaphore>, copy: Whole) {
-    let doorway = doorway.clone();
-    if let Ok(permit) = merges.clone().try_acquire_owned() {
-        rt::spawn(async move {
-            doorway.merge(copy).await;
-            drop(permit);
-        });
-    }
+fn merge_later(doorway: Rc<Doorway>, permit: OwnedSemaphorePermit, copy: Whole) {
+    rt::spawn(async move {
+        doorway.merge(copy).await;
+        drop(permit);
+    });
 }
 
 enum Heard {
@@ -417,6 +424,7 @@ mod tests {
     use actix::{Actor, Context, Handler};
 
     use super::*;
+    use crate::replication::batch::Packer;
     use crate::session::{
         delta::Attribute,
         lease::Term,
@@ -518,16 +526,49 @@ mod tests {
         }
     }
 
+    /// What the node 2 has linked to, with one of everything.
+    fn incoming(doorway: Doorway) -> Incoming {
+        let one = || Arc::new(Semaphore::new(1));
+        let (surveys, comparison, batches, merges) = (one(), one(), one(), one());
+        let (intake, doorway) = (Intake::new(doorway.table.clone()), Rc::new(doorway));
+        Incoming { doorway, from: NodeId(2), received: 0, surveys, comparison, intake, batches, merges }
+    }
+
+    #[actix_web::test]
+    async fn no_copy_of_a_batch_is_left_out_however_many_there_are_of_sessions_of_this_node() {
+        let (doorway, _heard, copy) = node(PATIENCE);
+        let (table, mut packer) = (doorway.table.clone(), Packer::default());
+        let ids = (10..18).map(|n| SessionId([n; 16]));
+        for id in ids.clone() {
+            let birth =
+                Birth { id, me: ME, term: Term(0), context: &copy.context, reach: Reach::Cluster, timeout: None };
+            let created = table.with(id, |slot| replica::create(slot, &birth, &[], Moment(1)));
+            table.with(id, |slot| replica::keep(slot, id, &created.undo, Moment(1)));
+            let (mut theirs, copy) = (None, Whole { id, ..copy.clone() });
+            replica::apply(&mut theirs, Update::Whole(copy), Moment(1));
+            packer.add(id, Slot::live(&theirs).unwrap(), Moment(1));
+        }
+        let (mut input, mut output, (answers, mut answered)) = (BytesMut::new(), BytesMut::new(), mpsc::channel(1));
+        frame::put_request(&mut input, &Request::Copies(Batch { number: 1, bytes: packer.pack().bytes }));
+        incoming(doorway).take(&mut input, &mut output, &answers).unwrap();
+        let reply = timeout(PATIENCE, answered.recv()).await.unwrap().unwrap().unwrap();
+        assert!(matches!(reply, Reply::Took { batch: 1, .. }), "{reply:?}");
+        let merged = |id| table.peek(id, |slot| Slot::live(slot).unwrap().attributes().count() == 1);
+        let all_merged = async {
+            while !ids.clone().all(merged) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, all_merged).await.expect("the last one waits for nobody");
+    }
+
     #[actix_web::test]
     async fn who_asks_for_its_lease_or_for_a_session_is_granted_the_lease() {
         let claim = Request::Claim(1, asked(ID, Epoch { counter: 2, node: NodeId(2) }));
         for request in [Request::Renew { at: Moment(5) }, claim] {
             let (doorway, _heard, _) = node(PATIENCE);
             let (table, from) = (doorway.table.clone(), NodeId(2));
-            let one = || Arc::new(Semaphore::new(1));
-            let (surveys, comparison, batches, merges) = (one(), one(), one(), one());
-            let (doorway, intake) = (Rc::new(doorway), Intake::new(table.clone()));
-            let mut incoming = Incoming { doorway, from, received: 0, surveys, comparison, intake, batches, merges };
+            let mut incoming = incoming(doorway);
             let is_granted = || table.lease().is_granted(from, limits::LEASE, Moment::now());
             assert!(!is_granted());
             let (mut input, mut output, (answers, mut answered)) = (BytesMut::new(), BytesMut::new(), mpsc::channel(1));

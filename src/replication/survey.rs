@@ -246,7 +246,7 @@ struct Sharing {
 }
 
 /// This node's part in a comparison.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Role {
     /// It tells the other what that one lacks.
     Tells,
@@ -271,8 +271,10 @@ impl Sharing {
         let [mine, theirs] = [self.me, peer].map(|node| self.placement.involves(id, owner, node));
         // It may have been given to a node that had given its claim up, and has nothing.
         let is_unsettled = || !self.placement.has(owner) || record.is_unsettled(self.now);
-        let tells = || self.role == Role::Tells && (is_unsettled() || self.placement.is_off_duty(self.me));
-        theirs && (mine || tells())
+        match self.role {
+            Role::Tells => theirs && (mine || is_unsettled() || self.placement.is_off_duty(self.me)),
+            Role::IsTold => mine && (theirs || self.placement.is_off_duty(peer)),
+        }
     }
 }
 

@@ -124,14 +124,15 @@ impl Placement {
         node == owner || self.told(id, owner, |_| Fitness::InSync).is_none_or(|told| told.contains(&node))
     }
 
-    /// Whether a node ought to have a session: as its owner, or as a holder. Of a session whose owner is gone, as many ought
-    /// to have it as would with an owner; the first of them is where a balancer sends the next request.
+    /// Whether a node ought to have a session: as its owner, or as a holder. Of a session whose owner is gone, or about to
+    /// leave, as many ought to have it as would with an owner; the first of them is where a balancer sends the next request.
     pub fn involves(&self, id: SessionId, owner: NodeId, node: NodeId) -> bool {
         let Spread::Chosen(copies) = self.spread else { return true };
         if node == owner {
             return true;
         }
-        let others = if self.has(owner) { copies } else { copies + 1 };
+        let stays = self.has(owner) && !self.is_off_duty(owner);
+        let others = if stays { copies } else { copies + 1 };
         let fitness = |node| if node == owner { Fitness::Absent } else { Fitness::InSync };
         self.first(id, others, fitness).contains(&node)
     }

@@ -206,10 +206,10 @@ impl Node {
             })
     }
 
-    /// Everything it owns is held by others, as a node knows it that drains.
+    /// Everything it has is held by others, as a node knows it that drains.
     pub(crate) fn is_relieved(&self, now: Moment) -> bool {
         let links = self.peers().flat_map(|(peer, _)| self.cores.iter().map(move |core| core.peer(peer, now)));
-        links.into_iter().all(|link| link.complete && link.in_flight == 0)
+        links.into_iter().all(|link| link.in_sync && link.complete && link.in_flight == 0)
     }
 
     /// How its links to a peer are, in words.

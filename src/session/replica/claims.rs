@@ -117,8 +117,6 @@ pub fn promise(
     let owner = Some(owner).filter(|owner| *owner < request.epoch);
     let given = Given { owner, current, idle: Some(now.since(record.accessed)), copy };
     record.give_away(request.epoch);
-    // Somebody uses it, and what the claimant tells of that may be lost.
-    record.accessed = now;
     record.told = now;
     Answer::Promised(given)
 }

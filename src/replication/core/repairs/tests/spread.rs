@@ -35,6 +35,35 @@ fn a_holder_that_drains_hands_its_copies_on_itself() {
 }
 
 #[test]
+fn an_owner_that_drains_does_not_leave_a_single_copy_behind() {
+    let mut world = World::of(&[A, B, C]);
+    world.create(0..200, A, &[]);
+    world.link_all();
+    world.spread(1);
+    world.pass(MOMENT);
+    assert!((0..200).all(|n| world.holders(n).len() == 2));
+    world.spread_without(1, A, &[A]);
+    world.pass(MOMENT);
+    assert!((0..200).all(|n| world.holders(n) == [A, B, C]));
+    assert!(world.state(A, B).complete && world.state(A, C).complete);
+}
+
+#[test]
+fn a_drained_node_that_stays_tells_nothing_twice() {
+    let mut world = World::of(&[A, B, C]);
+    world.create(0..200, A, &[]);
+    world.link_all();
+    world.spread(1);
+    world.pass(MOMENT);
+    [A, B, C].into_iter().for_each(|node| world.spread_without(1, node, &[B]));
+    world.pass(INTERVAL);
+    let told = |world: &World, peer| world.reports(B, peer).iter().map(|report| report.told).sum::<usize>();
+    let before = [A, C].map(|peer| told(&world, peer));
+    world.pass(INTERVAL * 3);
+    assert_eq!([A, C].map(|peer| told(&world, peer)), before);
+}
+
+#[test]
 fn what_a_lost_owner_leaves_gets_another_copy() {
     let mut world = World::of(&[A, B, C, D]);
     world.create(0..200, D, &[]);

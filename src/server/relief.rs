@@ -1,0 +1,62 @@
+//! When a node that stops may go: what it has is held by others, or nobody can take it.
+
+use crate::{names::NodeId, replication::LinkReport};
+
+/// Those who serve hold all that this node has, and somebody does serve.
+pub(super) fn is_relieved(links: &[LinkReport], serves: impl Fn(NodeId) -> bool) -> bool {
+    let mut serving = links.iter().filter(|link| serves(link.peer)).peekable();
+    serving.peek().is_some() && serving.all(holds_everything)
+}
+
+/// Nobody is left to be told. Who cannot be told is waited for only while there is `patience`.
+pub(super) fn is_told(links: &[LinkReport], patience: bool) -> bool {
+    links.iter().all(|link| holds_everything(link) || !link.in_sync && !patience)
+}
+
+/// A link that is down or behind is never complete by that: nothing may be under way on it, and all be lacking.
+fn holds_everything(link: &LinkReport) -> bool {
+    link.in_sync && link.complete && link.in_flight == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::replication::{Carried, Repairs};
+
+    fn link(peer: u64, in_sync: bool, complete: bool, in_flight: usize) -> LinkReport {
+        LinkReport {
+            peer: NodeId(peer),
+            route: "r2".parse().unwrap(),
+            in_sync,
+            complete,
+            lag: Duration::ZERO,
+            in_flight,
+            queued_bytes: 0,
+            traffic: Carried::default(),
+            repairs: Repairs::default(),
+        }
+    }
+
+    #[test]
+    fn only_a_peer_that_serves_and_has_confirmed_everything_relieves_a_node() {
+        let good = || link(2, true, true, 0);
+        assert!(is_relieved(&[good()], |_| true));
+        assert!(!is_relieved(&[good()], |_| false), "it does not answer requests");
+        assert!(!is_relieved(&[], |_| true));
+        for lacking in [link(3, false, true, 0), link(3, true, false, 0), link(3, true, true, 1)] {
+            assert!(!is_relieved(&[good(), lacking.clone()], |_| true), "{lacking:?}");
+            assert!(is_relieved(&[good(), lacking], |peer| peer == NodeId(2)));
+        }
+    }
+
+    #[test]
+    fn who_cannot_be_told_is_waited_for_with_patience_and_no_longer() {
+        let down = || link(3, false, true, 0);
+        assert!(!is_told(&[link(2, true, true, 0), down()], true));
+        assert!(is_told(&[link(2, true, true, 0), down()], false));
+        assert!(!is_told(&[link(2, true, false, 0), down()], false), "that one is being told");
+        assert!(is_told(&[], true));
+    }
+}
