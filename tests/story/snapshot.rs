@@ -9,6 +9,7 @@ use crate::{
     support::{
         browser::Browser,
         cluster::{Cluster, Place, Process},
+        machines::Machines,
         wait_for,
     },
 };
@@ -120,6 +121,38 @@ fn a_rolling_restart_writes_and_loads_nothing() {
         assert_eq!(cluster.browser().count().await.unwrap().1, 1);
         assert_eq!(cluster.command(&["restart", "--rolling"]).await.0, Some(0));
         assert!(!cluster.place().log().contains(".sessions"), "the others held everything");
+    });
+}
+
+#[test]
+fn a_node_that_has_no_link_to_a_live_peer_saves_what_only_it_holds() {
+    story(async {
+        let Some(mut machines) = Machines::start(Place::new(), 2).await else { return };
+        let mut users: Vec<Browser> = (0..8).map(|_| machines.browser()).collect();
+        // Datagrams pass: they stay members of each other.
+        machines.network.clog("r1", "r2");
+        machines.network.clog("r2", "r1");
+        machines.network.lose("r1", "r2");
+        let mut on_r1 = Vec::new();
+        for user in &mut users {
+            user.count().await.unwrap();
+        }
+        machines.apart("r1").await;
+        for user in &mut users {
+            if user.count().await.unwrap().0 == "r1" {
+                on_r1.push(user);
+            }
+        }
+        assert!(!on_r1.is_empty(), "the balancer spreads them");
+        machines.stop("r1").await;
+        assert!(file(machines.place(), "r1").exists(), "{}", machines.place().log());
+        machines.network.go("r1", "r2");
+        machines.network.go("r2", "r1");
+        machines.boot("r1", 2);
+        machines.settled(2).await;
+        for user in on_r1 {
+            assert_eq!(user.count().await.unwrap().1, 3);
+        }
     });
 }
 

@@ -90,6 +90,13 @@ impl Machines {
         others().for_each(|other| self.network.go(other, machine));
     }
 
+    /// Stops the process of a machine and waits until it has ended well.
+    pub async fn stop(&mut self, machine: Name) {
+        let mut process = self.processes.remove(machine).unwrap();
+        process.signal(Signal::TERM);
+        assert_eq!(process.ended().await, Some(0), "{}", self.place.log());
+    }
+
     /// Sends a signal to the process of a machine.
     pub fn signal(&self, machine: Name, signal: Signal) {
         send(self.processes[machine].pid(), signal);
