@@ -28,6 +28,7 @@
 pub mod balancer;
 pub mod cli;
 pub mod deployment;
+pub mod descriptors;
 pub mod limits;
 pub mod membership;
 pub mod names;

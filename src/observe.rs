@@ -111,8 +111,8 @@ pub struct NodeReport {
     pub terms: Terms,
 }
 
-/// What has come to a node's replication port since its start and was dropped because it was not sealed with this cluster's
-/// secret. Always 0 without one.
+/// What has come to a node's replication port since its start and was dropped: it was not sealed with this cluster's secret,
+/// or, of links, was nothing that a node of tasuki says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StrangersReport {
     /// Of membership.

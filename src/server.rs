@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     deployment::{self, HostConfig, Neighbourhood, Store, Synced},
-    limits,
+    descriptors, limits,
     membership::{self, Duty, Leave, Member, Membership, Role, Roster, SetDuty, SharedDuty, Subscribe},
     names::{NodeId, Route},
     node::{self, Handover, House, NewDuty, Notable, Notice, Order, Taker, Traffic, Uploads, Worker, hand_over},
@@ -239,8 +239,11 @@ impl Node {
             house.add_replicator(replicator.clone());
             App::new().configure(node::routes(Worker::new(house.clone(), replicator)))
         });
+        let (workers, connections) =
+            (settings.node.workers.get(), descriptors::connections(limits::NODE_CONNECTIONS, 1));
         let server = server
-            .workers(settings.node.workers.get())
+            .workers(workers)
+            .max_connections(connections.div_ceil(workers))
             .disable_signals()
             .tcp_nodelay(true)
             .keep_alive(limits::NODE_KEEP_ALIVE)
@@ -388,7 +391,7 @@ impl Node {
     async fn is_relieved(&self) -> bool {
         let roster = self.house.roster.load_full();
         let serves = |id| roster.node(id).is_some_and(|node| node.duty == Duty::Serving);
-        relief::is_relieved(&self.house.links().await, serves)
+        relief::is_relieved(&self.house.links().await, serves, self.house.table.placed().placement.spread())
     }
 
     fn somebody_serves(&self) -> bool {

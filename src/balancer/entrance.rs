@@ -39,7 +39,7 @@ use super::{
     tls,
     worker::{Port, Worker},
 };
-use crate::{limits, time::Moment};
+use crate::{descriptors, limits, time::Moment};
 
 /// What the entrances of all workers are made from.
 #[derive(Clone)]
@@ -84,10 +84,11 @@ pub(crate) fn open(
     for listener in [&plain].into_iter().chain(own).chain(&manager) {
         watch_clients(listener)?;
     }
+    let connections = descriptors::connections(limits::CLIENT_CONNECTIONS, limits::CLIENT_DESCRIPTORS);
     let builder = Server::build()
         .workers(workers)
         .disable_signals()
-        .max_concurrent_connections(limits::CLIENT_CONNECTIONS.div_ceil(workers))
+        .max_concurrent_connections(connections.div_ceil(workers))
         .shutdown_timeout(shutdown.as_secs().max(1));
     let signal = builder.graceful_shutdown_signal();
     let stopping = move || {

@@ -12,11 +12,12 @@ use std::{
 
 use clap::Args;
 use sd_notify::NotifyState;
+use tracing::warn;
 
 use super::{Config, Failure, signals};
 use crate::{
     balancer::Sockets,
-    limits, observe,
+    descriptors, limits, observe,
     server::{self, Exit, Replaced, Succession},
     settings::Settings,
     supervisor::{self, Parent},
@@ -107,6 +108,13 @@ impl Process {
         // Asked for now: after an upgrade the path leads to the new executable, and a restart runs that one.
         let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
         observe::start_log();
+        let files = descriptors::raise();
+        if files < limits::DESCRIPTORS_FEW {
+            warn!(
+                files,
+                "few files may be open (ulimit -Hn, LimitNOFILE= of systemd): clients wait when there are many"
+            );
+        }
         // Never dropped: an actor that was started but has not run yet would begin its life in the drop, where there is
         // no runtime, and panic across the one line that says what is wrong. The process ends right after this.
         let system = ManuallyDrop::new(actix::System::new());
@@ -169,6 +177,6 @@ async fn replace_by_hand(sockets: Sockets) -> Result<(), String> {
 /// Tells systemd, if it has started this process and wants to know (`Type=notify`).
 fn tell_manager(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!("systemd cannot be told: {error}");
+        warn!("systemd cannot be told: {error}");
     }
 }

@@ -78,8 +78,8 @@ fn strangers(report: &StatusReport) -> Vec<String> {
     let line = |node: &NodeReport| {
         let StrangersReport { datagrams, links } = node.strangers;
         format!(
-            "{route} has dropped {datagrams} datagrams and {links} links that are not sealed with this cluster's secret \
-             (cluster.secret_file); its log says where they come from",
+            "{route} has turned strangers away: {datagrams} datagrams and {links} links that were not sealed with this \
+             cluster's secret (cluster.secret_file); its log says where they came from",
             route = node.route
         )
     };

@@ -55,6 +55,9 @@ pub const PORT_HANDED_OVER: Duration = Duration::from_secs(5);
 /// Connections of clients, over all workers. Envoy's advice for the edge.
 pub const CLIENT_CONNECTIONS: usize = 10_000;
 
+/// File descriptors of a client's connection: its own, and that of the node which answers it.
+pub const CLIENT_DESCRIPTORS: usize = 2;
+
 /// Silence on a client's connection before the kernel asks whether it is still there; four unanswered questions
 /// [`CLIENT_PROBE_INTERVAL`] apart end it. The only end of a WebSocket whose client lost its network: within two minutes.
 pub const CLIENT_PROBE: Duration = Duration::from_secs(60);

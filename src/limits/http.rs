@@ -7,6 +7,9 @@ use super::VALUE_DEPTH;
 /// A request head must be complete within this time. Tomcat: 20 s, Apache mod_reqtimeout: 20 to 40 s.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Connections to a node, over all workers: balancers have a few hundred, other fronts one for each of their clients.
+pub const NODE_CONNECTIONS: usize = 50_000;
+
 /// A request body that a page reads as a form. Tomcat's maxPostSize.
 pub const FORM_BYTES: usize = 2 * 1024 * 1024;
 

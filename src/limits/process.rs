@@ -4,6 +4,13 @@ use std::time::Duration;
 
 use super::KILL_GRACE;
 
+/// File descriptors that are kept back from connections of clients: for links of replication, of which each peer has one a
+/// worker in both directions, listeners, event queues, uploads, logs and orders.
+pub const DESCRIPTORS_KEPT_BACK: usize = 192;
+
+/// Fewer than these are told of at the start: about 400 users at once.
+pub const DESCRIPTORS_FEW: usize = 1_024;
+
 /// Orders that wait for a node.
 pub const ORDERS: usize = 16;
 

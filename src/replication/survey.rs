@@ -178,7 +178,7 @@ fn digests(
     now: Moment,
 ) -> Vec<(NodeId, RoundNumber, Digest)> {
     let mut digests: Vec<_> = peers.into_iter().map(|(peer, round)| (peer, round, Digest::default())).collect();
-    let sharing = Sharing { me: slots.me(), role, placement: slots.placement(), now };
+    let sharing = Sharing::new(slots.me(), role, slots.placement(), now);
     slots.visit_some(is_asked, |id, slot| {
         let mut print = None;
         for (_, _, digest) in digests.iter_mut().filter(|(peer, _, _)| sharing.covers(id, slot, *peer)) {
@@ -195,7 +195,7 @@ fn window(slots: &impl Slots, me: NodeId, peer: NodeId, wanted: &Wanted, now: Mo
     // More than were counted for it may have come meanwhile: the holders were told of those when they came.
     let mut known = 0;
     let is_wanted = |id| wanted.tell.contains(bucket(id)) || wanted.list.contains(bucket(id));
-    let sharing = Sharing { me, role: Role::Tells, placement: slots.placement(), now };
+    let sharing = Sharing::new(me, Role::Tells, slots.placement(), now);
     slots.visit_some(is_wanted, |id, slot| {
         if !sharing.covers(id, slot, peer) || known >= 2 * limits::REPAIR_IDS {
             return;
@@ -242,6 +242,8 @@ struct Sharing {
     me: NodeId,
     role: Role,
     placement: Arc<Placement>,
+    /// Who ought to have what when this node has left, if it is about to leave.
+    left: Option<Placement>,
     now: Moment,
 }
 
@@ -255,9 +257,14 @@ enum Role {
 }
 
 impl Sharing {
+    fn new(me: NodeId, role: Role, placement: Arc<Placement>, now: Moment) -> Self {
+        let left = placement.is_off_duty(me).then(|| placement.without(me));
+        Self { me, role, placement, left, now }
+    }
+
     /// Whether this node and a peer ought both to have a session that leaves its node at all. Of one whose owner is gone
     /// or has told nothing yet those who ought to have it now are told by whoever has it; by a node that is about to leave
-    /// they are told whatever it has.
+    /// those are told who ought to have it then.
     fn covers(&self, id: SessionId, slot: &Slot, peer: NodeId) -> bool {
         let record = match slot {
             Slot::Ended(tombstone) => return tombstone.is_told(self.now),
@@ -268,12 +275,13 @@ impl Sharing {
             return false;
         }
         let owner = record.promised().node;
-        let [mine, theirs] = [self.me, peer].map(|node| self.placement.involves(id, owner, node));
+        let involves = |node| self.placement.involves(id, owner, node);
         // It may have been given to a node that had given its claim up, and has nothing.
         let is_unsettled = || !self.placement.has(owner) || record.is_unsettled(self.now);
-        match self.role {
-            Role::Tells => theirs && (mine || is_unsettled() || self.placement.is_off_duty(self.me)),
-            Role::IsTold => mine && (theirs || self.placement.is_off_duty(peer)),
+        match (self.role, &self.left) {
+            (Role::Tells, Some(left)) => left.involves(id, owner, peer),
+            (Role::Tells, None) => involves(peer) && (involves(self.me) || is_unsettled()),
+            (Role::IsTold, _) => involves(self.me) && (involves(peer) || self.placement.is_off_duty(peer)),
         }
     }
 }

@@ -1,11 +1,19 @@
 //! When a node that stops may go: what it has is held by others, or nobody can take it.
 
-use crate::{names::NodeId, replication::LinkReport};
+use std::collections::BTreeMap;
 
-/// Those who serve hold all that this node has, and somebody does serve.
-pub(super) fn is_relieved(links: &[LinkReport], serves: impl Fn(NodeId) -> bool) -> bool {
-    let mut serving = links.iter().filter(|link| serves(link.peer)).peekable();
-    serving.peek().is_some() && serving.all(holds_everything)
+use crate::{names::NodeId, replication::LinkReport, session::placement::Spread};
+
+/// Those who serve hold all that this node has: one of them, where all hold everything.
+pub(super) fn is_relieved(links: &[LinkReport], serves: impl Fn(NodeId) -> bool, spread: Spread) -> bool {
+    let mut serving = BTreeMap::new();
+    for link in links.iter().filter(|link| serves(link.peer)) {
+        *serving.entry(link.peer).or_insert(true) &= holds_everything(link);
+    }
+    match spread {
+        Spread::Everywhere => serving.values().any(|holds| *holds),
+        Spread::Chosen(_) => !serving.is_empty() && serving.values().all(|holds| *holds),
+    }
 }
 
 /// Nobody is left to be told. Who cannot be told is waited for only while there is `patience`.
@@ -42,12 +50,19 @@ mod tests {
     #[test]
     fn only_a_peer_that_serves_and_has_confirmed_everything_relieves_a_node() {
         let good = || link(2, true, true, 0);
-        assert!(is_relieved(&[good()], |_| true));
-        assert!(!is_relieved(&[good()], |_| false), "it does not answer requests");
-        assert!(!is_relieved(&[], |_| true));
+        for spread in [Spread::Everywhere, Spread::Chosen(1)] {
+            assert!(is_relieved(&[good()], |_| true, spread));
+            assert!(!is_relieved(&[good()], |_| false, spread), "it does not answer requests");
+            assert!(!is_relieved(&[], |_| true, spread));
+        }
         for lacking in [link(3, false, true, 0), link(3, true, false, 0), link(3, true, true, 1)] {
-            assert!(!is_relieved(&[good(), lacking.clone()], |_| true), "{lacking:?}");
-            assert!(is_relieved(&[good(), lacking], |peer| peer == NodeId(2)));
+            assert!(!is_relieved(std::slice::from_ref(&lacking), |_| true, Spread::Everywhere), "{lacking:?}");
+            let two = [good(), lacking.clone()];
+            assert!(is_relieved(&two, |_| true, Spread::Everywhere), "the other one has all of it");
+            assert!(!is_relieved(&two, |_| true, Spread::Chosen(1)), "{lacking:?}");
+            assert!(is_relieved(&two, |peer| peer == NodeId(2), Spread::Chosen(1)));
+            let of_one_peer = [link(3, true, true, 0), lacking];
+            assert!(!is_relieved(&of_one_peer, |_| true, Spread::Everywhere), "it has several links to it");
         }
     }
 

@@ -68,6 +68,12 @@ impl Placement {
         Self { spread, places: places.into_iter().collect() }
     }
 
+    /// The same when a node has left.
+    #[must_use]
+    pub fn without(&self, node: NodeId) -> Self {
+        Self::new(self.spread, self.places.iter().filter(|place| place.node != node).cloned())
+    }
+
     /// How many hold a session.
     pub fn spread(&self) -> Spread {
         self.spread
@@ -117,6 +123,12 @@ impl Placement {
     pub fn told(&self, id: SessionId, owner: NodeId, fitness: impl Fn(NodeId) -> Fitness) -> Option<Chosen> {
         let Spread::Chosen(copies) = self.spread else { return None };
         Some(self.first(id, copies, |node| if node == owner { Fitness::Absent } else { fitness(node) }))
+    }
+
+    /// The same of an owner that is about to leave: one more, as there is to be one beside the next owner.
+    pub fn told_at_last(&self, id: SessionId, owner: NodeId, fitness: impl Fn(NodeId) -> Fitness) -> Option<Chosen> {
+        let Spread::Chosen(copies) = self.spread else { return None };
+        Some(self.first(id, copies + 1, |node| if node == owner { Fitness::Absent } else { fitness(node) }))
     }
 
     /// Whether a node is the owner or told of the owner's commits, if all nodes are fit.

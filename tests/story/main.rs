@@ -8,6 +8,7 @@ mod crash;
 mod deploy;
 mod descriptors;
 mod duty;
+mod exhaustion;
 mod failover;
 mod flapping;
 mod form;

@@ -67,7 +67,7 @@ fn who_has_another_secret_or_none_never_joins_and_disturbs_nobody() {
         let (code, told) =
             knows_r1(&door).tasuki(&["status"]).output().map(|said| (said.status.code(), said.stdout)).unwrap();
         let told = String::from_utf8_lossy(&told);
-        assert!(code == Some(0) && told.contains("that are not sealed with this cluster's secret"), "{told}");
+        assert!(code == Some(0) && told.contains("r1 has turned strangers away"), "{told}");
         assert!(report.nodes.iter().all(|node| node.peers.len() == 1 && node.peers[0].in_sync), "{report:?}");
         for (place, stranger) in [(&r1, "found r3"), (&r1, "found r4"), (&r3, "found"), (&r4, "found")] {
             assert!(!place.log().contains(stranger), "{}", place.log());

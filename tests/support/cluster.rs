@@ -125,7 +125,12 @@ impl Cluster {
     }
 
     pub async fn up_in(place: Place, nodes: usize) -> Self {
-        let up = place.start(&["up", "--nodes", &nodes.to_string()]);
+        Self::up_by(place, nodes, |command| command).await
+    }
+
+    /// `start` is given the command.
+    pub async fn up_by(place: Place, nodes: usize, start: impl FnOnce(Command) -> Command) -> Self {
+        let up = place.spawn(start(place.tasuki(&["up", "--nodes", &nodes.to_string()])));
         let run = place.path("run");
         let listening = wait_for("the balancer listens", || std::future::ready(Listening::read(&run).ok())).await;
         let cluster = Self { listen: listening.listen, up };

@@ -68,7 +68,11 @@ impl<S: Slots> Core<S> {
             false if is_linked(peer) => Fitness::Lagging,
             false => Fitness::Absent,
         };
-        let told = self.placement.told(id, self.slots.me(), fitness);
+        let me = self.slots.me();
+        let told = match self.placement.is_off_duty(me) {
+            true => self.placement.told_at_last(id, me, fitness),
+            false => self.placement.told(id, me, fitness),
+        };
         told.unwrap_or_else(|| self.ledger.peers().collect())
     }
 

@@ -49,6 +49,19 @@ fn a_commit_is_told_to_the_holder_alone_and_an_end_to_all() {
 }
 
 #[test]
+fn an_owner_that_is_about_to_leave_tells_one_more() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = chosen(&table, &mut desk);
+    let ids = create_many(&table, ME);
+    let places = placement(&[ME, B, C]).places().to_vec();
+    let leaving = places.into_iter().map(|place| Place { serves: place.node != ME, ..place });
+    core.place(Placement::new(Spread::Chosen(1), leaving), NOW);
+    core.replicate(&commit(&table, ids[0]), NOW, &mut desk);
+    desk.updates.sort_unstable();
+    assert_eq!(desk.updates, [(B, id(ids[0])), (C, id(ids[0]))]);
+}
+
+#[test]
 fn a_commit_goes_past_a_holder_that_has_no_link_or_lags() {
     let (table, mut desk) = (Table::new(ME), Desk::default());
     let mut core = chosen(&table, &mut desk);

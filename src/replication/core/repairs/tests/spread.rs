@@ -49,6 +49,20 @@ fn an_owner_that_drains_does_not_leave_a_single_copy_behind() {
 }
 
 #[test]
+fn a_node_that_drains_counts_itself_as_gone_where_the_others_are_off_duty_too() {
+    let mut world = World::of(&[A, B, C]);
+    world.create(0..200, A, &[]);
+    world.link_all();
+    world.spread(1);
+    world.pass(MOMENT);
+    // B and C drain, so either may be taken for the holder of what A owns.
+    world.spread_without(1, B, &[B, C]);
+    world.pass(MOMENT);
+    let mut held_by_b = (0..200).filter(|n| world.holds(B, *n).is_some()).peekable();
+    assert!(held_by_b.peek().is_some() && held_by_b.all(|n| world.holds(C, n).is_some()));
+}
+
+#[test]
 fn a_drained_node_that_stays_tells_nothing_twice() {
     let mut world = World::of(&[A, B, C]);
     world.create(0..200, A, &[]);
