@@ -48,13 +48,15 @@ fn table(report: &StatusReport) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     rows.extend(report.nodes.iter().map(row));
     lines.extend(aligned(&rows));
-    lines.extend(differing(report));
-    lines.extend(strangers(report));
-    lines.extend(webapps(report));
+    for remarks in [differing(report), strangers(report), webapps(report)].into_iter().filter(|lines| !lines.is_empty())
+    {
+        lines.push(String::new());
+        lines.extend(remarks);
+    }
     lines.join("\n")
 }
 
-/// A line a node that an administrator has set otherwise than the file, with the file's values beside; none for none.
+/// A line a node that an administrator has set otherwise than the file, with the file's values beside.
 fn differing(report: &StatusReport) -> Vec<String> {
     let differing = report.nodes.iter().filter(|node| !node.terms.differs.is_empty());
     let line = |node: &NodeReport| {
@@ -65,14 +67,10 @@ fn differing(report: &StatusReport) -> Vec<String> {
             route = node.route
         )
     };
-    let mut lines: Vec<String> = differing.map(line).collect();
-    if !lines.is_empty() {
-        lines.insert(0, String::new());
-    }
-    lines
+    differing.map(line).collect()
 }
 
-/// A line a node that has kept somebody out: an attack, or a member whose secret is another one; none for none.
+/// A line a node that has kept somebody out: an attack, or a member whose secret is another one.
 fn strangers(report: &StatusReport) -> Vec<String> {
     let kept_out = report.nodes.iter().filter(|node| node.strangers != StrangersReport::default());
     let line = |node: &NodeReport| {
@@ -83,14 +81,10 @@ fn strangers(report: &StatusReport) -> Vec<String> {
             route = node.route
         )
     };
-    let mut lines: Vec<String> = kept_out.map(line).collect();
-    if !lines.is_empty() {
-        lines.insert(0, String::new());
-    }
-    lines
+    kept_out.map(line).collect()
 }
 
-/// What is wrong with webapps and what else is to be known of them, a line each, with the nodes that say so; none for none.
+/// What is wrong with webapps and what else is to be known of them, a line each, with the nodes that say so.
 fn webapps(report: &StatusReport) -> Vec<String> {
     let mut said: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for node in &report.nodes {
@@ -101,12 +95,7 @@ fn webapps(report: &StatusReport) -> Vec<String> {
             broken.chain(notes).for_each(|line| said.entry(line).or_default().push(node.route.as_str()));
         }
     }
-    let mut lines: Vec<String> =
-        said.into_iter().map(|(line, routes)| format!("{}: {line}", routes.join(", "))).collect();
-    if !lines.is_empty() {
-        lines.insert(0, String::new());
-    }
-    lines
+    said.into_iter().map(|(line, routes)| format!("{}: {line}", routes.join(", "))).collect()
 }
 
 fn row(node: &NodeReport) -> [String; 9] {
@@ -247,6 +236,15 @@ node-2  failed  serving  127.0.0.1:18080  -     12     3     0         r1 not in
         let line = "\n\nr1 differs from the file: duty disabled (file: enabled), weight 7 (file: 50); \
                     \"tasuki reset r1\" takes it back";
         assert!(text.ends_with(line), "{text}");
+    }
+
+    #[test]
+    fn a_node_says_whom_it_has_turned_away() {
+        let mut report = report(&[("r1", NodeState::Ready, &["r2"]), ("r2", NodeState::Ready, &["r1"])]);
+        assert!(!table(&report).contains("strangers"));
+        report.nodes[1].strangers = StrangersReport { datagrams: 12, links: 3 };
+        let text = table(&report);
+        assert!(text.contains("\n\nr2 has turned strangers away: 12 datagrams and 3 links that"), "{text}");
     }
 
     #[test]
