@@ -206,23 +206,32 @@ async fn throughput() {
 /// the nodes, so that each of them has as much to do.
 ///
 /// Writes that are under way together share a packet when they go to the same node. With a few holders among many nodes
-/// fewer of them do, and that is all that grows: one user a node shows the cost without it.
+/// fewer of them do, and that is all that grows: one user a node shows the cost without it, and with many users every link
+/// has enough to share.
+///
+/// `USERS_A_NODE="1 8 32" MANAGERS="none backup delta full"` are the defaults; less takes less time.
 async fn managers() {
-    for users_a_node in [1, 8] {
+    let managers = listed("MANAGERS", "none backup delta full");
+    for users_a_node in listed("USERS_A_NODE", "1 8 32") {
         println!("  {users_a_node} users a node");
-        cost_of_managers(users_a_node).await;
+        cost_of_managers(users_a_node.parse().expect("USERS_A_NODE has numbers"), &managers).await;
     }
+}
+
+fn listed(variable: &str, otherwise: &str) -> Vec<String> {
+    let listed = std::env::var(variable).unwrap_or_else(|_| otherwise.to_owned());
+    listed.split_whitespace().map(str::to_owned).collect()
 }
 
 /// The sizes take turns, and the median of the rounds counts: what a write costs differs more from minute to minute of this
 /// machine than from size to size.
-async fn cost_of_managers(users_a_node: usize) {
+async fn cost_of_managers(users_a_node: usize, managers: &[String]) {
     println!("  manager  nodes   bytes a write   CPU a write   of 2 nodes   at rest: bytes/s   CPU");
-    for manager in ["none", "backup", "delta", "full"] {
+    for manager in managers {
         let mut sizes = Vec::new();
         for nodes in [2, 4, 8] {
             let place = Place::new().set("NODE__WORKERS", "1");
-            let place = match manager {
+            let place = match manager.as_str() {
                 // What more nodes and users cost on this machine when nothing is copied.
                 "none" => stay_at_home(place),
                 manager => place.set("SESSION__MANAGER", manager),

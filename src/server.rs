@@ -6,7 +6,7 @@ mod relief;
 mod snapshot;
 
 use std::{
-    future::Future,
+    future::{Future, ready},
     io,
     net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
@@ -109,7 +109,15 @@ pub async fn run_node(settings: Settings, stop: impl Future<Output = ()>) -> Res
     if exit.is_ok() {
         node.farewell(&handle).await;
     }
-    exit
+    match exit {
+        // A stop that was asked for meanwhile is no restart.
+        Ok(Exit::Restart) => tokio::select! {
+            biased;
+            () = &mut stop => Ok(Exit::Stopped),
+            () = ready(()) => Ok(Exit::Restart),
+        },
+        exit => exit,
+    }
 }
 
 impl Node {

@@ -61,7 +61,8 @@ pub struct Plan {
     pub nodes: Vec<ChildPlan>,
     /// Where the nodes save their sessions.
     pub run: PathBuf,
-    /// The longest graceful stop; [`limits::KILL_GRACE`] later what is left is killed, unless it saves its sessions.
+    /// The longest graceful stop of a node, and half of it that of the balancer before; [`limits::KILL_GRACE`] later what is left
+    /// is killed, unless it saves its sessions.
     pub shutdown_timeout: Duration,
     /// The longest time for which a balancer that has been replaced finishes what it has; after it the same.
     pub restart_timeout: Duration,
@@ -242,11 +243,14 @@ impl Keepers {
         let mut deadline = start + self.shutdown_timeout + limits::KILL_GRACE;
         let half = start + self.shutdown_timeout / 2;
         self.balancer.send_replace(Order::Stop);
+        self.nodes.send_replace(Order::LiveOut);
         let mut nodes_told = false;
         loop {
             if !nodes_told && (!self.balancer_runs || Instant::now() >= half) {
                 self.nodes.send_replace(Order::Stop);
                 nodes_told = true;
+                // Each of them counts its own time from now on, and saves its sessions when it is over.
+                deadline = Instant::now() + self.shutdown_timeout + limits::KILL_GRACE;
             }
             tokio::select! {
                 ended = self.next() => if ended.is_none() { return self.end },
@@ -357,6 +361,38 @@ mod tests {
         assert_eq!(run(plan, sockets(), never(), stop, never()).await.unwrap(), End::Graceful);
         assert_eq!(stage.ends().lines().next(), Some("balancer"));
         assert_eq!(stage.ends().lines().count(), 3, "all have ended by themselves");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_others_have_told_to_stop_is_not_started_again_while_the_balancer_ends() {
+        let stage = Stage::new();
+        let (mut first, folder) = (None, stage.0.path().to_owned());
+        let stop = async {
+            first = Some(stage.started("r1", None).await);
+            stage.started("balancer", None).await;
+        };
+        // systemd tells everybody at once; r1 is done before the balancer is.
+        let plan =
+            stage.plan(&format!("cat > /dev/null; kill $(cat {}/r1); sleep 0.4; ENDS", folder.display()), GOOD, 10);
+        assert_eq!(run(plan, sockets(), never(), stop, never()).await.unwrap(), End::Graceful);
+        assert_eq!(stage.pid("r1"), first);
+        assert!(stage.ends().contains("r2") && !stage.ends().contains("r1"), "{}", stage.ends());
+    }
+
+    #[tokio::test]
+    async fn nodes_have_their_own_time_when_the_balancer_has_taken_its_half() {
+        let stage = Stage::new();
+        let stop = async {
+            for name in ["balancer", "r1", "r2"] {
+                stage.started(name, None).await;
+            }
+        };
+        // Told after half a second, and done after the second from the beginning and the grace.
+        let grace = limits::KILL_GRACE.as_secs_f64();
+        let node = format!("cat > /dev/null; sleep {}; ENDS", 0.8 + grace);
+        let end = run(stage.plan(DEAF, &node, 1), sockets(), never(), stop, never()).await.unwrap();
+        assert_eq!(end, End::Killed, "the balancer was");
+        assert_eq!(stage.ends().lines().count(), 2, "and the nodes were not");
     }
 
     #[tokio::test]

@@ -75,7 +75,7 @@ impl Balancer {
         settings.balancer.check_files()?;
         settings.cluster.secret()?;
         let sockets = supervisor::inherited_sockets().map_err(|error| Failure::System("LISTEN_FDS", error))?;
-        let (supervised, is_successor) = (self.process.supervised, self.successor);
+        let (supervised, is_successor, program) = (self.process.supervised, self.successor, this_program()?);
         self.process.run(settings, |settings, line, stop| {
             let tell_ready = move || {
                 if supervised || is_successor {
@@ -85,7 +85,7 @@ impl Balancer {
             };
             let replace: Box<dyn Fn(Sockets) -> Replaced> = match line {
                 Some(parent) => Box::new(move |_| Box::pin(parent.clone().replace())),
-                None => Box::new(|sockets| Box::pin(replace_by_hand(sockets))),
+                None => Box::new(move |sockets| Box::pin(replace_by_hand(program.clone(), sockets))),
             };
             let succession = Succession { sockets, is_successor, tell_ready: Box::new(tell_ready), replace };
             server::run_balancer(settings, succession, stop)
@@ -105,8 +105,7 @@ impl Process {
     where
         F: Future<Output = Result<Exit, server::Failure>>,
     {
-        // Asked for now: after an upgrade the path leads to the new executable, and a restart runs that one.
-        let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
+        let program = this_program()?;
         observe::start_log();
         let files = descriptors::raise();
         if files < limits::DESCRIPTORS_FEW {
@@ -150,6 +149,12 @@ impl Process {
     }
 }
 
+/// Where this executable lies. Asked for at the start: after an upgrade the path leads to the new one, and a restart runs that;
+/// who asks then is told of the old one, which is deleted.
+fn this_program() -> Result<PathBuf, Failure> {
+    env::current_exe().map_err(|error| Failure::System("this executable has no path", error))
+}
+
 /// The same command line again, in this process: pid, environment and the supervisor's pipe stay. Returns on failure.
 fn replace_process(program: PathBuf) -> io::Error {
     process::Command::new(program).args(env::args_os().skip(1)).exec()
@@ -157,15 +162,13 @@ fn replace_process(program: PathBuf) -> io::Error {
 
 /// The same command line again with [`limits::PAGE_STACK_BYTES`] for each worker. Returns on failure.
 fn with_a_larger_stack() -> Result<io::Error, Failure> {
-    let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
-    let mut command = process::Command::new(program);
+    let mut command = process::Command::new(this_program()?);
     Ok(command.args(env::args_os().skip(1)).env(STACK, limits::PAGE_STACK_BYTES.to_string()).exec())
 }
 
 /// Starts the same command line again beside this process, which goes when the other accepts. Whoever waits for this
 /// process sees it end: a shell shows its prompt again. systemd is told which process to watch from now on.
-async fn replace_by_hand(sockets: Sockets) -> Result<(), String> {
-    let program = env::current_exe().map_err(|error| format!("this executable has no path: {error}"))?;
+async fn replace_by_hand(program: PathBuf, sockets: Sockets) -> Result<(), String> {
     let mut command = tokio::process::Command::new(program);
     command.args(env::args_os().skip(1).filter(|argument| argument != SUCCESSOR)).arg(SUCCESSOR);
     if let Some(pid) = supervisor::start_successor(command, sockets).await? {

@@ -56,6 +56,9 @@ pub const SWEEP_BATCH: usize = 1_024;
 /// Bytes of a snapshot's block, from which on it is written.
 pub const SNAPSHOT_BLOCK_BYTES: usize = 64 * 1024;
 
+/// Bytes of a snapshot that the disk has not confirmed: a slow one takes as much in a second or two.
+pub const SNAPSHOT_UNSETTLED_BYTES: usize = 32 * 1024 * 1024;
+
 /// Bytes of the longest block of a snapshot: one that was almost full, and the largest session.
 pub const SNAPSHOT_BLOCK_MOST: usize = SNAPSHOT_BLOCK_BYTES + SNAPSHOT_ENTRY_BYTES;
 

@@ -94,22 +94,26 @@ impl Worker {
             (Some(id), Fate::Renewed) => {
                 let all: Vec<Change> =
                     draft.attributes().map(|(name, value)| Change::Set(name.into(), value.clone())).collect();
-                let done = self.begin(&all, rules).await?;
-                let ended = self.end(id, rules.reach).await;
-                if let (Err(_), CookieChange::Set(new)) = (&ended, done.cookie) {
-                    // Nobody was told of it.
-                    let _ = self.end(new, rules.reach).await;
-                }
-                Ok(Done { copies: done.copies.min(Some(ended?)), ..done })
+                self.replace(id, &all, rules).await
             }
-            (Some(id), Fate::Ends) => {
+            (Some(id), Fate::Ends) if draft.changes().is_empty() => {
                 let copies = self.end(id, rules.reach).await?;
-                if draft.changes().is_empty() {
-                    return Ok(Done { cookie: CookieChange::Clear, copies: Some(copies) });
-                }
-                self.begin(draft.changes(), rules).await
+                Ok(Done { cookie: CookieChange::Clear, copies: Some(copies) })
             }
+            (Some(id), Fate::Ends) => self.replace(id, draft.changes(), rules).await,
         }
+    }
+
+    /// A new session in place of this one. The old one ends last: if the new one cannot begin, nothing has been done, and the
+    /// request may be sent to another node.
+    async fn replace(&self, id: SessionId, changes: &[Change], rules: &SessionRules) -> Result<Done, NotDone> {
+        let done = self.begin(changes, rules).await?;
+        let ended = self.end(id, rules.reach).await;
+        if let (Err(_), CookieChange::Set(new)) = (&ended, done.cookie) {
+            // Nobody was told of it.
+            let _ = self.end(new, rules.reach).await;
+        }
+        Ok(Done { copies: done.copies.min(Some(ended?)), ..done })
     }
 
     /// Creates a session by its first write.

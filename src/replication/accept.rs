@@ -42,7 +42,6 @@ use crate::{
     session::{
         Slots, Swept, Table,
         delta::{Answer, ClaimRequest, Update, Whole},
-        placement::Spread,
         replica::{self, Applied, Slot},
     },
     time::Moment,
@@ -201,12 +200,11 @@ impl Doorway {
     async fn claim(&self, request: ClaimRequest) -> Answer {
         // Seen once: what needs no turn while this node serves may need one when it drains.
         let (me, serves_itself) = (self.table.me(), self.serves(self.table.me()));
-        let holds_everything = self.table.placement().spread() == Spread::Everywhere;
         let promise = |slot: &mut Option<Slot>| {
             let now = Moment::now();
             let serves = |node| if node == me { serves_itself } else { self.serves(node) };
             let answer = replica::promise(slot, &request, (me, self.table.lease().term(now)), serves, now);
-            if answer == Answer::Unknown && !holds_everything {
+            if answer == Answer::Unknown {
                 replica::remember(slot, request.epoch, now);
             }
             answer
@@ -428,7 +426,6 @@ mod tests {
     use crate::session::{
         delta::Attribute,
         lease::Term,
-        placement::Placement,
         replica::{Birth, Reach, Tenure},
         stamp::Epoch,
         value::Value,
@@ -512,18 +509,17 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn who_need_not_hold_a_session_remembers_whom_it_was_asked_for_by() {
-        for (spread, second) in [
-            (Spread::Everywhere, Answer::Unknown),
-            (Spread::Chosen(1), Answer::Refused(Epoch { counter: 3, node: NodeId(3) })),
-        ] {
-            let (doorway, _heard, _) = node(PATIENCE);
-            doorway.table.place(Placement::new(spread, []), Moment(1));
-            let id = SessionId([9; 16]);
-            let first = doorway.claim(asked(id, Epoch { counter: 3, node: NodeId(3) })).await;
-            assert_eq!(first, Answer::Unknown);
-            assert_eq!(doorway.claim(asked(id, Epoch { counter: 2, node: NodeId(2) })).await, second);
-        }
+    async fn who_does_not_have_a_session_remembers_whom_it_was_asked_for_by() {
+        let (doorway, _heard, copy) = node(PATIENCE);
+        let id = SessionId([9; 16]);
+        let of = |counter, node| Epoch { counter, node: NodeId(node) };
+        assert_eq!(doorway.claim(asked(id, Epoch::unheard(NodeId(3)))).await, Answer::Unknown);
+        assert!(doorway.table.with(id, |slot| slot.is_none()), "that one only asks who owns it");
+        assert_eq!(doorway.claim(asked(id, of(3, 3))).await, Answer::Unknown);
+        assert_eq!(doorway.claim(asked(id, of(2, 2))).await, Answer::Refused(of(3, 3)));
+        // It was told to somebody before the claim, and comes late: its owner has been replaced.
+        let late = Update::Whole(Whole { id, owner: of(2, 2), ..copy });
+        assert_eq!(doorway.table.with(id, |slot| replica::apply(slot, late, Moment::now())), Applied::Fenced(of(3, 3)));
     }
 
     /// What the node 2 has linked to, with one of everything.

@@ -139,7 +139,9 @@ impl Snapshots {
         *stage = Stage::Read;
         let shown = self.shown();
         if !self.wanted {
-            return self.set_aside(Aside::Stale, "node.snapshot is false");
+            // Nothing is loaded, whether it stays or not.
+            let _ = self.set_aside(Aside::Stale, "node.snapshot is false");
+            return;
         }
         match self.try_load(table, serving) {
             Ok(None) => {}
@@ -149,7 +151,10 @@ impl Snapshots {
             }
             Err(why) => {
                 let aside = if matches!(why, NotLoaded::Stale(_)) { Aside::Stale } else { Aside::Damaged };
-                self.set_aside(aside, &why.to_string());
+                if self.set_aside(aside, &why.to_string()).is_err() {
+                    // It would take what is loaded back in time after a crash.
+                    forget_all(table);
+                }
             }
         }
     }
@@ -198,14 +203,14 @@ impl Snapshots {
         Ok(loaded)
     }
 
-    fn set_aside(&self, aside: Aside, why: &str) {
+    /// Says why, and what has become of the file.
+    fn set_aside(&self, aside: Aside, why: &str) -> io::Result<()> {
         let shown = self.shown();
-        match self.file.set_aside(aside) {
-            Ok(place) => warn!("the sessions of {} are not loaded: {why}; kept as {}", shown.display(), name(&place)),
-            Err(error) => {
-                error!("the sessions of {} are not loaded: {why}; it cannot be set aside: {error}", shown.display());
-            }
-        }
+        let place = self.file.set_aside(aside).inspect_err(|error| {
+            error!("the sessions of {} are not loaded: {why}; it cannot be set aside: {error}", shown.display());
+        })?;
+        warn!("the sessions of {} are not loaded: {why}; kept as {}", shown.display(), name(&place));
+        Ok(())
     }
 
     fn save_now(&self, table: &Table, part: Part, others: Others) {

@@ -43,8 +43,8 @@ pub enum Slot {
 /// What has been promised of a session that is not held.
 ///
 /// While a claim of this node is under way: without this memory it would adopt what the claim brings under an epoch that it
-/// has let somebody outrank. And where only some nodes hold a session: most are asked for what they do not have, and two
-/// claimants that do not hear each other must not both be told by them that nobody else asks.
+/// has let somebody outrank. And when a node is asked for what it does not have, or not yet: two nodes that do not hear each
+/// other must not both have it on their side.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sought {
     /// The highest epoch of others.

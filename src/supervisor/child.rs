@@ -48,6 +48,9 @@ impl ChildPlan {
 pub(super) enum Order {
     /// Keep it alive.
     Run,
+    /// Let it run, and do not start it again: it may have been told to stop by somebody else, as by systemd's
+    /// `KillMode=control-group`.
+    LiveOut,
     /// Stop it gracefully: close its standard input and wait.
     Stop,
     /// Kill it.
@@ -131,12 +134,15 @@ impl<'a> Lives<'a> {
         if let (true, false, Some(code @ 1..=2)) = (self.first, self.up.load(Ordering::Relaxed), end.code) {
             return Some(Kept::Refused(code));
         }
+        if *orders.borrow() >= Order::LiveOut {
+            return Some(Kept::Stopped);
+        }
         self.first = false;
         let wait = self.backoff.after(begun.elapsed());
         report(self.name, &end, wait);
         tokio::select! {
             () = sleep(wait) => {}
-            () = ordered(orders, Order::Stop) => {}
+            () = ordered(orders, Order::LiveOut) => {}
         }
         None
     }

@@ -12,7 +12,6 @@ use tasuki::{
     session::{
         Slots,
         delta::{Answer, ClaimRequest, Update, Whole},
-        placement::Spread,
         replica::{self, Applied},
     },
     time::Moment,
@@ -166,10 +165,9 @@ impl Cluster {
         let Ask { conn, ticket, request } = ask;
         let standpoint = (id, node.slots.lease().term(now));
         let serves = |owner| node.serves(owner);
-        let holds_everything = node.slots.placement().spread() == Spread::Everywhere;
         let answer = node.slots.with(request.id, |slot| {
             let answer = replica::promise(slot, &request, standpoint, serves, now);
-            if answer == Answer::Unknown && !holds_everything {
+            if answer == Answer::Unknown {
                 replica::remember(slot, request.epoch, now);
             }
             answer

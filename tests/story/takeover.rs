@@ -2,7 +2,10 @@
 
 use std::{
     cell::Cell,
+    fs,
     net::SocketAddr,
+    path::Path,
+    process::{Command, Stdio},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -200,9 +203,18 @@ async fn head(stream: &mut TcpStream) -> Option<String> {
 
 /// A balancer started by hand, in front of a member that the file names.
 async fn balancer_by_hand(place: &Place, member: SocketAddr) -> (Process, SocketAddr) {
+    balancer_by_hand_of(place, member, None).await
+}
+
+/// The same, of another executable.
+async fn balancer_by_hand_of(place: &Place, member: SocketAddr, program: Option<&Path>) -> (Process, SocketAddr) {
     let text = format!("[[balancer.member]]\nurl = \"http://{member}\"\nroute = \"slow\"\n");
-    std::fs::write(place.path("by-hand.toml"), text).unwrap();
-    let process = place.start(&["balancer", "--config", "by-hand.toml"]);
+    fs::write(place.path("by-hand.toml"), text).unwrap();
+    let own = place.tasuki(&["balancer", "--config", "by-hand.toml"]);
+    let mut command = Command::new(program.unwrap_or(Path::new(own.get_program())));
+    command.args(own.get_args()).current_dir(place.path("")).stdin(Stdio::null());
+    command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let process = place.spawn(command);
     let run = place.path("run");
     let listening = wait_for("the balancer listens", || std::future::ready(Listening::read(&run).ok())).await;
     wait_for("its member answers", || async {
@@ -211,6 +223,29 @@ async fn balancer_by_hand(place: &Place, member: SocketAddr) -> (Process, Socket
     })
     .await;
     (process, listening.listen)
+}
+
+#[test]
+fn a_balancer_whose_executable_was_replaced_is_followed_by_the_new_one() {
+    story(async {
+        let place = Place::new();
+        let program = place.path("tasuki");
+        // As a package manager does it: another file under the same name.
+        let install = || {
+            let _ = fs::remove_file(&program);
+            fs::hard_link(env!("CARGO_BIN_EXE_tasuki"), &program)
+                .or_else(|_| fs::copy(env!("CARGO_BIN_EXE_tasuki"), &program).map(drop))
+                .unwrap();
+        };
+        install();
+        let member = slow_member(Rc::default()).await;
+        let (mut by_hand, listen) = balancer_by_hand_of(&place, member, Some(&program)).await;
+        install();
+        let new = restart_by_hand(&place, listen).await;
+        assert_eq!(by_hand.ended().await, Some(0));
+        assert_eq!(fs::read_link(format!("/proc/{}/exe", new.0)).unwrap(), program);
+        assert_eq!(Browser::new(listen).get("/").await.unwrap().body, "ok");
+    });
 }
 
 async fn restart_by_hand(place: &Place, listen: SocketAddr) -> EndedWithTheTest {
@@ -277,7 +312,7 @@ fn what_does_not_end_is_cut_after_the_restart_timeout() {
 fn a_restart_that_fails_leaves_the_old_process_in_place_and_says_why() {
     story(async {
         let place = Place::new().set("BALANCER__SORRY_PAGE", "sorry.html");
-        std::fs::write(place.path("sorry.html"), "sorry").unwrap();
+        fs::write(place.path("sorry.html"), "sorry").unwrap();
         let cluster = Cluster::up_in(place, 1).await;
         let old = balancer_pid(cluster.listen).await;
         std::fs::remove_file(cluster.place().path("sorry.html")).unwrap();
@@ -285,7 +320,7 @@ fn a_restart_that_fails_leaves_the_old_process_in_place_and_says_why() {
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("the balancer was not restarted, and goes on as it is"), "{said}");
         assert_eq!(balancer_pid(cluster.listen).await, old);
-        std::fs::write(cluster.place().path("sorry.html"), "sorry").unwrap();
+        fs::write(cluster.place().path("sorry.html"), "sorry").unwrap();
         restart(&cluster).await;
     });
 }

@@ -132,9 +132,13 @@ fn promise_unseen(promised: &mut Option<Epoch>, epoch: Epoch) -> Answer {
     }
 }
 
-/// Keeps a promise of what is not held beyond the claims that are under way. For nodes that are asked for sessions which they
-/// need not hold.
+/// Keeps a promise of what is not held beyond the claims that are under way. The owner's first commits may be on their way here,
+/// or later ones if this node need not hold the session: it must not confirm them to an owner that has been replaced and
+/// cannot hear of it. A claim that only asks who the owner is replaces nobody, so ids that clients make up take no room.
 pub fn remember(slot: &mut Option<Slot>, epoch: Epoch, now: Moment) {
+    if epoch.counter == 0 {
+        return;
+    }
     let until = now + limits::CLAIM_REMEMBERED;
     match slot {
         None => *slot = Some(Slot::Sought(Sought { promised: Some(epoch), is_claimed: false, until }.into())),

@@ -1,11 +1,12 @@
 //! `run/ROUTE.sessions`: a snapshot on the disk, whole or not at all.
 //!
 //! It is written beside its place and moved there when every byte is on the disk (rename(2), fsync(2) of the folder), so
-//! a stop that is cut short leaves what was there before. Only this user may read it: sessions are users' data.
+//! a stop that is cut short leaves what was there before. Only this user may read it: sessions are users' data. It grows as
+//! the disk takes it, and not as memory does, so that whoever waits for it sees that something goes on.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufReader, BufWriter},
+    io::{self, BufReader, BufWriter, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -22,6 +23,13 @@ use crate::{limits, names::Route, time::Moment};
 pub struct SnapshotFile {
     folder: PathBuf,
     name: String,
+}
+
+/// A file of which no more than [`limits::SNAPSHOT_UNSETTLED_BYTES`] are in memory only.
+#[derive(Debug)]
+pub struct OnDisk {
+    file: File,
+    unsettled: usize,
 }
 
 /// Why a file is set aside instead of being used.
@@ -71,7 +79,7 @@ impl SnapshotFile {
     pub fn write(
         &self,
         header: &Header,
-        fill: impl FnOnce(&mut Writer<BufWriter<File>>) -> io::Result<()>,
+        fill: impl FnOnce(&mut Writer<BufWriter<OnDisk>>) -> io::Result<()>,
     ) -> io::Result<Counts> {
         fs::create_dir_all(&self.folder)?;
         self.remove_unfinished()?;
@@ -130,13 +138,14 @@ impl SnapshotFile {
     fn write_unfinished(
         &self,
         header: &Header,
-        fill: impl FnOnce(&mut Writer<BufWriter<File>>) -> io::Result<()>,
+        fill: impl FnOnce(&mut Writer<BufWriter<OnDisk>>) -> io::Result<()>,
     ) -> io::Result<Counts> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.unfinished())?;
+        let file = OnDisk { file, unsettled: 0 };
         let mut writer = Writer::begin(BufWriter::with_capacity(limits::SNAPSHOT_BLOCK_BYTES, file), header)?;
         fill(&mut writer)?;
         let (stream, counts) = writer.finish()?;
-        stream.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        stream.into_inner().map_err(io::IntoInnerError::into_error)?.file.sync_all()?;
         Ok(counts)
     }
 
@@ -147,6 +156,22 @@ impl SnapshotFile {
     /// Makes what has changed in the folder last.
     fn settle(&self) -> io::Result<()> {
         File::open(&self.folder)?.sync_all()
+    }
+}
+
+impl Write for OnDisk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unsettled += written;
+        if self.unsettled >= limits::SNAPSHOT_UNSETTLED_BYTES {
+            self.file.sync_data()?;
+            self.unsettled = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

@@ -65,7 +65,10 @@ pub fn judge(header: &Header, cluster: &str, serving: &[Neighbour], now: &Clock)
         let age = Duration::from_millis(now.unix_ms.saturating_sub(neighbour.started_unix_ms));
         later && age <= REMEMBERED
     };
-    if header.part == Part::Local || down <= REMEMBERED || serving.iter().all(remembers_all) {
+    // A machine without a clock of its own, before it has asked for the time: the time it was down is not known.
+    let is_clock_wrong = header.written.boot != now.boot && now.unix_ms < header.written.unix_ms;
+    let nothing_is_forgotten = || down <= REMEMBERED || serving.iter().all(remembers_all);
+    if header.part == Part::Local || serving.is_empty() || !is_clock_wrong && nothing_is_forgotten() {
         return Ok(header.part);
     }
     Err(Stale::LivedOn(down))
@@ -124,6 +127,14 @@ mod tests {
         let (written, later) = (clock(0, "a", 0), clock(0, "a", 200 * HOUR));
         assert!(matches!(judge(&header(written.clone()), "tasuki", &[], &later), Err(Stale::TooOld(_))));
         assert!(matches!(judge(&header(written.clone()), "other", &[], &written), Err(Stale::OtherCluster(_))));
+    }
+
+    #[test]
+    fn a_clock_that_went_back_over_a_boot_proves_nothing() {
+        let (written, now) = (clock(9 * HOUR, "a", HOUR), clock(HOUR, "b", 1_000));
+        let beside = |serving: &[Neighbour]| judge(&header(written.clone()), "tasuki", serving, &now);
+        assert!(matches!(beside(&[neighbour(3, 900 * HOUR)]), Err(Stale::LivedOn(_))));
+        assert_eq!(beside(&[]), Ok(Part::Everything), "nobody could have ended anything");
     }
 
     #[test]
