@@ -239,6 +239,12 @@ impl Ledger {
         self.judge(wait)
     }
 
+    /// This node has heard that it was replaced: nobody is to confirm this any more.
+    pub fn fenced(&mut self, wait: WaitId, by: Epoch) -> Option<Settled> {
+        self.waits.remove(&wait)?;
+        Some(Settled { wait, verdict: Verdict::Fenced(by) })
+    }
+
     /// A peer holds everything up to `sequence` that it did not object to.
     pub fn acked(&mut self, peer: NodeId, sequence: Sequence) -> Vec<Settled> {
         let Some(account) = self.peers.get_mut(&peer) else { return Vec::new() };

@@ -94,7 +94,7 @@ impl Claim {
         self.outcome()
     }
 
-    /// Who has said that it does not know the session. It has promised nothing with that, and may have come to know it since.
+    /// Who has said that it does not know the session. It may have come to know it since, as the owner.
     pub fn ignorant(&self) -> &[NodeId] {
         &self.ignorant
     }

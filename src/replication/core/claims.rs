@@ -302,7 +302,7 @@ impl<S: Slots> Core<S> {
                 asking.round = Round::Everyone;
                 // It has handed over, or is not there any more, whatever the others believe.
                 asking.errand.wish.insist = true;
-                // Who does not know the session has promised nothing, and may be about to own it.
+                // Who does not know the session may be about to own it.
                 let heard = (!asking.claim.ignorant().contains(&owner)).then_some(owner);
                 return self.ask_round(ticket, asking, (heard, given), now, port);
             }

@@ -203,6 +203,16 @@ impl<S: Slots> Core<S> {
     }
 
     fn send_whole(&mut self, peer: NodeId, id: SessionId, wait: Option<WaitId>, now: Moment, port: &mut impl Port) {
+        // Told under the epoch of the node that has replaced this one, a commit that nobody has confirmed would be confirmed.
+        let replaced = |slot: &mut Option<Slot>| {
+            Slot::live(slot).filter(|record| record.tenure() != Tenure::Owned).map(|record| record.promised())
+        };
+        if let Some(wait) = wait
+            && let Some(by) = self.slots.with(id, replaced)
+        {
+            let settled = self.ledger.fenced(wait, by);
+            return self.release(settled, now, port);
+        }
         match self.slots.with(id, |slot| whole(slot, id, now)) {
             Some(update) => self.send_update(peer, &update, wait, now, port),
             // It was forgotten here meanwhile.

@@ -131,6 +131,22 @@ fn tenure(table: &Table) -> Option<Tenure> {
 }
 
 #[test]
+fn a_commit_that_a_peer_asks_for_as_a_whole_is_not_told_under_the_epoch_of_the_next_owner() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = core(&table, &mut desk);
+    create(&table, id(1), ME);
+    let made = table.with(id(1), |slot| replica::commit(slot, id(1), &[], Some(Term(1)), NOW)).unwrap();
+    core.replicate(&made.update, NOW, &mut desk);
+    // Another peer, which had an earlier commit to refuse, says that the session has a new owner.
+    let theirs = Epoch::first(ME).outranked_by(C);
+    table.with(id(1), |slot| replica::yield_to(slot, theirs));
+    desk.updates.clear();
+    core.replied(B, [Reply::Objection(1, Objection::Gap), Reply::Ack(1)], NOW, &mut desk);
+    assert_eq!(desk.settled, [Verdict::Fenced(theirs)]);
+    assert_eq!(desk.updates, [], "it would confirm it");
+}
+
+#[test]
 fn a_write_that_was_answered_alone_goes_to_who_has_taken_the_session_over() {
     let (table, mut desk) = (Table::new(ME), Desk::default());
     let mut core = core(&table, &mut desk);

@@ -125,6 +125,8 @@ pub fn promise(
 fn promise_unseen(promised: &mut Option<Epoch>, epoch: Epoch) -> Answer {
     match *promised {
         Some(higher) if higher > epoch => Answer::Refused(higher),
+        // It only asks who the owner is, and adopts nothing.
+        _ if epoch.counter == 0 => Answer::Unknown,
         _ => {
             *promised = Some(epoch);
             Answer::Unknown

@@ -372,7 +372,7 @@ fn who_need_not_hold_a_session_remembers_who_has_claimed_it() {
         remember(&mut stranger, asked.epoch, NOW);
     }
     let late = committed(&mut a, 2);
-    assert_eq!(apply(&mut stranger, late, NOW), Applied::Gap);
+    assert_eq!(apply(&mut stranger, late, NOW), Applied::Fenced(of_c.epoch));
     assert_eq!(apply(&mut stranger, birth, NOW), Applied::Fenced(of_c.epoch));
     let Some(Slot::Sought(sought)) = &stranger else { panic!("{stranger:?}") };
     let over = NOW + limits::CLAIM_REMEMBERED;

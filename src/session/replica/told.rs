@@ -86,7 +86,11 @@ fn begin(slot: &mut Option<Slot>, whole: Whole, now: Moment) -> Applied {
 
 fn apply_delta(slot: &mut Option<Slot>, delta: &Delta, now: Moment) -> Applied {
     let verdict = match slot {
-        None | Some(Slot::Sought(_)) => Applied::Gap,
+        None => Applied::Gap,
+        Some(Slot::Sought(sought)) => {
+            let higher = sought.promised.filter(|promised| *promised > delta.stamp.epoch);
+            higher.map_or(Applied::Gap, Applied::Fenced)
+        }
         Some(Slot::Ended(tombstone)) if tombstone.ending.outlasts(delta.stamp.epoch) => {
             Applied::Ended(tombstone.ending)
         }
