@@ -4,7 +4,6 @@
 use std::{fs, time::Duration};
 
 use hyper::StatusCode;
-use rustix::process::Signal;
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -43,7 +42,7 @@ async fn split_and_heal(directions: &[(&'static str, &'static str)]) {
     }
     machines.settled(2).await;
     load.progress(200).await;
-    machines.signal("r1", Signal::KILL);
+    machines.kill("r1").await;
     load.progress(200).await;
     machines.boot("r1", 2);
     machines.settled(2).await;

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use crate::{
     partition::large_sessions,
     story,
@@ -47,7 +45,7 @@ fn a_transfer_that_is_cut_off_by_a_death_loses_nothing() {
         let load = Load::start(machines.listen, USERS);
         load.progress(100).await;
         for (round, (joiner, dying)) in [("r3", "r1"), ("r1", "r1")].into_iter().enumerate() {
-            machines.signal(joiner, Signal::KILL);
+            machines.kill(joiner).await;
             load.progress(100).await;
             let donors = || NODES.into_iter().filter(|node| *node != joiner);
             donors().for_each(|donor| machines.network.delay(donor, joiner, 60..90));

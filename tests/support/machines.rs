@@ -97,6 +97,13 @@ impl Machines {
         assert_eq!(process.ended().await, Some(0), "{}", self.place.log());
     }
 
+    /// Kills the process of a machine, and waits until its ports are free.
+    pub async fn kill(&mut self, machine: Name) {
+        let mut process = self.processes.remove(machine).unwrap();
+        process.signal(Signal::KILL);
+        process.ended().await;
+    }
+
     /// Sends a signal to the process of a machine.
     pub fn signal(&self, machine: Name, signal: Signal) {
         send(self.processes[machine].pid(), signal);
