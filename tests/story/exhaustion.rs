@@ -3,11 +3,18 @@
 
 use std::{fs, net::SocketAddr, process::Command, time::Duration};
 
-use tokio::{net::TcpStream, task::JoinSet, time::sleep};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{
     story,
-    support::cluster::{Cluster, Place, children},
+    support::{
+        cluster::{Cluster, Place, children},
+        wait_for,
+    },
 };
 
 /// All of it, hard and soft.
@@ -53,7 +60,11 @@ fn clients_beyond_the_limit_of_open_files_wait_and_harm_nobody() {
         // The other node, which holds what is written. Asked for first: who comes afterwards waits like everybody.
         let holder = cluster.node(if route == "r1" { "r2" } else { "r1" }).await.http;
         let crowds = [crowd(cluster.listen), crowd(holder)];
-        sleep(Duration::from_millis(500)).await;
+        wait_for("nobody else gets in", async || {
+            timeout(Duration::from_millis(200), cluster.browser().count()).await.is_err().then_some(())
+        })
+        .await;
+        // What is burnt is only seen by waiting.
         let (before, watched) = (cpu(&cluster), Duration::from_secs(2));
         sleep(watched).await;
         let used = cpu(&cluster) - before;
