@@ -65,14 +65,20 @@ async fn run(name: &str) {
 async fn kills(times: usize) {
     let cluster = Cluster::up(2).await;
     let load = Load::start(cluster.listen, users());
+    let (mut gone, mut back) = (Vec::new(), Vec::new());
     for n in 0..times {
         load.progress(PROGRESS).await;
+        back.push(load.take_gap());
         let killed = cluster.kill(NODES[n % 2]).await;
         load.progress(PROGRESS).await;
+        gone.push(load.take_gap());
         cluster.back(NODES[n % 2], killed, 2).await;
     }
+    back.push(load.take_gap());
     let seen = load.finish().await;
     report(&format!("{times} x kill -9"), &seen);
+    println!("    gaps after a node was killed: {}", spread(gone));
+    println!("    gaps while it came back:      {}", spread(back));
     seen.assert_whole();
 }
 
@@ -186,6 +192,14 @@ fn users() -> usize {
 
 fn count(variable: &str, otherwise: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// The middle and the longest ones.
+fn spread(mut gaps: Vec<Duration>) -> String {
+    gaps.sort_unstable();
+    let middle = gaps[gaps.len() / 2].as_millis();
+    let longest: Vec<String> = gaps.iter().rev().take(5).map(|gap| gap.as_millis().to_string()).collect();
+    format!("median {middle} ms, longest {} ms", longest.join(", "))
 }
 
 fn report(what: &str, seen: &Seen) {

@@ -72,8 +72,8 @@ pub(super) enum LinkEvent {
     Replies(Vec<Reply>),
     /// The connection broke.
     Down,
-    /// Right after it broke, nobody listened at the peer's address, or another process did: this life of the peer has
-    /// ended.
+    /// Since it broke the peer's network has not failed, but nobody listens at its address any more, or another process
+    /// does: this life of the peer has ended.
     Gone,
     /// The same, of a peer that was never reached.
     Absent,
@@ -103,6 +103,8 @@ struct Absence {
 enum Ended {
     /// Never established: nobody listens there, or another process does.
     Gone,
+    /// Somebody listened and broke it off before it was established. A process that dies looks so for a moment.
+    BrokenOff(String),
     /// Never established, and why.
     Failed(String),
     /// The peer will have nothing to do with this node until somebody does something.
@@ -178,24 +180,35 @@ impl Dialer {
     async fn run(self) {
         let mut pause = limits::LINK_RETRY_FIRST;
         let mut absence = Absence::begin(Moment::now());
+        // It was reached, and nothing since says that it was the network that failed.
+        let mut was_reached = false;
         loop {
             let began = Moment::now();
-            match self.connection().await {
+            let ended = self.connection().await;
+            let mut rest = pause;
+            pause = longer(pause);
+            was_reached = match ended {
                 // At once: either the network hiccuped, or a refusal will tell that the process is gone. But one that breaks
                 // as soon as it stands would be opened and broken without a rest.
                 Ended::Broken => {
-                    let lasted = Moment::now().since(began) >= limits::LINK_RETRY_LAST;
-                    pause = if lasted { Duration::ZERO } else { longer(pause) };
+                    if Moment::now().since(began) >= limits::LINK_RETRY_LAST {
+                        (rest, pause) = (Duration::ZERO, limits::LINK_RETRY_FIRST);
+                    }
                     absence = Absence::begin(Moment::now());
+                    true
                 }
                 Ended::Gone => {
-                    self.tell(if pause.is_zero() { LinkEvent::Gone } else { LinkEvent::Absent }).await;
+                    self.tell(if was_reached { LinkEvent::Gone } else { LinkEvent::Absent }).await;
                     absence.why = "nobody listens there, or another process".into();
-                    pause = longer(pause);
+                    false
+                }
+                Ended::BrokenOff(why) => {
+                    absence.why = why;
+                    was_reached
                 }
                 Ended::Failed(why) => {
                     absence.why = why;
-                    pause = longer(pause);
+                    false
                 }
                 Ended::Refused(why) => {
                     // Once, not at each of many tries: then it is part of the line below.
@@ -203,16 +216,16 @@ impl Dialer {
                         warn!(peer = %self.peer.route, address = %self.peer.replication, "no link: {why}");
                     }
                     absence.why = why;
-                    pause = longer(pause);
+                    false
                 }
-            }
+            };
             if let Some(lasts) = absence.is_to_be_told(Moment::now()) {
                 let (route, address) = (&self.peer.route, self.peer.replication);
                 let why = &absence.why;
                 warn!(peer = %route, %address, ?lasts, "a live member cannot be linked and gets no copies: {why}; this node must reach \
                       its TCP port (node.replication there)");
             }
-            sleep(pause).await;
+            sleep(rest).await;
         }
     }
 
@@ -226,7 +239,7 @@ impl Dialer {
         let greeting = greeting::greet(&mut stream, &self.seal, &self.hello);
         let (sealer, opener) = match timeout(limits::GREETING_TIMEOUT, greeting).await {
             Ok(Ok(greeted)) => greeted,
-            Ok(Err(NoGreeting::Io(error))) => return Ended::Failed(format!("the greeting broke off: {error}")),
+            Ok(Err(NoGreeting::Io(error))) => return Ended::BrokenOff(format!("the greeting broke off: {error}")),
             Err(_) => return Ended::Failed("no answer to the greeting".into()),
             Ok(Err(NoGreeting::Ended(_))) => return Ended::Gone,
             Ok(Err(error)) => return Ended::Refused(error.to_string()),
@@ -341,7 +354,33 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use actix::{Actor, Context, Handler};
+    use tokio::{net::TcpListener, sync::mpsc};
+
     use super::*;
+    use crate::{membership::Duty, names::Route};
+
+    struct Ear(mpsc::UnboundedSender<&'static str>);
+
+    impl Actor for Ear {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<FromLink> for Ear {
+        type Result = ();
+
+        fn handle(&mut self, FromLink { event, .. }: FromLink, _: &mut Self::Context) {
+            let name = match event {
+                LinkEvent::Up => "up",
+                LinkEvent::Down => "down",
+                LinkEvent::Gone => "gone",
+                LinkEvent::Absent => "absent",
+                LinkEvent::Replies(_) => "replies",
+            };
+            // Nobody listens any more when the test is over.
+            let _ = self.0.send(name);
+        }
+    }
 
     #[actix_web::test]
     async fn a_link_that_nobody_reads_takes_no_more_than_its_bound() {
@@ -353,6 +392,48 @@ mod tests {
         assert_eq!(link.queue(put), Queued::Full, "and it stays full");
         assert_eq!(outbox.take().len(), limits::LINK_WRITE_BYTES);
         assert_eq!(link.queue(put), Queued::Yes, "something was written");
+    }
+
+    /// Links to an address of this machine; its events.
+    fn dial(peer: SocketAddr) -> (Link, mpsc::UnboundedReceiver<&'static str>) {
+        let (told, heard) = mpsc::unbounded_channel();
+        let replicator = Ear(told).start().recipient();
+        let (id, route): (NodeId, Route) = (NodeId(2), "r2".parse().unwrap());
+        let hello = Hello::new("tasuki", NodeId(1), "r1".parse().unwrap(), id);
+        let peer = NodeMember { id, route, replication: peer, http: peer, duty: Duty::Serving };
+        (Link::open(1, peer, hello, LinkSeal::new("tasuki", None), replicator), heard)
+    }
+
+    async fn greeted(listener: &TcpListener) -> TcpStream {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        greeting::answer(&mut stream, &LinkSeal::new("tasuki", None), "tasuki", NodeId(2)).await.ok().unwrap();
+        stream
+    }
+
+    #[actix_web::test]
+    async fn a_process_that_dies_is_known_to_be_gone_however_short_the_link_was_and_however_slowly_it_dies() {
+        for still_listens in [0, 1, 3] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (_link, mut events) = dial(listener.local_addr().unwrap());
+            let stream = greeted(&listener).await;
+            assert_eq!(events.recv().await, Some("up"));
+            drop(stream);
+            for _ in 0..still_listens {
+                drop(listener.accept().await.unwrap());
+            }
+            drop(listener);
+            assert_eq!((events.recv().await, events.recv().await), (Some("down"), Some("gone")));
+            assert_eq!(events.recv().await, Some("absent"), "that was told");
+        }
+    }
+
+    #[actix_web::test]
+    async fn of_a_peer_that_was_never_reached_nobody_knows_that_it_has_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_link, mut events) = dial(listener.local_addr().unwrap());
+        drop(listener.accept().await.unwrap());
+        drop(listener);
+        assert_eq!(events.recv().await, Some("absent"));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Seen {
     pub doubled: u64,
     /// The longest time any user waited from one answer to the next.
     pub longest_gap: Duration,
+    /// The same since [`Load::take_gap`].
+    pub recent_gap: Duration,
     /// Every answer's time, in microseconds.
     pub micros: Vec<u32>,
     /// The first thing that went wrong.
@@ -56,6 +58,11 @@ impl Load {
     /// What was seen until now.
     pub fn seen(&self) -> Seen {
         self.seen.borrow().clone()
+    }
+
+    /// The longest time any user has waited for an answer that came since this was last asked.
+    pub fn take_gap(&self) -> Duration {
+        std::mem::take(&mut self.seen.borrow_mut().recent_gap)
     }
 
     /// Waits until so many more answers have come.
@@ -140,6 +147,7 @@ async fn user(address: SocketAddr, stop: Rc<Cell<bool>>, seen: Rc<RefCell<Seen>>
                 held = if copies > 1 { count } else { held.min(count) };
                 seen.answered += 1;
                 seen.longest_gap = seen.longest_gap.max(answered.elapsed());
+                seen.recent_gap = seen.recent_gap.max(answered.elapsed());
                 seen.micros.push(asked.elapsed().as_micros().try_into().unwrap_or(u32::MAX));
                 (last, answered) = (count, Instant::now());
             }
