@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     story,
     support::{
-        cluster::{Cluster, Place, children},
+        cluster::{Cluster, Place, children, run_by},
         wait_for,
     },
 };
@@ -49,10 +49,8 @@ fn clients_beyond_the_limit_of_open_files_wait_and_harm_nobody() {
     story(async {
         let limited = |command: Command| {
             let mut shell = Command::new("sh");
-            shell.args(["-c", DESCRIPTORS]).arg(command.get_program()).args(command.get_args());
-            shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            shell.current_dir(command.get_current_dir().unwrap());
-            shell
+            shell.args(["-c", DESCRIPTORS]);
+            run_by(shell, &command)
         };
         let cluster = Cluster::up_by(Place::new(), 2, limited).await;
         let mut user = cluster.browser();

@@ -8,7 +8,7 @@ use crate::{
     story,
     support::{
         browser::Browser,
-        cluster::{Cluster, Place, Process},
+        cluster::{Cluster, Place, Process, run_by},
         machines::Machines,
         wait_for,
     },
@@ -249,10 +249,8 @@ fn a_disk_that_is_full_costs_the_sessions_and_nothing_else() {
         // A file ends at 256 blocks of 512 bytes (ulimit of the POSIX shell), the signal that says so is ignored.
         let limited = |command: Command| {
             let mut shell = Command::new("sh");
-            shell.args(["-c", "trap '' XFSZ; ulimit -f 256; exec \"$0\" node"]).arg(command.get_program());
-            shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            shell.current_dir(command.get_current_dir().unwrap()).stdin(std::process::Stdio::null());
-            shell
+            shell.args(["-c", "trap '' XFSZ; ulimit -f 256; exec \"$0\" \"$@\""]);
+            run_by(shell, &command)
         };
         let (mut process, mut user) = node_by(&place, limited).await;
         assert_eq!(user.count().await.unwrap().1, 1);

@@ -5,7 +5,6 @@ use std::{
     fs,
     net::SocketAddr,
     path::Path,
-    process::{Command, Stdio},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -210,11 +209,11 @@ async fn balancer_by_hand(place: &Place, member: SocketAddr) -> (Process, Socket
 async fn balancer_by_hand_of(place: &Place, member: SocketAddr, program: Option<&Path>) -> (Process, SocketAddr) {
     let text = format!("[[balancer.member]]\nurl = \"http://{member}\"\nroute = \"slow\"\n");
     fs::write(place.path("by-hand.toml"), text).unwrap();
-    let own = place.tasuki(&["balancer", "--config", "by-hand.toml"]);
-    let mut command = Command::new(program.unwrap_or(Path::new(own.get_program())));
-    command.args(own.get_args()).current_dir(place.path("")).stdin(Stdio::null());
-    command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let process = place.spawn(command);
+    let arguments = ["balancer", "--config", "by-hand.toml"];
+    let process = place.spawn(match program {
+        Some(program) => place.tasuki_at(program, &arguments),
+        None => place.tasuki(&arguments),
+    });
     let run = place.path("run");
     let listening = wait_for("the balancer listens", || std::future::ready(Listening::read(&run).ok())).await;
     wait_for("its member answers", || async {

@@ -1,6 +1,7 @@
 //! Real processes on free ports, in a folder of their own. Whatever happens, none outlives the test.
 
 use std::{
+    ffi::OsStr,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -61,7 +62,12 @@ impl Place {
 
     /// The command, untouched by the caller's environment.
     pub fn tasuki(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tasuki"));
+        self.tasuki_at(env!("CARGO_BIN_EXE_tasuki"), arguments)
+    }
+
+    /// The same, of another copy of the program.
+    pub fn tasuki_at(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         let inherited = std::env::vars_os().map(|(name, _)| name);
         for name in inherited.filter(|name| name.to_string_lossy().starts_with("TASUKI_")) {
             command.env_remove(name);
@@ -86,6 +92,21 @@ impl Place {
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
+}
+
+/// A command as another one runs it that takes it as its last words: a shell that sets limits, say.
+pub fn run_by(mut runner: Command, command: &Command) -> Command {
+    runner.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => runner.env(name, value),
+            None => runner.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        runner.current_dir(folder);
+    }
+    runner
 }
 
 impl Process {

@@ -33,6 +33,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::cluster::run_by;
+
 /// The name of a machine.
 pub type Name = &'static str;
 
@@ -97,17 +99,7 @@ impl Network {
     pub fn on(&self, machine: Name, command: &Command) -> Command {
         let mut entered = Command::new("nsenter");
         entered.arg(format!("--net=/proc/{}/ns/net", self.0.spaces[machine].holder.id())).arg("--");
-        entered.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => entered.env(name, value),
-                None => entered.env_remove(name),
-            };
-        }
-        if let Some(folder) = command.get_current_dir() {
-            entered.current_dir(folder);
-        }
-        entered
+        run_by(entered, command)
     }
 
     /// Lets all other machines connect to an address of this one.
