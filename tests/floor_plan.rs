@@ -56,6 +56,7 @@ const SHELLS: &[&str] = &[
     "membership/actor.rs",
     "node/",
     "replication/accept.rs",
+    "replication/accept/incoming.rs",
     "replication/actor.rs",
     "replication/intake.rs",
     "replication/link.rs",
