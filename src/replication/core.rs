@@ -51,8 +51,8 @@ pub struct Core<S> {
     repairs: BTreeMap<NodeId, Repair>,
     /// Since when a survey has been under way: one at a time.
     surveying: Option<Moment>,
-    /// Peers whose queue was full since the last tick: told once for all that was dropped.
-    dropped: BTreeSet<NodeId>,
+    /// Peers that may lack something since the last tick, because their queue was full, say: told once for all of it.
+    lacking: BTreeSet<NodeId>,
     /// Sessions that a peer refused because it had promised a claim of this very node: told again when that has ended.
     /// No more than what was on its way to the peer.
     refused: BTreeSet<(NodeId, SessionId)>,
@@ -203,7 +203,7 @@ impl<S: Slots> Core<S> {
             parked: Vec::new(),
             repairs: BTreeMap::new(),
             surveying: None,
-            dropped: BTreeSet::new(),
+            lacking: BTreeSet::new(),
             refused: BTreeSet::new(),
             keeper: None,
             gone: BTreeSet::new(),
@@ -230,7 +230,7 @@ impl<S: Slots> Core<S> {
     /// nobody who joined lately.
     pub fn nodes(&mut self, nodes: BTreeMap<NodeId, Serves>, now: Moment) {
         self.repairs.retain(|peer, _| nodes.contains_key(peer));
-        self.dropped.retain(|peer| nodes.contains_key(peer));
+        self.lacking.retain(|peer| nodes.contains_key(peer));
         self.refused.retain(|(peer, _)| nodes.contains_key(peer));
         if self.nodes.keys().any(|node| !nodes.contains_key(node)) {
             self.repairs.values_mut().for_each(|repair| repair.want(now));
@@ -377,7 +377,7 @@ impl<S: Slots> Core<S> {
         }
         self.tick_claims(now, port);
         self.tell_refused(now, port);
-        for peer in std::mem::take(&mut self.dropped) {
+        for peer in std::mem::take(&mut self.lacking) {
             port.needs(peer);
         }
         self.tick_repairs(now, port);
@@ -393,7 +393,7 @@ impl<S: Slots> Core<S> {
     pub fn peer(&self, peer: NodeId, now: Moment) -> PeerState {
         PeerState {
             in_sync: self.ledger.is_in_sync(peer),
-            complete: !self.dropped.contains(&peer)
+            complete: !self.lacking.contains(&peer)
                 && self.refused.range((peer, SessionId([0; 16]))..).next().is_none_or(|(refuser, _)| *refuser != peer)
                 && self.repairs.get(&peer).is_none_or(Repair::is_complete),
             lag: self.ledger.lag(peer, now),

@@ -90,7 +90,8 @@ pub enum Update {
     Whole(Whole),
     /// A session is over.
     End(End),
-    /// A session as the sender holds it, whoever owns it: told in repair, merged and never refused.
+    /// A session as the sender holds it, whoever owns it: told in repair, or by one that has been replaced. Merged, and refused
+    /// only if the session has ended.
     Copy(Whole),
 }
 

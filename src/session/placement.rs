@@ -118,17 +118,21 @@ impl Placement {
         circle.into_iter().take(count).map(|(.., node)| node).collect()
     }
 
-    /// The nodes that are told of the commits of `owner`, by how fit they are and then by the order of the session; none
+    /// The nodes that are told of all commits of `owner`, by how fit they are and then by the order of the session; none
     /// when all are told. A commit goes past a holder that cannot take it, to the next one in the order.
     pub fn told(&self, id: SessionId, owner: NodeId, fitness: impl Fn(NodeId) -> Fitness) -> Option<Chosen> {
         let Spread::Chosen(copies) = self.spread else { return None };
         Some(self.first(id, copies, |node| if node == owner { Fitness::Absent } else { fitness(node) }))
     }
 
-    /// The same of an owner that is about to leave: one more, as there is to be one beside the next owner.
-    pub fn told_at_last(&self, id: SessionId, owner: NodeId, fitness: impl Fn(NodeId) -> Fitness) -> Option<Chosen> {
+    /// The nodes that ought to have a session beside `owner` now: those of [`Placement::told`], and of a session whose owner
+    /// is gone, or about to leave, one more, so that as many have it as would with an owner. The first of them is where a
+    /// balancer sends the next request.
+    pub fn holders(&self, id: SessionId, owner: NodeId, fitness: impl Fn(NodeId) -> Fitness) -> Option<Chosen> {
         let Spread::Chosen(copies) = self.spread else { return None };
-        Some(self.first(id, copies + 1, |node| if node == owner { Fitness::Absent } else { fitness(node) }))
+        let stays = self.has(owner) && !self.is_off_duty(owner);
+        let others = if stays { copies } else { copies + 1 };
+        Some(self.first(id, others, |node| if node == owner { Fitness::Absent } else { fitness(node) }))
     }
 
     /// Whether a node is the owner or told of the owner's commits, if all nodes are fit.
@@ -136,17 +140,9 @@ impl Placement {
         node == owner || self.told(id, owner, |_| Fitness::InSync).is_none_or(|told| told.contains(&node))
     }
 
-    /// Whether a node ought to have a session: as its owner, or as a holder. Of a session whose owner is gone, or about to
-    /// leave, as many ought to have it as would with an owner; the first of them is where a balancer sends the next request.
+    /// Whether a node ought to have a session: as its owner, or as a holder.
     pub fn involves(&self, id: SessionId, owner: NodeId, node: NodeId) -> bool {
-        let Spread::Chosen(copies) = self.spread else { return true };
-        if node == owner {
-            return true;
-        }
-        let stays = self.has(owner) && !self.is_off_duty(owner);
-        let others = if stays { copies } else { copies + 1 };
-        let fitness = |node| if node == owner { Fitness::Absent } else { Fitness::InSync };
-        self.first(id, others, fitness).contains(&node)
+        node == owner || self.holders(id, owner, |_| Fitness::InSync).is_none_or(|holders| holders.contains(&node))
     }
 
     fn first(&self, id: SessionId, count: usize, fitness: impl Fn(NodeId) -> Fitness) -> Chosen {

@@ -16,8 +16,7 @@ use crate::{
         Slots,
         delta::{End, Ending, Update},
         placement::Spread,
-        replica::{self, Reach, Slot},
-        stamp::Epoch,
+        replica::{Reach, Slot},
     },
     time::Moment,
 };
@@ -50,14 +49,6 @@ impl<S: Slots> Core<S> {
 
     pub(super) fn compared(&mut self, peer: NodeId, finding: Finding, now: Moment) {
         self.with_repair(peer, |repair| repair.found(finding, now));
-    }
-
-    /// A peer knows of later owners of sessions that this node has told it: one that was cut off meanwhile may take itself for
-    /// the owner, and as it need not hold the session, nobody else would tell it.
-    pub(super) fn outranked(&mut self, outranked: Vec<(SessionId, Epoch)>) {
-        for (id, epoch) in outranked {
-            self.slots.with(id, |slot| replica::yield_to(slot, epoch));
-        }
     }
 
     /// A peer holds what a batch has told, but for sessions that have ended.

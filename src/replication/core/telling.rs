@@ -22,7 +22,7 @@ use crate::{
 impl<S: Slots> Core<S> {
     /// How many nodes would hold a commit now, this one included, before its reply leaves.
     pub fn would_hold(&self, id: SessionId) -> usize {
-        1 + self.told(id).into_iter().filter(|peer| self.ledger.is_in_sync(*peer)).count()
+        1 + self.told(id, self.slots.me()).into_iter().filter(|peer| self.ledger.is_in_sync(*peer)).count()
     }
 
     /// Tells the holders of a commit. The verdict comes through the port, perhaps at once.
@@ -38,6 +38,9 @@ impl<S: Slots> Core<S> {
 
     /// Tells the holders of something that nobody waits for.
     pub fn announce(&mut self, update: &Update, now: Moment, port: &mut impl Port) {
+        if let Update::Copy(_) = update {
+            self.may_be_lacked();
+        }
         for peer in self.hearers(update) {
             self.send_update(peer, update, None, now, port);
         }
@@ -45,35 +48,40 @@ impl<S: Slots> Core<S> {
 
     /// Tells the holders that a session was used.
     pub fn touch(&mut self, id: SessionId, port: &mut impl Port) {
-        for peer in self.told(id) {
+        for peer in self.told(id, self.slots.me()) {
             // A peer whose queue is full learns of it from the next delta.
             let _ = port.send(peer, &Request::Touch { id, idle: Duration::ZERO });
         }
     }
 
     /// Whom an update concerns. The end of a session is told to all: somebody may have a copy from a time when it was a
-    /// holder, and must not take the session for a live one.
+    /// holder, and must not take the session for a live one. A copy is told to its owner too, which may lack some of it.
     fn hearers(&self, update: &Update) -> Chosen {
         match update {
             Update::End(_) => self.ledger.peers().collect(),
-            _ => self.told(update.id()),
+            Update::Copy(copy) => self.told(copy.id, copy.owner.node),
+            Update::Whole(_) | Update::Delta(_) => self.told(update.id(), self.slots.me()),
         }
     }
 
-    /// Who is told of this node's commits of a session.
-    fn told(&self, id: SessionId) -> Chosen {
+    /// Who is to have what this node has of a session of `owner`.
+    fn told(&self, id: SessionId, owner: NodeId) -> Chosen {
+        let me = self.slots.me();
         let is_linked = |peer| self.ledger.peers().any(|linked| linked == peer);
-        let fitness = |peer| match self.ledger.is_in_sync(peer) {
+        // This node has it already.
+        let is_fit = |peer| peer == me || self.ledger.is_in_sync(peer);
+        let fitness = |peer| match is_fit(peer) {
             true => Fitness::InSync,
             false if is_linked(peer) => Fitness::Lagging,
             false => Fitness::Absent,
         };
-        let me = self.slots.me();
-        let told = match self.placement.is_off_duty(me) {
-            true => self.placement.told_at_last(id, me, fitness),
-            false => self.placement.told(id, me, fitness),
-        };
-        told.unwrap_or_else(|| self.ledger.peers().collect())
+        match self.placement.holders(id, owner, fitness) {
+            Some(holders) => {
+                let owner = Some(owner).filter(|owner| is_linked(*owner));
+                owner.into_iter().chain(holders.into_iter().filter(|holder| *holder != me)).collect()
+            }
+            None => self.ledger.peers().collect(),
+        }
     }
 
     /// Waits are over, unless others can be told in place of those who were lost.
@@ -93,7 +101,7 @@ impl<S: Slots> Core<S> {
             return false;
         }
         let id = short.id;
-        let others = self.told(id).into_iter();
+        let others = self.told(id, self.slots.me()).into_iter();
         let others: Vec<NodeId> =
             others.filter(|peer| self.ledger.is_in_sync(*peer) && !short.holders.contains(peer)).collect();
         // Nobody else has taken it over: its request has the turn until the verdict.
@@ -113,7 +121,7 @@ impl<S: Slots> Core<S> {
     pub(super) fn caught_up(&mut self, peer: NodeId, port: &mut impl Port) {
         port.caught_up(peer);
         if matches!(self.placement.spread(), Spread::Chosen(_)) {
-            self.dropped.insert(peer);
+            self.lacking.insert(peer);
         }
     }
 
@@ -125,7 +133,7 @@ impl<S: Slots> Core<S> {
                     port.lagging(peer, Lagging::Full);
                 }
                 let settled = self.ledger.overflowed(peer);
-                self.dropped.insert(peer);
+                self.lacking.insert(peer);
                 self.release(settled, now, port);
             }
         }
@@ -143,8 +151,10 @@ impl<S: Slots> Core<S> {
             Remedy::None | Remedy::Yield(_, Objection::Gap) | Remedy::Retract(_, _, Objection::Gap) => {}
             Remedy::Settle(id, settled) => {
                 self.release([settled], now, port);
-                if let Verdict::Ended(ending) = settled.verdict {
-                    self.end_everywhere(id, ending, now, port);
+                match settled.verdict {
+                    Verdict::Ended(ending) => self.end_everywhere(id, ending, now, port),
+                    Verdict::Fenced(_) => self.may_be_lacked(),
+                    _ => {}
                 }
             }
             Remedy::SendWhole(id, wait) => self.send_whole(peer, id, wait, now, port),
@@ -158,12 +168,13 @@ impl<S: Slots> Core<S> {
             }
             Remedy::Retract(id, stamp, Objection::Fenced(epoch)) => {
                 self.slots.with(id, |slot| replica::retract(slot, stamp, epoch, peer));
+                self.may_be_lacked();
             }
             Remedy::Yield(id, Objection::Fenced(epoch)) => self.yield_and_tell(peer, id, epoch, now, port),
         }
     }
 
-    /// Yields with a write that was answered: the peer lacks it, and the new owner is to have it.
+    /// Yields with a write that was answered: the peer lacks it, and so may the new owner.
     fn yield_and_tell(&mut self, peer: NodeId, id: SessionId, epoch: Epoch, now: Moment, port: &mut impl Port) {
         let copy = self.slots.with(id, |slot| {
             replica::yield_to(slot, epoch);
@@ -172,6 +183,32 @@ impl<S: Slots> Core<S> {
         });
         if let Some(copy) = copy {
             self.send_update(peer, &copy, None, now, port);
+        }
+        self.may_be_lacked();
+    }
+
+    /// A peer that has taken what a repair has told knows of later owners: a node that was cut off meanwhile may take itself
+    /// for the owner, and as it need not hold the session, nobody else would tell it.
+    pub(super) fn outranked(&mut self, outranked: Vec<(SessionId, Epoch)>) {
+        let mut is_news = false;
+        for (id, epoch) in outranked {
+            is_news |= self.slots.with(id, |slot| {
+                let is_later = Slot::live(slot).is_some_and(|record| record.promised() < epoch);
+                replica::yield_to(slot, epoch);
+                is_later
+            });
+        }
+        if is_news {
+            self.may_be_lacked();
+        }
+    }
+
+    /// This node has something of a session that has a later owner, and that one may lack it. Where only some hold a session,
+    /// others ought to have it now than those who were told: all are compared with this node soon, whatever they are told
+    /// beside that. Where all hold everything, the link that has brought the two owners together is reason enough.
+    fn may_be_lacked(&mut self) {
+        if matches!(self.placement.spread(), Spread::Chosen(_)) {
+            self.lacking.extend(self.nodes.keys());
         }
     }
 

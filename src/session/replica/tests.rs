@@ -612,3 +612,26 @@ fn a_copy_that_got_something_new_from_another_one_was_not_up_to_date_when_it_was
     assert_eq!(apply(&mut b, Update::Copy(stray), NOW), Applied::Applied);
     assert_eq!(current(&mut b), None);
 }
+
+#[test]
+fn an_owner_that_yields_to_another_one_s_copy_tells_what_that_lacks() {
+    let (mut a, birth) = created(A);
+    let mut stale = None;
+    apply(&mut stale, birth, NOW);
+    let copy = |slot: &Option<Slot>| Slot::live(slot).unwrap().whole(ID, NOW);
+    let later = |slot: &Option<Slot>| Whole { owner: Epoch::first(A).outranked_by(B), behind: true, ..copy(slot) };
+    let made = commit(&mut a, ID, &set("n", 2), TERM, NOW).unwrap();
+    let mut open = a.clone();
+    assert_eq!(merge_copy(&mut open, later(&stale), NOW), Applied::Duplicate, "it may be refused still");
+    assert_eq!(keep(&mut a, ID, &made.undo, NOW), Kept::Stands(None));
+    let mut even = a.clone();
+    let same = later(&even);
+    assert_eq!(merge_copy(&mut even, same, NOW), Applied::Duplicate, "it has all of it");
+    let told = merge_copy(&mut a, later(&stale), NOW);
+    let Applied::Merged(told) = told else { panic!("{told:?}") };
+    assert_eq!(*told, Update::Copy(copy(&a)));
+    assert_eq!(Slot::live(&a).map(Record::tenure), Some(Tenure::Held));
+    assert_eq!(apply(&mut stale, *told, NOW), Applied::Applied);
+    assert_eq!(copy(&stale).attributes, copy(&a).attributes);
+    assert_eq!(merge_copy(&mut a, later(&stale), NOW), Applied::Duplicate, "it owns nothing any more");
+}

@@ -15,7 +15,7 @@ use crate::{
 pub enum Applied {
     /// It holds it now.
     Applied,
-    /// It holds it now, and what it held beside: all others must hear of this.
+    /// It holds it now, and what it held beside: those who ought to have it must hear of this.
     Merged(Box<Update>),
     /// It owns the session, so this is to be handed to [`merge_copy`] when no request of the session is running.
     Later(Box<Whole>),
@@ -44,14 +44,21 @@ pub fn apply(slot: &mut Option<Slot>, update: Update, now: Moment) -> Applied {
 }
 
 /// Takes in another node's copy. When this node owns the session, the caller holds the session's turn, and what it brings
-/// becomes a commit of this node's own, so that all holders agree again.
+/// becomes a commit of this node's own, so that all holders agree again; unless it tells of a later owner, who may lack what
+/// is here.
 pub fn merge_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied {
     let Some(record) = Slot::live_mut(slot) else { return begin(slot, copy, now) };
     let (id, owner, is_current) = (copy.id, copy.owner, !copy.behind);
+    let was_owned = record.tenure == Tenure::Owned;
     let brought = record.merge(copy, now);
     yield_record(record, owner);
     if is_current && owner == record.promised() {
         record.behind = Behind::No;
+    }
+    let has_yielded = was_owned && record.tenure != Tenure::Owned;
+    if has_yielded && brought.has_surplus() && !record.open {
+        // It has gone on here beside the other owner.
+        return Applied::Merged(Box::new(Update::Copy(record.whole(id, now))));
     }
     if !brought.has_news() {
         return Applied::Duplicate;

@@ -26,6 +26,10 @@ fn commit(table: &Table, n: u8) -> Update {
     table.with(id(n), |slot| replica::commit(slot, id(n), &[], Some(Term(1)), NOW)).unwrap().update
 }
 
+fn copy_of(slot: &Option<Slot>, id: SessionId) -> Update {
+    Update::Copy(Slot::live(slot).unwrap().whole(id, NOW))
+}
+
 fn create_many(table: &Table, owner: NodeId) -> Vec<u8> {
     let all: Vec<u8> = (1..=40).collect();
     all.iter().for_each(|n| create(table, id(*n), owner));
@@ -46,6 +50,39 @@ fn a_commit_is_told_to_the_holder_alone_and_an_end_to_all() {
     let ended = table.with(id(1), |slot| replica::end(slot, id(1), table.lease().term(NOW), NOW)).unwrap();
     core.replicate(&ended.update, NOW, &mut desk);
     assert_eq!(desk.updates, [(B, id(1)), (C, id(1))]);
+}
+
+#[test]
+fn a_copy_is_told_to_its_owner_and_to_those_who_hold_for_that_one() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = chosen(&table, &mut desk);
+    let all = placement(&[ME, B, C]);
+    let (mine, others): (Vec<u8>, Vec<u8>) =
+        create_many(&table, B).into_iter().partition(|n| all.is_told(id(*n), B, ME));
+    for (n, hearers) in [(mine[0], &[B][..]), (others[0], &[B, C])] {
+        let copy = table.peek(id(n), |slot| copy_of(slot, id(n)));
+        desk.updates.clear();
+        core.announce(&copy, NOW, &mut desk);
+        assert_eq!(desk.updates, hearers.iter().map(|peer| (*peer, id(n))).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn who_hears_of_a_later_owner_compares_what_is_here_with_all() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = chosen(&table, &mut desk);
+    let n = create_many(&table, ME)[0];
+    let made = table.with(id(n), |slot| replica::commit(slot, id(n), &[], Some(Term(1)), NOW)).unwrap();
+    table.with(id(n), |slot| replica::keep(slot, id(n), &made.undo, NOW));
+    let later = Epoch::first(ME).outranked_by(B);
+    let took = |epoch| Reply::Took { batch: 1, ended: vec![], outranked: vec![(id(n), epoch)] };
+    for needs in [&[B, C][..], &[]] {
+        desk.needs.clear();
+        core.replied(C, [took(later)], NOW, &mut desk);
+        pass(&mut core, &mut desk, 20, 20);
+        assert_eq!(desk.needs, needs, "once, when it is news");
+        assert_eq!(tenure_of(&table, n), Some(Tenure::Held));
+    }
 }
 
 #[test]
