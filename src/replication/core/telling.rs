@@ -38,9 +38,6 @@ impl<S: Slots> Core<S> {
 
     /// Tells the holders of something that nobody waits for.
     pub fn announce(&mut self, update: &Update, now: Moment, port: &mut impl Port) {
-        if let Update::Copy(_) = update {
-            self.may_be_lacked();
-        }
         for peer in self.hearers(update) {
             self.send_update(peer, update, None, now, port);
         }
@@ -105,8 +102,7 @@ impl<S: Slots> Core<S> {
         let others: Vec<NodeId> =
             others.filter(|peer| self.ledger.is_in_sync(*peer) && !short.holders.contains(peer)).collect();
         // Nobody else has taken it over: its request has the turn until the verdict.
-        let owned = |slot: &Option<Slot>| Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned);
-        let update = self.slots.with(id, |slot| if owned(slot) { whole(slot, id, now) } else { None });
+        let update = self.slots.with(id, |slot| if is_owned(slot) { whole(slot, id, now) } else { None });
         let Some(update) = update.filter(|_| !others.is_empty()) else { return false };
         self.ledger.open_again(wait, short);
         for peer in others {
@@ -151,10 +147,8 @@ impl<S: Slots> Core<S> {
             Remedy::None | Remedy::Yield(_, Objection::Gap) | Remedy::Retract(_, _, Objection::Gap) => {}
             Remedy::Settle(id, settled) => {
                 self.release([settled], now, port);
-                match settled.verdict {
-                    Verdict::Ended(ending) => self.end_everywhere(id, ending, now, port),
-                    Verdict::Fenced(_) => self.may_be_lacked(),
-                    _ => {}
+                if let Verdict::Ended(ending) = settled.verdict {
+                    self.end_everywhere(id, ending, now, port);
                 }
             }
             Remedy::SendWhole(id, wait) => self.send_whole(peer, id, wait, now, port),
@@ -168,13 +162,12 @@ impl<S: Slots> Core<S> {
             }
             Remedy::Retract(id, stamp, Objection::Fenced(epoch)) => {
                 self.slots.with(id, |slot| replica::retract(slot, stamp, epoch, peer));
-                self.may_be_lacked();
             }
             Remedy::Yield(id, Objection::Fenced(epoch)) => self.yield_and_tell(peer, id, epoch, now, port),
         }
     }
 
-    /// Yields with a write that was answered: the peer lacks it, and so may the new owner.
+    /// Yields with a write that was answered: the peer lacks it, and the new owner is to have it.
     fn yield_and_tell(&mut self, peer: NodeId, id: SessionId, epoch: Epoch, now: Moment, port: &mut impl Port) {
         let copy = self.slots.with(id, |slot| {
             replica::yield_to(slot, epoch);
@@ -184,31 +177,21 @@ impl<S: Slots> Core<S> {
         if let Some(copy) = copy {
             self.send_update(peer, &copy, None, now, port);
         }
-        self.may_be_lacked();
     }
 
     /// A peer that has taken what a repair has told knows of later owners: a node that was cut off meanwhile may take itself
-    /// for the owner, and as it need not hold the session, nobody else would tell it.
+    /// for the owner, and as it need not hold the session, nobody else would tell it. Nor would those who ought to have the
+    /// session now be told what it has, so it is compared with all.
     pub(super) fn outranked(&mut self, outranked: Vec<(SessionId, Epoch)>) {
-        let mut is_news = false;
         for (id, epoch) in outranked {
-            is_news |= self.slots.with(id, |slot| {
-                let is_later = Slot::live(slot).is_some_and(|record| record.promised() < epoch);
+            let has_yielded = self.slots.with(id, |slot| {
+                let was_owned = is_owned(slot);
                 replica::yield_to(slot, epoch);
-                is_later
+                was_owned && !is_owned(slot)
             });
-        }
-        if is_news {
-            self.may_be_lacked();
-        }
-    }
-
-    /// This node has something of a session that has a later owner, and that one may lack it. Where only some hold a session,
-    /// others ought to have it now than those who were told: all are compared with this node soon, whatever they are told
-    /// beside that. Where all hold everything, the link that has brought the two owners together is reason enough.
-    fn may_be_lacked(&mut self) {
-        if matches!(self.placement.spread(), Spread::Chosen(_)) {
-            self.lacking.extend(self.nodes.keys());
+            if has_yielded {
+                self.lacking.extend(self.nodes.keys());
+            }
         }
     }
 
@@ -259,6 +242,11 @@ impl<S: Slots> Core<S> {
             }
         }
     }
+}
+
+/// Whether this node takes itself for the owner.
+fn is_owned(slot: &Option<Slot>) -> bool {
+    Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned)
 }
 
 /// What a peer without the session must be told.
