@@ -79,6 +79,11 @@ pub const REPLICATION_PORTS: std::ops::RangeInclusive<u16> = 4000..=4099;
 /// Connections accepted on the replication port and not yet greeted.
 pub const PENDING_GREETINGS: usize = 64;
 
+/// As long as its link has been broken for less than this, a peer that nobody listens for has ended: a process that dies may
+/// close its listener a little later than its links.
+pub const LINK_DEATH: Duration = Duration::from_secs(1);
+/// Pause before a peer is tried again whose link has just broken and that breaks off greetings: it may be dying.
+pub const LINK_RETRY_DYING: Duration = Duration::from_millis(5);
 /// First pause before a link is tried again; it doubles up to [`LINK_RETRY_LAST`].
 pub const LINK_RETRY_FIRST: Duration = Duration::from_millis(20);
 

@@ -35,8 +35,8 @@ use crate::{
     membership::{Duty, Roster, SharedDuty},
     names::{ContextPath, NodeId, SessionId},
     session::{
-        Slots, Swept, Table,
-        delta::{Answer, ClaimRequest, Whole},
+        Slots, Swept, Table, Turn,
+        delta::{Answer, ClaimRequest, Update, Whole},
         replica::{self, Applied, Slot},
     },
     time::Moment,
@@ -204,13 +204,18 @@ impl Doorway {
     /// Merges a copy into a session of this node, between two requests. If they take very long it is left to the next
     /// repair.
     async fn merge(&self, copy: Whole) {
-        let id = copy.id;
-        let Ok(turn) = self.table.turn(id, limits::MERGE_PATIENCE).await else { return };
-        let applied = self.table.with(id, |slot| replica::merge_copy(slot, copy, Moment::now()));
-        drop(turn);
-        if let Applied::Merged(update) = applied {
+        let Ok(turn) = self.table.turn(copy.id, limits::MERGE_PATIENCE).await else { return };
+        if let Some(update) = self.merge_in(turn, copy) {
             // Handled before another one may wait in its place.
-            let _ = self.merged.send(Swept(vec![*update])).await;
+            let _ = self.merged.send(Swept(vec![update])).await;
+        }
+    }
+
+    /// The same, in its turn. Gives what others must hear of it.
+    fn merge_in(&self, _turn: Turn, copy: Whole) -> Option<Update> {
+        match self.table.with(copy.id, |slot| replica::merge_copy(slot, copy, Moment::now())) {
+            Applied::Merged(update) => Some(*update),
+            _ => None,
         }
     }
 }

@@ -371,6 +371,11 @@ impl Handler<RosterChanged> for Replicator {
             self.outside.links.remove(&peer);
             self.outside.repairs.remove(&peer);
             self.run(|core, now, outside| core.link_down(peer, now, outside));
+            // Two processes do not listen at one address: its link had no time to find out that another one does.
+            let address = self.outside.roster.node(peer).map(|node| node.replication);
+            if roster.nodes().any(|node| Some(node.replication) == address) {
+                self.run(|core, now, outside| core.gone(peer, now, outside));
+            }
         }
         let serves = |node: &NodeMember| if node.duty == Duty::Serving { Serves::Yes } else { Serves::No };
         let nodes = roster.nodes().map(|node| (node.id, serves(&node))).collect();
@@ -525,6 +530,8 @@ impl Handler<Observe> for Replicator {
 
 #[cfg(test)]
 mod tests {
+    use actix::Addr;
+
     use super::*;
     use crate::{
         membership::{Member, Role},
@@ -554,11 +561,10 @@ mod tests {
         RosterChanged(Arc::new(Roster { members, discovered: true }))
     }
 
-    #[actix_web::test]
-    async fn what_an_earlier_link_had_to_say_is_not_taken_for_the_new_ones() {
+    fn replicator(table: Table) -> Addr<Replicator> {
         let timeout = Duration::from_secs(1);
         let replicator = Replicator::new(ReplicatorConfig {
-            table: Table::new(ME),
+            table,
             route: "r1".parse().unwrap(),
             cluster: "tasuki".into(),
             seal: LinkSeal::new("tasuki", None),
@@ -574,7 +580,24 @@ mod tests {
             exporter: None,
             gone: Ear.start().recipient(),
         });
-        let replicator = replicator.start();
+        replicator.start()
+    }
+
+    #[actix_web::test]
+    async fn a_peer_whose_address_has_gone_to_another_life_has_ended_whatever_its_link_knows() {
+        for (next, may_act) in [(&[][..], true), (&[NodeId(3)], false)] {
+            let table = Table::new(ME);
+            let replicator = replicator(table.clone());
+            replicator.send(roster(&[PEER])).await.unwrap();
+            table.lease().grant(PEER, Moment::now());
+            replicator.send(roster(next)).await.unwrap();
+            assert_eq!(table.lease().is_granted(PEER, Duration::from_secs(60), Moment::now()), may_act);
+        }
+    }
+
+    #[actix_web::test]
+    async fn what_an_earlier_link_had_to_say_is_not_taken_for_the_new_ones() {
+        let replicator = replicator(Table::new(ME));
         for members in [&[PEER][..], &[], &[PEER]] {
             replicator.send(roster(members)).await.unwrap();
         }

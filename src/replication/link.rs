@@ -72,8 +72,8 @@ pub(super) enum LinkEvent {
     Replies(Vec<Reply>),
     /// The connection broke.
     Down,
-    /// Since it broke the peer's network has not failed, but nobody listens at its address any more, or another process
-    /// does: this life of the peer has ended.
+    /// Soon after it broke nobody listened at the peer's address any more, or another process did: this life of the peer has
+    /// ended.
     Gone,
     /// The same, of a peer that was never reached.
     Absent,
@@ -180,35 +180,40 @@ impl Dialer {
     async fn run(self) {
         let mut pause = limits::LINK_RETRY_FIRST;
         let mut absence = Absence::begin(Moment::now());
-        // It was reached, and nothing since says that it was the network that failed.
-        let mut was_reached = false;
+        // When it broke, if nothing since says that it was the network that failed.
+        let mut broke_at = None;
         loop {
             let began = Moment::now();
             let ended = self.connection().await;
+            let now = Moment::now();
+            let broke_lately = broke_at.filter(|at| now.since(*at) < limits::LINK_DEATH);
             let mut rest = pause;
             pause = longer(pause);
-            was_reached = match ended {
+            broke_at = match ended {
                 // At once: either the network hiccuped, or a refusal will tell that the process is gone. But one that breaks
                 // as soon as it stands would be opened and broken without a rest.
                 Ended::Broken => {
-                    if Moment::now().since(began) >= limits::LINK_RETRY_LAST {
+                    if now.since(began) >= limits::LINK_RETRY_LAST {
                         (rest, pause) = (Duration::ZERO, limits::LINK_RETRY_FIRST);
                     }
-                    absence = Absence::begin(Moment::now());
-                    true
+                    absence = Absence::begin(now);
+                    Some(now)
                 }
                 Ended::Gone => {
-                    self.tell(if was_reached { LinkEvent::Gone } else { LinkEvent::Absent }).await;
+                    self.tell(if broke_lately.is_some() { LinkEvent::Gone } else { LinkEvent::Absent }).await;
                     absence.why = "nobody listens there, or another process".into();
-                    false
+                    None
                 }
                 Ended::BrokenOff(why) => {
                     absence.why = why;
-                    was_reached
+                    if broke_lately.is_some() {
+                        rest = limits::LINK_RETRY_DYING;
+                    }
+                    broke_lately
                 }
                 Ended::Failed(why) => {
                     absence.why = why;
-                    false
+                    None
                 }
                 Ended::Refused(why) => {
                     // Once, not at each of many tries: then it is part of the line below.
@@ -216,10 +221,10 @@ impl Dialer {
                         warn!(peer = %self.peer.route, address = %self.peer.replication, "no link: {why}");
                     }
                     absence.why = why;
-                    false
+                    None
                 }
             };
-            if let Some(lasts) = absence.is_to_be_told(Moment::now()) {
+            if let Some(lasts) = absence.is_to_be_told(now) {
                 let (route, address) = (&self.peer.route, self.peer.replication);
                 let why = &absence.why;
                 warn!(peer = %route, %address, ?lasts, "a live member cannot be linked and gets no copies: {why}; this node must reach \
@@ -233,6 +238,10 @@ impl Dialer {
         let mut stream = match timeout(limits::GREETING_TIMEOUT, connect(self.peer.replication)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Ended::Gone,
+            // It was taken in by the kernel when the process ended.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Ended::BrokenOff(error.to_string());
+            }
             Ok(Err(error)) => return Ended::Failed(error.to_string()),
             Err(_) => return Ended::Failed("no answer to the connection".into()),
         };

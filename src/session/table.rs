@@ -171,6 +171,14 @@ impl Table {
         Ok(turn)
     }
 
+    /// The session's turn, if nobody has it and nobody waits for it.
+    pub fn free_turn(&self, id: SessionId) -> Option<Turn> {
+        let mut turn = Turn { table: self.clone(), id, guard: None };
+        let queue = self.0.turns.entry(id).or_default().clone();
+        turn.guard = Some(queue.try_lock_owned().ok()?);
+        Some(turn)
+    }
+
     /// The repair of a peer tells this node something.
     pub fn hear(&self, peer: NodeId, now: Moment) {
         let mut told = self.told();

@@ -186,6 +186,18 @@ impl Incoming {
         Ok(())
     }
 
+    /// At once if no request of the session is running: then however many come together are merged. Where too many wait
+    /// already it is left to the next repair.
+    fn merge(&self, copy: Whole) {
+        if let Some(turn) = self.doorway.table.free_turn(copy.id) {
+            if let Some(update) = self.doorway.merge_in(turn, copy) {
+                self.doorway.merged.do_send(Swept(vec![update]));
+            }
+        } else if let Ok(permit) = self.merges.clone().try_acquire_owned() {
+            merge_later(self.doorway.clone(), permit, copy);
+        }
+    }
+
     fn update(&mut self, update: Update, output: &mut BytesMut) {
         self.received += 1;
         let (table, now) = (&self.doorway.table, Moment::now());
@@ -196,13 +208,7 @@ impl Incoming {
         let objection = match table.with(update.id(), |slot| replica::apply(slot, update, now)) {
             Applied::Applied | Applied::Duplicate => return,
             Applied::Merged(update) => return self.doorway.merged.do_send(Swept(vec![*update])),
-            Applied::Later(copy) => {
-                // With too many of them waiting already it is left to the next repair.
-                if let Ok(permit) = self.merges.clone().try_acquire_owned() {
-                    merge_later(self.doorway.clone(), permit, *copy);
-                }
-                return;
-            }
+            Applied::Later(copy) => return self.merge(*copy),
             Applied::Gap => Objection::Gap,
             Applied::Fenced(epoch) => Objection::Fenced(epoch),
             Applied::Ended(ending) => Objection::Ended(ending),
@@ -211,6 +217,7 @@ impl Incoming {
     }
 }
 
+/// Merges a copy in its turn, and keeps its place among those that wait until then.
 fn merge_later(doorway: Rc<Doorway>, permit: OwnedSemaphorePermit, copy: Whole) {
     rt::spawn(async move {
         doorway.merge(copy).await;

@@ -115,20 +115,33 @@ fn incoming(doorway: Doorway) -> Incoming {
     Incoming::new(doorway.into(), surveys, intake, NodeId(2))
 }
 
-#[actix_web::test]
-async fn no_copy_of_a_batch_is_left_out_however_many_there_are_of_sessions_of_this_node() {
-    let (doorway, _heard, copy) = node(PATIENCE);
-    let (table, mut packer) = (doorway.table.clone(), Packer::default());
+/// Sessions that this node owns, more than may wait to be merged, and other copies of them.
+fn many(table: &Table, copy: &Whole) -> Vec<Whole> {
     let ids = (0..limits::MERGES_WAITING as u16 + 20).map(|n| {
         let mut bytes = [9; 16];
         bytes[..2].copy_from_slice(&n.to_be_bytes());
         SessionId(bytes)
     });
-    for id in ids.clone() {
+    let own = |id| {
         let birth = Birth { id, me: ME, term: Term(0), context: &copy.context, reach: Reach::Cluster, timeout: None };
         let created = table.with(id, |slot| replica::create(slot, &birth, &[], Moment(1)));
         table.with(id, |slot| replica::keep(slot, id, &created.undo, Moment(1)));
-        let (mut theirs, copy) = (None, Whole { id, ..copy.clone() });
+        Whole { id, ..copy.clone() }
+    };
+    ids.map(own).collect()
+}
+
+fn is_merged(table: &Table, copy: &Whole) -> bool {
+    table.peek(copy.id, |slot| Slot::live(slot).unwrap().attributes().count() == 1)
+}
+
+#[actix_web::test]
+async fn no_copy_of_a_batch_is_left_out_however_many_there_are_of_sessions_of_this_node() {
+    let (doorway, _heard, copy) = node(PATIENCE);
+    let (table, mut packer) = (doorway.table.clone(), Packer::default());
+    let copies = many(&table, &copy);
+    for copy in copies.iter().cloned() {
+        let (id, mut theirs) = (copy.id, None);
         replica::apply(&mut theirs, Update::Whole(copy), Moment(1));
         packer.add(id, Slot::live(&theirs).unwrap(), Moment(1));
     }
@@ -137,13 +150,32 @@ async fn no_copy_of_a_batch_is_left_out_however_many_there_are_of_sessions_of_th
     incoming(doorway).take(&mut input, &mut output, &answers).unwrap();
     let reply = timeout(PATIENCE, answered.recv()).await.unwrap().unwrap().unwrap();
     assert!(matches!(reply, Reply::Took { batch: 1, .. }), "{reply:?}");
-    let merged = |id| table.peek(id, |slot| Slot::live(slot).unwrap().attributes().count() == 1);
     let all_merged = async {
-        while !ids.clone().all(merged) {
+        while !copies.iter().all(|copy| is_merged(&table, copy)) {
             tokio::task::yield_now().await;
         }
     };
     timeout(PATIENCE, all_merged).await.expect("the last one waits for nobody");
+}
+
+#[actix_web::test]
+async fn copies_that_come_together_are_merged_at_once_but_for_those_whose_session_has_a_request_running() {
+    let (doorway, _heard, copy) = node(PATIENCE);
+    let table = doorway.table.clone();
+    let copies = many(&table, &copy);
+    let running = table.turn(copies[0].id, PATIENCE).await.unwrap();
+    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    copies.iter().for_each(|copy| frame::put_update(&mut input, &Update::Copy(copy.clone())));
+    incoming(doorway).take(&mut input, &mut output, &mpsc::channel(1).0).unwrap();
+    let merged = || copies.iter().filter(|copy| is_merged(&table, copy)).count();
+    assert_eq!((merged(), is_merged(&table, &copies[0])), (copies.len() - 1, false));
+    drop(running);
+    let all_merged = async {
+        while merged() < copies.len() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, all_merged).await.expect("it had to wait for the request only");
 }
 
 #[actix_web::test]
