@@ -18,7 +18,7 @@ use support::{
     load::{Load, Seen},
     wait_for,
 };
-use tasuki::settings::Listening;
+use tasuki::{observe::NodeState, settings::Listening};
 use tokio::{runtime::Builder, task::LocalSet, task::spawn_local, time::sleep};
 
 const USERS: usize = 32;
@@ -182,22 +182,27 @@ async fn throughput() {
     for _ in 0..ROUNDS {
         for (_, cluster, rounds) in &mut clusters {
             let processes = children(cluster.pid());
+            let report = wait_for("the status", || cluster.status()).await;
+            let nodes: Vec<u32> = report.nodes.iter().filter_map(|node| node.pid).collect();
+            let cpu = || [cpu_seconds(&processes), cpu_seconds(&nodes)];
             let load = Load::start(cluster.listen, USERS);
             sleep(Duration::from_millis(500)).await;
-            let (answered, cpu, began) = (load.seen().answered, cpu_seconds(&processes), Instant::now());
+            let (answered, before, began) = (load.seen().answered, cpu(), Instant::now());
             sleep(ROUND).await;
-            let answers = load.seen().answered - answered;
-            let (rate, cpu) = (answers as f64 / began.elapsed().as_secs_f64(), cpu_seconds(&processes) - cpu);
+            let answers = (load.seen().answered - answered) as f64;
+            let (rate, after) = (answers / began.elapsed().as_secs_f64(), cpu());
             let mut seen = load.finish().await;
             seen.assert_whole();
-            rounds.push((rate, cpu / answers as f64 * 1e6, seen.percentile(0.99)));
+            let [all, nodes] = [0, 1].map(|of| (after[of] - before[of]) / answers * 1e6);
+            rounds.push([rate, all, nodes, seen.percentile(0.99)]);
         }
     }
-    for (name, _, rounds) in &mut clusters {
-        let rate = median(rounds.iter().map(|round| round.0).collect());
-        let cpu = median(rounds.iter().map(|round| round.1).collect());
-        let p99 = median(rounds.iter().map(|round| round.2).collect());
-        println!("  {name:24} {rate:7.0} req/s   CPU of all processes {cpu:4.0} us a request   p99 {p99:5.1} ms");
+    for (name, _, rounds) in &clusters {
+        let [rate, all, nodes, p99] =
+            [0, 1, 2, 3].map(|column| median(rounds.iter().map(|round: &[f64; 4]| round[column]).collect()));
+        println!(
+            "  {name:24} {rate:7.0} req/s   CPU a request: {all:4.0} us, of the nodes {nodes:4.0} us   p99 {p99:5.1} ms"
+        );
     }
 }
 
@@ -350,7 +355,8 @@ async fn sessions() {
     cluster.back("r2", killed, 2).await;
 }
 
-/// A node joins when very many sessions are there, while the one that has them serves.
+/// A node joins when very many sessions are there, while the one that has them serves, and so does the new one as soon as it
+/// does.
 async fn joining() {
     let wanted = std::env::var("TASUKI_JOINING_SESSIONS").ok().and_then(|text| text.parse().ok());
     let sessions: usize = wanted.unwrap_or(JOINING_SESSIONS);
@@ -380,16 +386,21 @@ async fn joining() {
     let (calm, cpu) = (load.seen().micros.len(), cpu_seconds(&[r1.pid()]));
     let began = Instant::now();
     let r2 = second.set("CLUSTER__PEERS", &gossip).start(&["node", "--route", "r2"]);
-    let held = async || {
-        let report = status(listen).await?;
-        let counts = report.nodes.iter().find(|node| node.route.as_str() == "r2")?.sessions;
-        (counts.owned + counts.held >= sessions).then_some(())
-    };
+    let joined = async || status(listen).await?.nodes.into_iter().find(|node| node.route.as_str() == "r2");
+    let r2_http = wait_for("r2 serves", async || {
+        joined().await.filter(|node| node.state == NodeState::Ready).map(|node| node.http)
+    })
+    .await;
+    let (served_after, load_of_r2) = (began.elapsed(), Load::start(r2_http, USERS / 2));
+    let held =
+        async || joined().await.filter(|node| node.sessions.owned + node.sessions.held >= sessions + USERS + USERS / 2);
     while held().await.is_none() {
         assert!(began.elapsed() < Duration::from_secs(120), "{}", first.log());
         sleep(Duration::from_millis(20)).await;
     }
     let (took, answered) = (began.elapsed(), load.seen().micros.len());
+    let mut of_r2 = load_of_r2.finish().await;
+    of_r2.assert_whole();
     let cpu = [cpu_seconds(&[r1.pid()]) - cpu, cpu_seconds(&[r2.pid()])];
     println!(
         "  r2 started; it holds all of them after {:.2} s; CPU of r1 {:.1} s, r2 {:.1} s",
@@ -399,6 +410,7 @@ async fn joining() {
     );
     settled(listen, 2).await;
     println!("  in sync after {:.2} s", began.elapsed().as_secs_f64());
+    println!("  r1 has {:.0} MB, r2 {:.0} MB", resident_megabytes(r1.pid()), resident_megabytes(r2.pid()));
     sleep(Duration::from_secs(2)).await;
     let seen = load.finish().await;
     seen.assert_whole();
@@ -409,6 +421,13 @@ async fn joining() {
         let (p50, p99, most) = (part.percentile(0.5), part.percentile(0.99), part.percentile(1.0));
         println!("  {when:9}: {:6} answered, p50 {p50:.1} ms, p99 {p99:.1} ms, longest {most:.0} ms", to - from);
     }
+    let (p99, most) = (of_r2.percentile(0.99), of_r2.percentile(1.0));
+    println!(
+        "  r2 served after {:.2} s, {} users of its own: {} answered until it held everything, p99 {p99:.1} ms, longest {most:.0} ms",
+        served_after.as_secs_f64(),
+        USERS / 2,
+        of_r2.answered,
+    );
     for line in first.log().lines().filter(|line| line.contains("r2") || line.contains("replic")) {
         println!("  {line}");
     }

@@ -13,7 +13,8 @@ pub const SENDERS: usize = 2 * MEMBERS;
 /// line says how many there were.
 pub const UNSEALED_LINE: Duration = Duration::from_secs(10);
 
-/// Members remembered, those that are down included, and members of one balancer. Every node holds every session, so a cluster is far smaller.
+/// Members remembered, those that are down included, and members of one balancer. With most managers every node holds
+/// every session, so a cluster is far smaller.
 pub const MEMBERS: usize = 256;
 
 /// News of members that wait to be passed on. More than twice the members only if somebody forges them: then

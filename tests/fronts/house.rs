@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::Write,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -18,7 +17,7 @@ use tempfile::TempDir;
 use crate::support::{
     browser::{Answer, Browser},
     cluster::{Place, Process, send},
-    free_address, wait_for,
+    free_address, skipped, wait_for,
 };
 
 /// What the balancer sends with a question to a node.
@@ -54,11 +53,6 @@ pub(crate) fn installed(program: &str, package: &str) -> Option<PathBuf> {
         skipped(&format!("{program} is not installed (Debian: apt-get install {package})"));
     }
     found
-}
-
-/// Said to the terminal itself: what a test prints is shown only when it fails.
-pub(crate) fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
 impl House {

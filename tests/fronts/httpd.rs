@@ -11,9 +11,9 @@ use std::{
 use hyper::StatusCode;
 
 use crate::{
-    house::{Front, House, a_session_outlives_its_node, by_path, installed, skipped},
+    house::{Front, House, a_session_outlives_its_node, by_path, installed},
     story,
-    support::wait_for,
+    support::{skipped, wait_for},
 };
 
 const MODULES: &str = "/usr/lib/apache2/modules";

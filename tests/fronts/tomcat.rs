@@ -9,9 +9,9 @@ use std::{
 
 use crate::{
     foreign::{door, users_stay},
-    house::{installed, skipped},
+    house::installed,
     story,
-    support::{browser::Browser, cluster::Place, free_address, wait_for},
+    support::{browser::Browser, cluster::Place, free_address, skipped, wait_for},
 };
 
 const HOME: &str = "/usr/share/tomcat10";

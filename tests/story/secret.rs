@@ -13,7 +13,7 @@ use crate::{
     support::{
         cluster::{Cluster, Place, settled, status},
         load::Load,
-        wait_for,
+        skipped, wait_for,
     },
 };
 
@@ -82,8 +82,7 @@ fn who_has_another_secret_or_none_never_joins_and_disturbs_nobody() {
 #[test]
 fn with_a_secret_the_cluster_lives_on_an_address_that_other_machines_reach() {
     let Some(address) = outer_address() else {
-        eprintln!("skipped: this machine has no address but loopback");
-        return;
+        return skipped("this machine has no address but loopback");
     };
     story(async {
         let (place, _) = with_new_secret("outer");

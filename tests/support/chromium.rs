@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use super::{
     cluster::{children, send},
-    wait_for,
+    skipped, wait_for,
 };
 
 /// A window of Chromium with a profile of its own. Whatever happens, it does not outlive the test.
@@ -44,7 +44,7 @@ impl Chromium {
     pub async fn start() -> Option<Self> {
         let missing = ["chromium", "chromedriver"].into_iter().find(|program| !is_installed(program));
         if let Some(program) = missing {
-            println!("skipped: {program} is not installed (Debian: apt-get install chromium chromium-driver)");
+            skipped(&format!("{program} is not installed (Debian: apt-get install chromium chromium-driver)"));
             return None;
         }
         let mut command = Command::new("chromedriver");

@@ -9,7 +9,7 @@ use super::{
     browser::Browser,
     cluster::{Place, Process, send, settled, status},
     relay::{Name, Network},
-    wait_for,
+    skipped, wait_for,
 };
 
 /// Nodes r1, r2, ... and the balancer, each on the machine of its name.
@@ -41,7 +41,7 @@ impl Machines {
         let network = match Network::new(&machines) {
             Ok(network) => network,
             Err(why) => {
-                println!("skipped: {why}");
+                skipped(&why);
                 return None;
             }
         };

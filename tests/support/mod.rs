@@ -16,6 +16,7 @@ pub mod webapps;
 
 use std::{
     future::Future,
+    io::Write,
     net::{SocketAddr, TcpListener, UdpSocket},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -35,6 +36,11 @@ pub fn free_address() -> SocketAddr {
             return address;
         }
     }
+}
+
+/// Says why a test does nothing here, to the terminal itself: what a test prints is shown only when it fails.
+pub fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
 /// Asks again and again until `look` gives something, and fails with `what` when it takes too long.
