@@ -25,6 +25,7 @@ use tokio::{runtime::Builder, task::LocalSet, time::sleep};
 /// Answers between two faults.
 const PROGRESS: u64 = 500;
 const NODES: [&str; 2] = ["r1", "r2"];
+const LONG_PAUSES: [Duration; 2] = [Duration::from_secs(12), Duration::from_secs(60)];
 const MODES: [&str; 6] = ["kill", "pause", "crash", "control", "members", "insist"];
 /// `balancer.timeout` before plain servers.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -82,21 +83,23 @@ async fn kills(times: usize) {
     seen.assert_whole();
 }
 
-/// SIGSTOP of either node for longer and longer, up to four seconds, and SIGCONT.
+/// SIGSTOP of either node for longer and longer, up to four seconds, and SIGCONT; then two that outlast whatever waits for a
+/// silent peer.
 async fn pauses(times: usize) {
     let cluster = Cluster::up(2).await;
     let load = Load::start(cluster.listen, users());
-    for n in 0..times {
+    let growing = (0..times).map(|n| Duration::from_millis(80 * (1 + n as u64 % 50)));
+    for (n, long) in growing.chain(LONG_PAUSES).enumerate() {
         load.progress(PROGRESS).await;
         let pid = cluster.node(NODES[n % 2]).await.pid.unwrap();
         cluster::stop(pid).await;
-        sleep(Duration::from_millis(80 * (1 + n as u64 % 50))).await;
+        sleep(long).await;
         cluster::send(pid, Signal::CONT);
         load.progress(PROGRESS).await;
         cluster.settled(2).await;
     }
     let seen = load.finish().await;
-    report(&format!("{times} x SIGSTOP of 0.1 to 4 s, SIGCONT"), &seen);
+    report(&format!("{times} x SIGSTOP of 0.1 to 4 s, two of {LONG_PAUSES:?}, SIGCONT"), &seen);
     seen.assert_whole();
 }
 

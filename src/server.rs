@@ -468,6 +468,7 @@ fn replicator_config(
             SessionManager::Backup => Spread::Chosen(settings.session.copies.get()),
         },
         min_copies: settings.cluster.min_copies.get(),
+        queue_bytes: limits::link_queue_bytes(settings.node.workers.get() + 1),
         exporter,
         gone: membership.clone().recipient(),
     }

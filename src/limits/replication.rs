@@ -19,8 +19,15 @@ pub const GREETING_BYTES: usize = 4 * 1024;
 /// Time for a greeting.
 pub const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes queued for one peer on one link; above it the peer is marked for repair and nothing more is queued.
-pub const LINK_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes queued for one peer on all links to it; above its part of them a link has the peer marked for repair, and queues
+/// nothing more. Tomcat's limit for a queue of dispatches is the same.
+pub const PEER_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// The part of [`PEER_QUEUE_BYTES`] of one of so many links to a peer: one for each worker, and one for repairs.
+pub const fn link_queue_bytes(links: usize) -> usize {
+    let part = PEER_QUEUE_BYTES / links;
+    if part < FRAME_BYTES { FRAME_BYTES } else { part }
+}
 
 /// Ends of sessions told in a repair and not yet acknowledged, for one peer: some milliseconds of its work, because the
 /// lease is renewed over the same link.
@@ -56,7 +63,8 @@ pub const REPAIR_IDS: usize = 262_144;
 /// small sessions. Of larger ones only the ids are kept. Half as much again is there while one look follows another.
 pub const REPAIR_AHEAD_BYTES: usize = 24 * 1024 * 1024;
 
-const _: () = assert!(REPAIR_QUEUE_BYTES < LINK_QUEUE_BYTES);
+// However many links there are.
+const _: () = assert!(REPAIR_QUEUE_BYTES < FRAME_BYTES);
 
 // A batch fits a frame with the largest session as its last one.
 const _: () = assert!(REPAIR_BATCH_BYTES + SESSION_FRAME_BYTES + 64 <= FRAME_BYTES);
@@ -69,9 +77,8 @@ const SESSION_FRAME_BYTES: usize =
 // The largest delta fits a frame.
 const _: () = assert!(SESSION_BYTES + DRAFT_CHANGES * (ATTRIBUTE_NAME_BYTES + 32) + 1_024 <= FRAME_BYTES);
 
-// The largest session fits a frame, and a queue holds several frames.
+// The largest session fits a frame.
 const _: () = assert!(SESSION_FRAME_BYTES <= FRAME_BYTES);
-const _: () = assert!(FRAME_BYTES * 4 <= LINK_QUEUE_BYTES);
 
 /// Ports tried for membership and replication where none is configured: Tomcat's receiver port with its autoBind of 100.
 pub const REPLICATION_PORTS: std::ops::RangeInclusive<u16> = 4000..=4099;

@@ -57,6 +57,8 @@ pub struct ReplicatorConfig {
     pub spread: Spread,
     /// How many must hold what is answered, this one included.
     pub min_copies: usize,
+    /// Bytes that may wait for a peer on the link of this replicator.
+    pub queue_bytes: usize,
     /// Who repairs the peers and keeps the node's lease; none: this one does.
     pub exporter: Option<Recipient<PeerNeeds>>,
     /// Who hears that a peer's process is gone.
@@ -255,7 +257,14 @@ impl Outside {
         self.links.entry(node.id).or_insert_with(|| {
             self.links_opened += 1;
             let hello = Hello::new(&config.cluster, config.table.me(), config.route.clone(), node.id);
-            Link::open(self.links_opened, node, hello, config.seal.clone(), ctx.address().recipient())
+            Link::open(
+                self.links_opened,
+                node,
+                hello,
+                config.seal.clone(),
+                config.queue_bytes,
+                ctx.address().recipient(),
+            )
         });
     }
 }
@@ -577,6 +586,7 @@ mod tests {
             },
             spread: Spread::Everywhere,
             min_copies: 1,
+            queue_bytes: limits::FRAME_BYTES,
             exporter: None,
             gone: Ear.start().recipient(),
         });

@@ -33,6 +33,8 @@ use crate::{limits, membership::NodeMember, names::NodeId, time::Moment};
 pub(super) struct Link {
     number: u64,
     outbox: Rc<Outbox>,
+    /// From so many on nothing more is queued.
+    queue_bytes: usize,
     task: JoinHandle<()>,
 }
 
@@ -114,17 +116,19 @@ enum Ended {
 }
 
 impl Link {
-    /// Starts connecting, and keeps at it. `number` tells its events from those of an earlier link to the same peer.
+    /// Starts connecting, and keeps at it. `number` tells its events from those of an earlier link to the same peer;
+    /// `queue_bytes` may wait for it.
     pub(super) fn open(
         number: u64,
         peer: NodeMember,
         hello: Hello,
         seal: LinkSeal,
+        queue_bytes: usize,
         replicator: Recipient<FromLink>,
     ) -> Self {
         let outbox = Rc::new(Outbox::default());
         let dialer = Dialer { number, peer, hello, seal, outbox: outbox.clone(), replicator };
-        Self { number, outbox, task: rt::spawn(dialer.run()) }
+        Self { number, outbox, queue_bytes, task: rt::spawn(dialer.run()) }
     }
 
     /// Which link to its peer it is.
@@ -135,7 +139,7 @@ impl Link {
     /// Queues what `put` writes. Only while the link is up: what is queued before is thrown away.
     pub(super) fn queue(&self, put: impl FnOnce(&mut BytesMut)) -> Queued {
         let mut buffer = self.outbox.buffer.borrow_mut();
-        if buffer.len() >= limits::LINK_QUEUE_BYTES {
+        if buffer.len() >= self.queue_bytes {
             return Queued::Full;
         }
         put(&mut buffer);
@@ -394,10 +398,11 @@ mod tests {
     #[actix_web::test]
     async fn a_link_that_nobody_reads_takes_no_more_than_its_bound() {
         let outbox = Rc::<Outbox>::default();
-        let link = Link { number: 1, outbox: outbox.clone(), task: rt::spawn(std::future::pending()) };
+        let queue_bytes = limits::link_queue_bytes(3);
+        let link = Link { number: 1, outbox: outbox.clone(), queue_bytes, task: rt::spawn(std::future::pending()) };
         let put = |out: &mut BytesMut| out.extend_from_slice(&[0; 1_000]);
         let taken = (0..100_000).take_while(|_| link.queue(put) == Queued::Yes).count();
-        assert_eq!((taken, link.queued_bytes()), (limits::LINK_QUEUE_BYTES.div_ceil(1_000), taken * 1_000));
+        assert_eq!((taken, link.queued_bytes()), (queue_bytes.div_ceil(1_000), taken * 1_000));
         assert_eq!(link.queue(put), Queued::Full, "and it stays full");
         assert_eq!(outbox.take().len(), limits::LINK_WRITE_BYTES);
         assert_eq!(link.queue(put), Queued::Yes, "something was written");
@@ -410,7 +415,7 @@ mod tests {
         let (id, route): (NodeId, Route) = (NodeId(2), "r2".parse().unwrap());
         let hello = Hello::new("tasuki", NodeId(1), "r1".parse().unwrap(), id);
         let peer = NodeMember { id, route, replication: peer, http: peer, duty: Duty::Serving };
-        (Link::open(1, peer, hello, LinkSeal::new("tasuki", None), replicator), heard)
+        (Link::open(1, peer, hello, LinkSeal::new("tasuki", None), limits::link_queue_bytes(3), replicator), heard)
     }
 
     async fn greeted(listener: &TcpListener) -> TcpStream {

@@ -130,7 +130,8 @@ impl Dialed {
         let route = || "r1".parse().unwrap();
         let peer = NodeMember { id: PEER, replication: address, route: route(), http: address, duty: Duty::Serving };
         let hello = Hello::new(CLUSTER, ME, route(), PEER);
-        Self { link: Link::open(1, peer, hello, seal, Ear(sender).start().recipient()), events }
+        let queue_bytes = limits::FRAME_BYTES;
+        Self { link: Link::open(1, peer, hello, seal, queue_bytes, Ear(sender).start().recipient()), events }
     }
 
     async fn event(&mut self) -> LinkEvent {
