@@ -197,12 +197,14 @@ fn count(variable: &str, otherwise: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// The middle and the longest ones.
-fn spread(mut gaps: Vec<Duration>) -> String {
+/// The middle and the longest ones, with their places.
+fn spread(gaps: Vec<Duration>) -> String {
+    let mut gaps: Vec<_> = gaps.into_iter().zip(1..).collect();
     gaps.sort_unstable();
-    let middle = gaps[gaps.len() / 2].as_millis();
-    let longest: Vec<String> = gaps.iter().rev().take(5).map(|gap| gap.as_millis().to_string()).collect();
-    format!("median {middle} ms, longest {} ms", longest.join(", "))
+    let of = |share: f64| gaps[(gaps.len() as f64 * share) as usize].0.as_millis();
+    let longest: Vec<String> =
+        gaps.iter().rev().take(5).map(|(gap, n)| format!("{} (no. {n})", gap.as_millis())).collect();
+    format!("median {} ms, 95 % {} ms, longest {} ms", of(0.5), of(0.95), longest.join(", "))
 }
 
 fn report(what: &str, seen: &Seen) {

@@ -138,33 +138,116 @@ fn a_node_that_only_the_balancer_cannot_reach_gives_its_users_away() {
     });
 }
 
+/// A split between r1 and r2 that both have noticed.
+async fn split(machines: &Machines) {
+    machines.network.stop("r1", "r2");
+    machines.network.stop("r2", "r1");
+    for mut stranger in doors(machines) {
+        // Only who waits for a copy finds out.
+        assert_eq!(stranger.get("/add.txt").await.unwrap().header("tasuki-copies"), Some("1"));
+        said(&stranger, "/end.txt").await;
+    }
+    machines.apart("r1").await;
+    machines.apart("r2").await;
+}
+
+async fn heal(machines: &Machines) {
+    machines.network.go("r1", "r2");
+    machines.network.go("r2", "r1");
+    machines.settled(2).await;
+}
+
+/// One who goes to r1 and one who goes to r2, without the balancer.
+fn doors(machines: &Machines) -> [Browser; 2] {
+    [("r1", 0), ("r2", 1)]
+        .map(|(node, index)| Browser::new(machines.network.door_to(node, http(index).parse().unwrap())))
+}
+
+/// A user of both, whose session is of r1.
+async fn at_both_doors(machines: &Machines) -> [Browser; 2] {
+    let [mut on_r1, mut on_r2] = doors(machines);
+    let answer = on_r1.get("/add.txt").await.unwrap();
+    assert_eq!((answer.body.as_str(), answer.header("tasuki-copies")), ("1", Some("2")));
+    on_r2.cookies = on_r1.cookies.clone();
+    [on_r1, on_r2]
+}
+
+/// What a page says as soon as it is answered: until it is settled who owns a session requests may be refused.
+async fn said(user: &Browser, page: &str) -> String {
+    let answer = async || user.window().get(page).await.ok().filter(|answer| answer.status == StatusCode::OK);
+    wait_for(page, answer).await.body
+}
+
+#[test]
+fn after_a_split_a_session_that_both_sides_wrote_has_what_each_of_them_set() {
+    story(async {
+        let place = pages(Place::new());
+        let write = "{% do session.set(node.route, node.route) %}{% do session.set('both', node.route) %}";
+        fs::write(place.path("pages/ROOT/write.txt.j2"), write).unwrap();
+        let read = "{% for name in ['n', 'r1', 'r2', 'both'] %}{{ session.get(name, '-') }} {% endfor %}";
+        fs::write(place.path("pages/ROOT/read.txt.j2"), read).unwrap();
+        let Some(machines) = Machines::start(place, 2).await else { return };
+        let users = at_both_doors(&machines).await;
+        split(&machines).await;
+        for (user, own) in users.iter().zip(["1 r1 - r1 ", "1 - r2 r2 "]) {
+            said(user, "/write.txt").await;
+            assert_eq!(said(user, "/read.txt").await, own);
+        }
+        heal(&machines).await;
+        let agreed = async || {
+            let [on_r1, on_r2] = [said(&users[0], "/read.txt").await, said(&users[1], "/read.txt").await];
+            (on_r1 == on_r2).then_some(on_r1)
+        };
+        let agreed = wait_for("r1 and r2 agree", agreed).await;
+        assert!(["1 r1 r2 r1 ", "1 r1 r2 r2 "].contains(&agreed.as_str()), "{agreed}");
+    });
+}
+
+#[test]
+fn who_logged_out_on_one_side_of_a_split_is_logged_out_on_the_other_whatever_was_done_there() {
+    story(async {
+        let Some(machines) = Machines::start(pages(Place::new()), 2).await else { return };
+        // Of r1, which owns the session, or of r2, which does not.
+        let mut users = Vec::new();
+        for (page, last) in [("/look.txt", "1"), ("/add.txt", "3")] {
+            let [on_r1, on_r2] = at_both_doors(&machines).await;
+            users.push((on_r1, on_r2, page, last));
+            let [on_r1, on_r2] = at_both_doors(&machines).await;
+            users.push((on_r2, on_r1, page, last));
+        }
+        split(&machines).await;
+        for (leaves, stays, page, last) in &users {
+            said(stays, page).await;
+            assert_eq!(said(leaves, "/end.txt").await, "ended");
+            assert_eq!(said(leaves, "/look.txt").await, "0");
+            assert_eq!(said(stays, page).await, *last, "nobody could tell");
+        }
+        heal(&machines).await;
+        // Nobody asks for the sessions before.
+        let gone = async || {
+            let nodes = machines.status().await?.nodes;
+            nodes.iter().all(|node| node.sessions.owned + node.sessions.held == 0).then_some(())
+        };
+        wait_for("no node has a copy", gone).await;
+        for (leaves, stays, ..) in &users {
+            assert_eq!([said(leaves, "/look.txt").await, said(stays, "/look.txt").await], ["0", "0"]);
+        }
+    });
+}
+
 #[test]
 fn where_two_must_hold_a_write_both_sides_of_a_split_refuse_it_and_go_on_reading() {
     story(async {
         let place = pages(Place::new().set("CLUSTER__MIN_COPIES", "2"));
         let Some(machines) = Machines::start(place, 2).await else { return };
-        let door = |node, index| machines.network.door_to(node, http(index).parse().unwrap());
-        let mut users = [Browser::new(door("r1", 0)), Browser::new(door("r2", 1))];
-        let answer = users[0].get("/add.txt").await.unwrap();
-        assert_eq!((answer.body.as_str(), answer.header("tasuki-copies")), ("1", Some("2")));
-        users[1].cookies = users[0].cookies.clone();
+        let mut users = at_both_doors(&machines).await;
         machines.network.stop("r1", "r2");
         machines.network.stop("r2", "r1");
         for user in &mut users {
             // Made, not held by anybody else in time, and taken back.
             assert_eq!(user.get("/add.txt").await.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
             // r2 has to claim it first, when what it has granted to r1 has run out.
-            let look =
-                async |user: &mut Browser| user.get("/look.txt").await.ok().filter(|it| it.status == StatusCode::OK);
-            let read = timeout(DEADLINE, async {
-                loop {
-                    match look(user).await {
-                        Some(read) => return read.body,
-                        None => sleep(Duration::from_millis(10)).await,
-                    }
-                }
-            });
-            assert_eq!(read.await.unwrap(), "1");
+            assert_eq!(said(user, "/look.txt").await, "1");
             let refused = user.get("/add.txt").await.unwrap();
             assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.body);
             assert!(refused.body.contains("too few of the servers"), "{}", refused.body);
@@ -179,6 +262,53 @@ fn where_two_must_hold_a_write_both_sides_of_a_split_refuse_it_and_go_on_reading
         assert!(["2", "3"].contains(&answer.body.as_str()), "{}", answer.body);
         assert_eq!(answer.header("tasuki-copies"), Some("2"));
         assert_eq!(user.get("/look.txt").await.unwrap().body, answer.body);
+    });
+}
+
+#[test]
+fn where_two_must_hold_a_write_a_node_that_is_cut_off_refuses_it_and_the_two_others_go_on() {
+    story(async {
+        let place = pages(Place::new().set("CLUSTER__MIN_COPIES", "2"));
+        let count = "[{{ node.route }}]\n{{ session.add('count') }}\n";
+        fs::write(place.path("pages/ROOT/index.html.j2"), count).unwrap();
+        let Some(machines) = Machines::start(place, 3).await else { return };
+        let load = Load::start(machines.listen, USERS);
+        load.progress(200).await;
+        let [on_r1, _] = at_both_doors(&machines).await;
+        let mut elsewhere = machines.browser();
+        elsewhere.cookies = on_r1.cookies.clone();
+        let others = ["r2", "r3", BALANCER];
+        others.iter().for_each(|other| machines.network.stop("r1", other));
+        others.iter().for_each(|other| machines.network.stop(other, "r1"));
+        let refused = async || {
+            let refused = on_r1.window().get("/add.txt").await.unwrap();
+            assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.body);
+            refused.body.contains("too few of the servers").then_some(())
+        };
+        wait_for("r1 refuses it before it is made", refused).await;
+        assert_eq!(said(&on_r1, "/look.txt").await, "1");
+        wait_for("the others give it up", async || {
+            let nodes = machines.status().await?.nodes;
+            (nodes.len() == 2 && nodes.iter().all(|node| node.route.as_str() != "r1")).then_some(())
+        })
+        .await;
+        load.progress(500).await;
+        assert_eq!(load.seen().failed, 0, "first: {:?}", load.seen().first_trouble);
+        for count in ["2", "3"] {
+            let answer = elsewhere.get("/add.txt").await.unwrap();
+            assert_eq!((answer.body.as_str(), answer.header("tasuki-copies")), (count, Some("2")));
+        }
+        wait_for("r1 refuses it still", refused).await;
+        others.iter().for_each(|other| machines.network.go("r1", other));
+        others.iter().for_each(|other| machines.network.go(other, "r1"));
+        machines.settled(3).await;
+        load.progress(500).await;
+        assert_eq!(said(&on_r1, "/look.txt").await, "3", "it has what the others did, and not what it refused");
+        said(&on_r1, "/add.txt").await;
+        let seen = load.finish().await;
+        let Seen { answered, failed, doubled, lost, reset, longest_gap, .. } = seen;
+        println!("{answered} answered, {failed} refused, {doubled} doubled, longest gap {longest_gap:?}");
+        assert_eq!((lost, reset), (0, 0), "first: {:?}", seen.first_trouble);
     });
 }
 

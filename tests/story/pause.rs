@@ -73,6 +73,33 @@ fn pauses_under_load_lose_nothing_and_fail_nothing() {
     });
 }
 
+#[test]
+fn while_one_of_three_nodes_hangs_all_users_go_on_and_lose_nothing() {
+    story(async {
+        let cluster = Cluster::up(3).await;
+        let load = Load::start(cluster.listen, 16);
+        for route in ["r1", "r2", "r3"] {
+            load.progress(300).await;
+            let pid = cluster.node(route).await.pid.unwrap();
+            cluster::stop(pid).await;
+            load.progress(300).await;
+            let given_up = async || {
+                let mut nodes = cluster.status().await?.nodes;
+                nodes.retain(|node| node.route.as_str() != route);
+                (nodes.len() == 2 && nodes.iter().all(|node| node.peers.len() == 1)).then_some(())
+            };
+            wait_for("the others give it up", given_up).await;
+            load.progress(300).await;
+            cluster::send(pid, Signal::CONT);
+            cluster.settled(3).await;
+        }
+        load.progress(300).await;
+        let seen = load.finish().await;
+        println!("{} answered, {} doubled, longest gap {:?}", seen.answered, seen.doubled, seen.longest_gap);
+        seen.assert_whole();
+    });
+}
+
 /// A webapp that counts, and a page of it that only looks: a number that is written is refused by who knows better.
 fn place() -> Place {
     let place = Place::new();
