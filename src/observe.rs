@@ -233,7 +233,7 @@ pub struct SessionCounts {
 pub struct PeerReport {
     /// The peer's route.
     pub route: Route,
-    /// It is waited for before a reply is released, and holds all that this node owns.
+    /// It is waited for before a reply is released, it holds all that this node owns, and the two hear each other.
     pub in_sync: bool,
     /// Age of the oldest write it has not acknowledged.
     pub lag_ms: u64,

@@ -183,7 +183,7 @@ fn peers(links: &[LinkReport]) -> Vec<PeerReport> {
     for link in links {
         let link = PeerReport {
             route: link.route.clone(),
-            in_sync: link.in_sync && link.complete,
+            in_sync: link.in_sync && link.complete && link.is_heard,
             lag_ms: link.lag.as_millis().try_into().unwrap_or(u64::MAX),
             queued: link.in_flight,
             queued_bytes: link.queued_bytes,
@@ -239,12 +239,13 @@ mod tests {
         replication::{Carried, Repairs},
     };
 
-    fn link(route: &str, in_sync: bool, complete: bool, lag: u64) -> LinkReport {
+    fn link(route: &str, [in_sync, complete, is_heard]: [bool; 3], lag: u64) -> LinkReport {
         LinkReport {
             peer: NodeId(1),
             route: route.parse().unwrap(),
             in_sync,
             complete,
+            is_heard,
             lag: Duration::from_millis(lag),
             in_flight: 2,
             queued_bytes: 10,
@@ -254,10 +255,14 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_in_sync_when_all_its_links_are() {
-        let report = peers(&[link("r3", true, true, 0), link("r2", true, true, 4), link("r2", true, false, 1)]);
-        let seen: Vec<_> = report.iter().map(|peer| (peer.route.as_str(), peer.in_sync, peer.lag_ms)).collect();
-        assert_eq!(seen, [("r2", false, 4), ("r3", true, 0)]);
+    fn a_peer_is_in_sync_when_all_its_links_are_and_it_answers() {
+        let well = [true; 3];
+        for ill in [[false, true, true], [true, false, true], [true, true, false]] {
+            let report = peers(&[link("r3", well, 0), link("r2", well, 4), link("r2", ill, 1)]);
+            let seen: Vec<_> = report.iter().map(|peer| (peer.route.as_str(), peer.in_sync, peer.lag_ms)).collect();
+            assert_eq!(seen, [("r2", false, 4), ("r3", true, 0)]);
+        }
+        let report = peers(&[link("r2", well, 4), link("r2", well, 1)]);
         let PeerReport { queued, queued_bytes, sent_bytes, received_bytes, .. } = report[0];
         assert_eq!((queued, queued_bytes, sent_bytes, received_bytes), (4, 20, 200, 14), "of all links together");
         assert_eq!((report[0].repair_rounds, report[0].repaired_sessions), (4, 60));

@@ -142,6 +142,8 @@ pub struct LinkReport {
     pub in_sync: bool,
     /// It was repaired since there was last a reason to.
     pub complete: bool,
+    /// It confirms this node's lease, as far as this replicator keeps it: the two hear each other.
+    pub is_heard: bool,
     /// Age of the oldest update it has not answered.
     pub lag: Duration,
     /// Updates under way.
@@ -525,6 +527,7 @@ impl Handler<Observe> for Replicator {
                 peer: node.id,
                 in_sync: state.in_sync,
                 complete: state.complete,
+                is_heard: state.is_heard,
                 lag: state.lag,
                 in_flight: state.in_flight,
                 queued_bytes: self.outside.links.get(&node.id).map_or(0, Link::queued_bytes),

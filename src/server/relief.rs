@@ -39,6 +39,7 @@ mod tests {
             route: "r2".parse().unwrap(),
             in_sync,
             complete,
+            is_heard: true,
             lag: Duration::ZERO,
             in_flight,
             queued_bytes: 0,

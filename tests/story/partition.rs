@@ -138,15 +138,10 @@ fn a_node_that_only_the_balancer_cannot_reach_gives_its_users_away() {
     });
 }
 
-/// A split between r1 and r2 that both have noticed.
+/// A split between r1 and r2 that both have noticed, though nobody writes.
 async fn split(machines: &Machines) {
     machines.network.stop("r1", "r2");
     machines.network.stop("r2", "r1");
-    for mut stranger in doors(machines) {
-        // Only who waits for a copy finds out.
-        assert_eq!(stranger.get("/add.txt").await.unwrap().header("tasuki-copies"), Some("1"));
-        said(&stranger, "/end.txt").await;
-    }
     machines.apart("r1").await;
     machines.apart("r2").await;
 }
