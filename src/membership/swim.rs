@@ -1,9 +1,10 @@
 //! The SWIM protocol, run by foca, with its timers in one ordered queue and without a clock of its own.
 //!
-//! Two things that foca leaves to its user are done here. After a changed announcement it falls silent until
+//! Three things that foca leaves to its user are done here. After a changed announcement it falls silent until
 //! somebody has answered to the new one, so the announcement is repeated to every member, and members that do not
 //! answer at all are declared down. And an announcement that loses against an older one of the same address (the
-//! clock was set back before a restart) is raised until it wins.
+//! clock was set back before a restart) is raised until it wins. And who has lost everybody keeps to itself that they are
+//! down.
 
 use std::{net::SocketAddr, num::NonZero, time::Duration};
 
@@ -11,7 +12,7 @@ use foca::{
     AccumulatingRuntime, Foca, Identity as _, Member, Message, NoCustomBroadcast, OwnedNotification, PeriodicParams,
     State, Timer,
 };
-use rand::rngs::StdRng;
+use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     Duty,
@@ -62,6 +63,7 @@ const RENEWALS_WITHIN: Duration = Duration::from_secs(1);
 /// This process among the members.
 pub(super) struct Swim {
     foca: Foca<Identity, Positional, StdRng, NoCustomBroadcast>,
+    rng: StdRng,
     runtime: AccumulatingRuntime<Identity>,
     timers: Timers,
     acceptance: Acceptance,
@@ -99,9 +101,10 @@ struct Renewals {
 
 impl Swim {
     /// Alone, until [`Swim::announce`] has been answered.
-    pub(super) fn new(me: Identity, rng: StdRng, now: Moment) -> Self {
+    pub(super) fn new(me: Identity, mut rng: StdRng, now: Moment) -> Self {
         Self {
-            foca: Foca::new(me, config(), rng, Positional),
+            foca: Foca::new(me, config(), StdRng::from_rng(&mut rng), Positional),
+            rng,
             runtime: AccumulatingRuntime::new(),
             timers: Timers::default(),
             acceptance: Acceptance::Unknown,
@@ -263,13 +266,27 @@ impl Swim {
         while let Some((after, timer)) = self.runtime.to_schedule() {
             self.timers.add(now + after, timer);
         }
+        let mut is_alone = false;
         while let Some(notice) = self.runtime.to_notify() {
             match notice {
                 OwnedNotification::Active => self.acceptance = Acceptance::Known,
                 OwnedNotification::Rejoin(_) => self.renewed(now),
+                OwnedNotification::Idle => is_alone = true,
                 _ => {}
             }
         }
+        if is_alone && self.foca.updates_backlog() > 0 {
+            self.forget_news(now);
+        }
+    }
+
+    /// This process has lost everybody. That they are down has been told to nobody, and whoever it meets again need not hear
+    /// it from one that was cut off: they would lose each other. It remembers it all the same.
+    fn forget_news(&mut self, now: Moment) {
+        let lost: Vec<_> = self.foca.iter_membership_state().cloned().collect();
+        self.foca = Foca::new(self.me().clone(), config(), StdRng::from_rng(&mut self.rng), Positional);
+        self.timers = Timers::default();
+        self.attempt(now, |foca, runtime| foca.apply_many(lost.into_iter(), false, runtime));
     }
 
     /// Others had declared this process down, and foca has renewed the announcement.

@@ -299,6 +299,29 @@ fn a_split_cluster_heals() {
 }
 
 #[test]
+fn who_comes_back_from_a_split_does_not_make_the_others_lose_each_other() {
+    for seed in SEEDS {
+        let mut world = World::of(seed, 4);
+        world.other_side = vec![at(1)];
+        let is_split = |w: &World| (1..=4).all(|port| w.roster(port).members.len() == if port == 1 { 0 } else { 2 });
+        world.until("split", ms(6_000), is_split);
+        let healed = world.now;
+        world.other_side.clear();
+        world.until("healed", ms(7_000), World::all_know_all);
+        for port in 2..=4 {
+            for (when, roster) in world.process(port).published.iter().filter(|(when, _)| *when >= healed) {
+                let is_there = |other: u16| roster.members.iter().any(|member| member.address == at(other));
+                let after = when.since(healed);
+                assert!(
+                    (2..=4).all(|other| other == port || is_there(other)),
+                    "seed {seed}, {port}, {after:?}: {roster:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn members_of_another_cluster_are_ignored_and_logged_once() {
     let mut world = World::new(3);
     world.start(1, &cluster(Discovery::Static, &[]));
