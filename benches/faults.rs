@@ -1,7 +1,8 @@
 //! What users lose when nodes die, hang, or lose their power under load: nothing, or this program fails.
 //!
 //! `cargo bench --bench faults` does everything, `cargo bench --bench faults -- kill crash` some of it. How often:
-//! `KILLS=200 PAUSES=50 CRASHES=20 HAZARDS=40 USERS=32`, which are the defaults. The crashes need network namespaces (root).
+//! `KILLS=200 PAUSES=50 CRASHES=20 HAZARDS=40 USERS=32`, which are the defaults; two long pauses come on top. The crashes need
+//! network namespaces (root).
 //!
 //! `members` is about the balancer alone: plain servers behind it are killed, stopped, hung and slowed down, and keep records
 //! of what they have executed. `control` and `insist` are the controls of `crash` and `members`: they have to lose something.
@@ -72,6 +73,7 @@ async fn kills(times: usize) {
         back.push(load.take_gap());
         let killed = cluster.kill(NODES[n % 2]).await;
         load.progress(PROGRESS).await;
+        load.everyone().await;
         gone.push(load.take_gap());
         cluster.back(NODES[n % 2], killed, 2).await;
     }

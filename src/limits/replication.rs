@@ -19,14 +19,15 @@ pub const GREETING_BYTES: usize = 4 * 1024;
 /// Time for a greeting.
 pub const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes queued for one peer on all links to it; above its part of them a link has the peer marked for repair, and queues
-/// nothing more. Tomcat's limit for a queue of dispatches is the same.
+/// Bytes queued for one peer on all links to it, with up to seven workers; above its part of them a link has the peer marked
+/// for repair, and queues nothing more.
 pub const PEER_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
-/// The part of [`PEER_QUEUE_BYTES`] of one of so many links to a peer: one for each worker, and one for repairs.
+/// The part of [`PEER_QUEUE_BYTES`] of one of so many links to a peer: one for each worker, and one for repairs. It has room
+/// for the largest commits of several requests that end together.
 pub const fn link_queue_bytes(links: usize) -> usize {
-    let part = PEER_QUEUE_BYTES / links;
-    if part < FRAME_BYTES { FRAME_BYTES } else { part }
+    let (part, least) = (PEER_QUEUE_BYTES / links, FRAME_BYTES * 4);
+    if part < least { least } else { part }
 }
 
 /// Ends of sessions told in a repair and not yet acknowledged, for one peer: some milliseconds of its work, because the

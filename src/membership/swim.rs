@@ -266,21 +266,19 @@ impl Swim {
         while let Some((after, timer)) = self.runtime.to_schedule() {
             self.timers.add(now + after, timer);
         }
-        let mut is_alone = false;
         while let Some(notice) = self.runtime.to_notify() {
             match notice {
                 OwnedNotification::Active => self.acceptance = Acceptance::Known,
                 OwnedNotification::Rejoin(_) => self.renewed(now),
-                OwnedNotification::Idle => is_alone = true,
                 _ => {}
             }
         }
-        if is_alone && self.foca.updates_backlog() > 0 {
+        if self.foca.num_members() == 0 && self.foca.updates_backlog() > 0 {
             self.forget_news(now);
         }
     }
 
-    /// This process has lost everybody. That they are down has been told to nobody, and whoever it meets again need not hear
+    /// This process has lost everybody. Nobody is left to be told that they are down, and whoever it meets again need not hear
     /// it from one that was cut off: they would lose each other. It remembers it all the same.
     fn forget_news(&mut self, now: Moment) {
         let lost: Vec<_> = self.foca.iter_membership_state().cloned().collect();

@@ -31,7 +31,7 @@ pub struct Taken {
     pub ended: Vec<(SessionId, Ending)>,
     /// Sessions that are known here to have a later owner.
     pub outranked: Vec<(SessionId, Epoch)>,
-    /// What all others must hear of.
+    /// What those who ought to have it must hear of.
     pub merged: Vec<Update>,
     /// Copies of sessions that this node owns: to be merged when no request of the session is running.
     pub later: Vec<Whole>,

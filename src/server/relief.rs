@@ -8,7 +8,8 @@ use crate::{names::NodeId, replication::LinkReport, session::placement::Spread};
 pub(super) fn is_relieved(links: &[LinkReport], serves: impl Fn(NodeId) -> bool, spread: Spread) -> bool {
     let mut serving = BTreeMap::new();
     for link in links.iter().filter(|link| serves(link.peer)) {
-        *serving.entry(link.peer).or_insert(true) &= holds_everything(link);
+        // One that is silent may have died, and nobody has noticed yet.
+        *serving.entry(link.peer).or_insert(true) &= holds_everything(link) && link.is_heard;
     }
     match spread {
         Spread::Everywhere => serving.values().any(|holds| *holds),
@@ -56,7 +57,8 @@ mod tests {
             assert!(!is_relieved(&[good()], |_| false, spread), "it does not answer requests");
             assert!(!is_relieved(&[], |_| true, spread));
         }
-        for lacking in [link(3, false, true, 0), link(3, true, false, 0), link(3, true, true, 1)] {
+        let silent = LinkReport { is_heard: false, ..link(3, true, true, 0) };
+        for lacking in [link(3, false, true, 0), link(3, true, false, 0), link(3, true, true, 1), silent] {
             assert!(!is_relieved(std::slice::from_ref(&lacking), |_| true, Spread::Everywhere), "{lacking:?}");
             let two = [good(), lacking.clone()];
             assert!(is_relieved(&two, |_| true, Spread::Everywhere), "the other one has all of it");

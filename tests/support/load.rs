@@ -33,6 +33,8 @@ pub struct Seen {
     pub longest_gap: Duration,
     /// The same since [`Load::take_gap`].
     pub recent_gap: Duration,
+    /// How often each user was answered.
+    pub rounds: Vec<u64>,
     /// Every answer's time, in microseconds.
     pub micros: Vec<u32>,
     /// The first thing that went wrong.
@@ -50,7 +52,8 @@ impl Load {
     /// Starts users, each with a session of its own.
     pub fn start(address: SocketAddr, users: usize) -> Self {
         let (stop, seen) = (Rc::new(Cell::new(false)), Rc::new(RefCell::new(Seen::default())));
-        let user = |_| spawn_local(user(address, stop.clone(), seen.clone()));
+        seen.borrow_mut().rounds = vec![0; users];
+        let user = |n| spawn_local(user(n, address, stop.clone(), seen.clone()));
         let users = (0..users).map(user).collect();
         Self { stop, seen, users }
     }
@@ -63,6 +66,13 @@ impl Load {
     /// The longest time any user has waited for an answer that came since this was last asked.
     pub fn take_gap(&self) -> Duration {
         std::mem::take(&mut self.seen.borrow_mut().recent_gap)
+    }
+
+    /// Waits until every user has been answered who waits now.
+    pub async fn everyone(&self) {
+        let before = self.seen.borrow().rounds.clone();
+        let is_on = |seen: &Seen| before.iter().zip(&seen.rounds).all(|(before, now)| before < now);
+        super::wait_for("every user goes on", || async { is_on(&self.seen.borrow()).then_some(()) }).await;
     }
 
     /// Waits until so many more answers have come.
@@ -132,7 +142,7 @@ impl Seen {
     }
 }
 
-async fn user(address: SocketAddr, stop: Rc<Cell<bool>>, seen: Rc<RefCell<Seen>>) {
+async fn user(n: usize, address: SocketAddr, stop: Rc<Cell<bool>>, seen: Rc<RefCell<Seen>>) {
     let mut browser = Browser::new(address);
     // The last number, and the last one that another node was said to hold.
     let (mut last, mut held, mut answered) = (0, 0, Instant::now());
@@ -146,6 +156,7 @@ async fn user(address: SocketAddr, stop: Rc<Cell<bool>>, seen: Rc<RefCell<Seen>>
                 seen.note(last, held, Ok(count), jar);
                 held = if copies > 1 { count } else { held.min(count) };
                 seen.answered += 1;
+                seen.rounds[n] += 1;
                 seen.longest_gap = seen.longest_gap.max(answered.elapsed());
                 seen.recent_gap = seen.recent_gap.max(answered.elapsed());
                 seen.micros.push(asked.elapsed().as_micros().try_into().unwrap_or(u32::MAX));

@@ -130,7 +130,7 @@ impl Machines {
         settled(self.listen, nodes).await
     }
 
-    /// Waits until a node waits for no peer any more.
+    /// Waits until a node waits for no peer any more, or hears none.
     pub async fn apart(&self, node: Name) {
         let is_apart = async || {
             let report = self.status().await?;
