@@ -25,7 +25,7 @@ pub(crate) struct Checker {
     healed_us: u64,
     sessions: BTreeMap<SessionId, Shadow>,
     calls: BTreeMap<usize, Issued>,
-    seen: BTreeMap<SessionId, BTreeMap<usize, i64>>,
+    seen: BTreeMap<SessionId, BTreeMap<(usize, Voice), i64>>,
     commits: BTreeMap<(SessionId, u32), Stamp>,
     violation: Option<String>,
     /// Answered writes that a second node held: a run without any has proved nothing.
@@ -51,8 +51,19 @@ struct Shadow {
     is_blurred: bool,
     /// What was done to it while two sides went on.
     apart: ApartWrites,
+    /// A node that does not hear every other has gone on by itself: what it wrote may be lost, and then was never read.
+    is_loose: bool,
     /// It stays on its node.
     is_local: bool,
+}
+
+/// Whose answers a tab compares with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Voice {
+    /// Of all machines that hear each other.
+    All,
+    /// Of one machine, whomever it hears.
+    One(usize),
 }
 
 /// Writes while two sides did not know what the other one did.
@@ -68,10 +79,13 @@ struct ApartWrites {
 /// Where a request was answered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
+    pub(crate) machine: usize,
     /// On which of two sides that do not know what the other one does.
     pub(crate) side: Option<bool>,
     /// By a node that does not hear every other: what it reads may be what was true before.
     pub(crate) is_cut_off: bool,
+    /// By a node that may be the only one to hold what it writes.
+    pub(crate) may_be_alone: bool,
 }
 
 /// When and where there was no such session.
@@ -192,16 +206,18 @@ impl Checker {
     /// A request was answered.
     pub(crate) fn done(&mut self, tab: usize, number: u64, own: usize, seen: &Seen, maybe: bool, place: Place) {
         let Some(issued) = self.calls.remove(&tab).filter(|issued| issued.number == number) else { return };
-        let Some(session) = issued.session else { return self.born(tab, own, &issued, seen) };
+        let Some(session) = issued.session else { return self.born(tab, own, &issued, seen, place) };
         let side = place.side;
         let only_read = seen.copies == 0;
         // What came before the sides had caught up may have had its turn before the last copy was merged.
         if side.is_none() && !(place.is_cut_off && only_read) && issued.at_us >= self.healed_us {
-            self.judge(tab, own, &issued, seen);
+            self.judge(tab, own, &issued, seen, place);
+        } else {
+            self.judge_alone(tab, &issued, seen, place);
         }
         let held = seen.copies > 1 && side.is_none();
         if issued.op == Op::Renew {
-            self.renewed(tab, &issued, seen);
+            self.renewed(tab, &issued, seen, place);
         }
         let Some(shadow) = self.sessions.get_mut(&session) else { return };
         shadow.used_us = shadow.used_us.max(issued.at_us);
@@ -245,15 +261,26 @@ impl Checker {
     /// was answered on both the same one wins everywhere.
     pub(crate) fn healed(&mut self, now_us: u64) {
         self.healed_us = now_us;
-        for shadow in self.sessions.values_mut().filter(|shadow| !shadow.is_local) {
+        for (id, shadow) in self.sessions.iter_mut().filter(|(_, shadow)| !shadow.is_local) {
+            shadow.is_loose = false;
             let ApartWrites { sides, adds, is_ended } = std::mem::take(&mut shadow.apart);
             match sides.len() {
                 0 => {}
                 1 => (shadow.low, shadow.sure) = (shadow.low + adds, true),
-                _ => shadow.is_blurred = true,
+                _ => {
+                    shadow.is_blurred = true;
+                    self.seen.remove(id);
+                }
             }
             if is_ended {
                 shadow.ended = End::Sure;
+            }
+        }
+        // What one of them has answered, all of them have from now on.
+        for seen in self.seen.values_mut() {
+            for ((tab, _), count) in seen.clone() {
+                let known = seen.entry((tab, Voice::All)).or_default();
+                *known = count.max(*known);
             }
         }
         for allowed in self.sessions.values_mut().flat_map(|shadow| shadow.own.values_mut()) {
@@ -274,10 +301,11 @@ impl Checker {
         }
     }
 
-    /// Two nodes that do not hear each other may both answer from a session, and neither what only the other one holds.
-    /// What a second node held is still promised.
-    pub(crate) fn forget_reads(&mut self, session: SessionId) {
-        self.seen.remove(&session);
+    /// A node that does not hear every other has written what nobody else holds, and is about to answer.
+    pub(crate) fn wrote_alone(&mut self, session: SessionId) {
+        if let Some(shadow) = self.sessions.get_mut(&session) {
+            shadow.is_loose = true;
+        }
     }
 
     /// A request ended without an answer from a page.
@@ -363,44 +391,83 @@ impl Checker {
     }
 
     /// The session goes on under a new id, with everything in it.
-    fn renewed(&mut self, tab: usize, issued: &Issued, seen: &Seen) {
+    fn renewed(&mut self, tab: usize, issued: &Issued, seen: &Seen, place: Place) {
         let held = seen.copies > 1;
         let low = if held { seen.count } else { 0 };
-        let mut shadow = Shadow { low, ..Shadow::of(issued, seen) };
+        let mut shadow = Shadow { low, ..Shadow::of(issued, seen, place) };
         let owns = issued.session.and_then(|old| self.sessions.get(&old)).map(|old| old.own.keys().copied());
         for own in owns.into_iter().flatten().chain(seen.attributes.keys().copied()) {
             shadow.own.entry(own).or_default().now.insert(seen.attributes.get(&own).copied());
         }
-        self.saw(tab, seen.session, seen.count);
         self.sessions.insert(seen.session, shadow);
+        self.saw(tab, seen, place);
     }
 
-    fn born(&mut self, tab: usize, own: usize, issued: &Issued, seen: &Seen) {
+    fn born(&mut self, tab: usize, own: usize, issued: &Issued, seen: &Seen, place: Place) {
         let held = seen.copies > 1;
-        let mut shadow = Shadow::of(issued, seen);
+        let mut shadow = Shadow::of(issued, seen, place);
         if held {
             shadow.low = seen.count;
             shadow.sums.insert(seen.count);
         }
         let written = if let Op::Put(_, value) = issued.op { value } else { None };
         shadow.own.entry(own).or_default().now.insert(written);
-        self.saw(tab, seen.session, seen.count);
         self.sessions.insert(seen.session, shadow);
+        self.saw(tab, seen, place);
     }
 
-    /// Notes what a tab has seen, and gives what it saw before.
-    fn saw(&mut self, tab: usize, session: SessionId, count: i64) -> i64 {
-        self.seen.entry(session).or_default().insert(tab, count).unwrap_or(0)
+    /// Notes what a tab has seen, unless it may be lost.
+    fn saw(&mut self, tab: usize, seen: &Seen, place: Place) {
+        if self.sessions.get(&seen.session).is_none_or(|shadow| shadow.is_loose) {
+            return;
+        }
+        let all = (!place.is_cut_off).then_some(Voice::All);
+        let known = self.seen.entry(seen.session).or_default();
+        for voice in all.into_iter().chain([Voice::One(place.machine)]) {
+            known.insert((tab, voice), seen.count);
+        }
     }
 
-    fn judge(&mut self, tab: usize, own: usize, issued: &Issued, seen: &Seen) {
+    /// What a tab has last seen of a session.
+    fn seen(&self, tab: usize, session: SessionId, voice: Voice) -> i64 {
+        self.seen.get(&session).and_then(|seen| seen.get(&(tab, voice))).copied().unwrap_or(0)
+    }
+
+    /// An answer of a machine that does not hear every other, or of one that had not caught up: what another one has
+    /// answered may be new to it, but it does not go back itself.
+    fn judge_alone(&mut self, tab: usize, issued: &Issued, seen: &Seen, place: Place) {
+        let Some(session) = issued.session else { return };
+        let Some(shadow) = self.sessions.get(&session) else { return };
+        // Of what both sides have written one wins, as soon as they hear each other.
+        if shadow.is_blurred || shadow.apart.sides.len() > 1 {
+            return;
+        }
+        let before = self.seen(tab, session, Voice::One(place.machine));
+        let what = if seen.count < before {
+            Some(format!("went back to {}, {before} was answered before by the same machine", seen.count))
+        } else if seen.count > shadow.high {
+            Some(format!("is {}, more than was ever asked for", seen.count))
+        } else {
+            None
+        };
+        if let Some(what) = what {
+            let what =
+                format!("{session:?} for tab {tab} on {:?}: the counter {what}; {issued:?}, {shadow:?}", seen.node);
+            return self.let_down(what);
+        }
+        self.saw(tab, seen, place);
+    }
+
+    fn judge(&mut self, tab: usize, own: usize, issued: &Issued, seen: &Seen, place: Place) {
         let Some(session) = issued.session.filter(|id| self.sessions.contains_key(id)) else { return };
-        let before = self.saw(tab, session, seen.count);
+        let of_all = if place.is_cut_off && seen.copies < 2 { 0 } else { self.seen(tab, session, Voice::All) };
+        let before = of_all.max(self.seen(tab, session, Voice::One(place.machine)));
+        self.saw(tab, seen, place);
         let shadow = &self.sessions[&session];
         let added = i64::from(issued.op == Op::Add);
-        let floor = issued.floor.max(before) + added;
+        let promised = if shadow.is_blurred { 0 } else { issued.floor };
+        let floor = promised.max(before) + added;
         let value = seen.attributes.get(&own).copied();
-        let floor = if shadow.is_blurred { 0 } else { floor };
         let expected = shadow.own.get(&own);
         let known = shadow.ended_on_one_side()
             || expected.is_none_or(|allowed| {
@@ -438,9 +505,10 @@ fn is_local(slot: &Slot) -> bool {
 }
 
 impl Shadow {
-    fn of(issued: &Issued, seen: &Seen) -> Self {
+    fn of(issued: &Issued, seen: &Seen, place: Place) -> Self {
         let Issued { at_us: used_us, is_local, .. } = *issued;
-        Self { sure: seen.copies > 1, high: seen.count, used_us, is_local, ..Self::default() }
+        let sure = seen.copies > 1;
+        Self { sure, high: seen.count, used_us, is_local, is_loose: place.may_be_alone && !sure, ..Self::default() }
     }
 }
 

@@ -345,10 +345,10 @@ impl Cluster {
                 (user.session, user.machine) = (Some(seen.session), machine);
             }
         }
-        if self.plan.apart.touches(machine) {
-            pending.session.into_iter().chain([seen.session]).for_each(|session| self.checker.forget_reads(session));
-        }
-        let place = Place { side: self.plan.apart.side(machine), is_cut_off: self.plan.apart.touches(machine) };
+        let apart = &self.plan.apart;
+        let (side, is_cut_off, may_be_alone) =
+            (apart.side(machine), apart.touches(machine), apart.may_be_alone(machine));
+        let place = Place { machine, side, is_cut_off, may_be_alone };
         self.checker.done(tab, pending.number, own, seen, pending.maybe, place);
         self.think(tab);
     }

@@ -64,6 +64,8 @@ pub(crate) const STORM: [Fault; 13] = {
 #[derive(Debug, Default)]
 pub(crate) struct Apart {
     pairs: BTreeSet<(usize, usize)>,
+    /// Where some took another one for gone, and may have gone on without it.
+    misled: BTreeSet<usize>,
     /// Where two sides go on, neither of which knows what the other one does: on which a machine is.
     sides: Option<Vec<bool>>,
 }
@@ -74,14 +76,19 @@ impl Apart {
         self.pairs.iter().any(|(a, b)| *a == machine || *b == machine)
     }
 
+    /// Whether this machine may have written what nobody else was told: it does not hear one, or takes one for gone.
+    pub(crate) fn may_be_alone(&self, machine: usize) -> bool {
+        self.touches(machine) || self.misled.contains(&machine)
+    }
+
     /// The machine's side, if there are two.
     pub(crate) fn side(&self, machine: usize) -> Option<bool> {
         self.sides.as_ref().map(|sides| sides[machine])
     }
 
-    /// Everybody hears everybody.
+    /// Everybody hears everybody, and knows so.
     pub(crate) fn is_over(&self) -> bool {
-        self.pairs.is_empty()
+        self.pairs.is_empty() && self.misled.is_empty()
     }
 
     fn add(&mut self, a: usize, b: usize) {
@@ -209,7 +216,7 @@ impl Cluster {
         let misled: Vec<usize> = others.filter(|_| self.world.percent(60)).collect();
         let long_us = until_us - self.world.now_us();
         for other in misled {
-            self.plan.apart.add(machine, other);
+            self.plan.apart.misled.extend([machine, other]);
             // Heard before it is put right: otherwise it would be part of the next fault.
             self.tell_gone(other, machine, long_us.min(100_000));
         }

@@ -317,6 +317,7 @@ impl Cluster {
         let (undo, stamp) = (this.undo.take(), this.stamp);
         // Two nodes may end the same session: an end takes nothing from another.
         let exclusive = !matches!(this.call.op, Op::End | Op::Renew) && self.plan.apart.side(machine_of(id)).is_none();
+        let may_be_alone = self.plan.apart.may_be_alone(machine_of(id));
         let Some(node) = self.node_mut(id) else { return };
         story::tell(session, id, || format!("{stamp:?}: {verdict:?}"));
         match verdict {
@@ -328,6 +329,9 @@ impl Cluster {
                 };
                 if let Some(stamp) = stamp.filter(|_| copies > 1 && exclusive) {
                     self.checker.committed(session, stamp);
+                }
+                if copies < 2 && may_be_alone {
+                    self.checker.wrote_alone(session);
                 }
                 self.tell_later(id, told);
                 self.held(id, job, copies);
