@@ -174,6 +174,19 @@ pub enum ClaimEnded {
     Contended,
 }
 
+/// What a core keeps until something ends. None of it outlives whom it is kept for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Replies that wait for copies.
+    pub waits: usize,
+    /// Claims that somebody waits for.
+    pub claims: usize,
+    /// Peers and sessions that will be told again when a claim has ended.
+    pub refused: usize,
+    /// Peers that are to be compared with this node.
+    pub lacking: usize,
+}
+
 /// One peer, as the core sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerState {
@@ -266,7 +279,12 @@ impl<S: Slots> Core<S> {
 
     /// A link is up; both ends count from 1. Whoever waits for this peer asks it now.
     pub fn link_up(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
-        self.gone.remove(&peer);
+        if self.gone.remove(&peer)
+            && let Some(keeper) = &mut self.keeper
+        {
+            // It had not ended: something has refused connections in its name.
+            keeper.nodes(self.nodes.keys().copied(), now);
+        }
         self.ledger.link_up(peer);
         port.needs(peer);
         if self.keeper.is_some() {
@@ -399,6 +417,16 @@ impl<S: Slots> Core<S> {
             lag: self.ledger.lag(peer, now),
             in_flight: self.ledger.in_flight(peer),
             is_heard: self.keeper.as_ref().is_none_or(|keeper| keeper.hears(peer)),
+        }
+    }
+
+    /// What it keeps.
+    pub fn kept(&self) -> Kept {
+        Kept {
+            waits: self.ledger.waits(),
+            claims: self.claims.len() + self.parked.len(),
+            refused: self.refused.len(),
+            lacking: self.lacking.len(),
         }
     }
 

@@ -304,6 +304,11 @@ impl Ledger {
         lagging.into_iter().map(|peer| (peer, self.release(peer))).collect()
     }
 
+    /// Replies that wait, and those whose end is not reported yet.
+    pub fn waits(&self) -> usize {
+        self.waits.len() + self.short.len()
+    }
+
     /// Nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.waits.is_empty() && self.peers.values().all(|account| account.pending.is_empty())

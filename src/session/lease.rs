@@ -183,11 +183,11 @@ impl LeaseKeeper {
         self.settle(now);
     }
 
-    /// A peer's process has ended.
+    /// A peer's process seems to have ended. If it is heard again, it had not.
     pub fn gone(&mut self, peer: NodeId, now: Moment) {
         self.look(now);
         self.peers.remove(&peer);
-        self.lost.remove(&peer);
+        self.lose(peer);
         self.settle(now);
     }
 
@@ -355,7 +355,7 @@ mod tests {
         keeper.gone(C, after(80));
         keeper.nodes([B, C], after(90));
         keeper.confirmed(C, after(90), after(91));
-        assert_eq!(lease.term(after(91)), Some(Term(term.0 + 1)), "it was known to have ended");
+        assert_eq!(lease.term(after(91)), Some(Term(term.0 + 2)), "that it had ended was wrong");
     }
 
     #[test]

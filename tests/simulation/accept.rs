@@ -82,16 +82,16 @@ impl Cluster {
                     replies.push(Reply::Renewed { at });
                 }
                 Request::Compare(question) => {
-                    replies.push(Reply::Compared(survey::compare(slots, incoming.from, &question, now)));
+                    let finding = survey::compare(slots, incoming.from, &question, now);
+                    replies.push(Reply::Compared(canary::finding(canary, finding)));
                 }
                 Request::Copies(batch) => {
                     for copy in batch.copies().flatten().filter(|_| story::is_told()) {
                         story::tell(copy.id, id, || format!("from {:?}: {copy:?}", incoming.from));
                     }
                     let taken = intake::take(slots, &batch, now).expect("our own bytes are copies");
-                    let intake::Taken { ended, outranked, merged, later } = taken;
+                    let intake::Taken { ended, outranked, later } = taken;
                     replies.push(Reply::Took { batch: batch.number, ended, outranked });
-                    merges.extend(merged.into_iter().map(|update| Merge::Done(update.into())));
                     merges.extend(later.into_iter().map(|copy| Merge::Later(copy.into())));
                 }
                 // A drain pushes nothing here: whoever claims what was offered does as a request would.

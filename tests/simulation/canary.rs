@@ -2,7 +2,7 @@
 
 use tasuki::{
     names::SessionId,
-    replication::ledger::Verdict,
+    replication::{ledger::Verdict, survey::Finding},
     session::{
         Slots,
         delta::{Attribute, Update},
@@ -42,6 +42,16 @@ pub(crate) fn term(canary: Option<Canary>, slots: &SimSlots, session: SessionId,
     slots.with(session, |slot| {
         terms.find(|term| Slot::live(slot).is_some_and(|record| record.is_owned(*term))).flatten()
     })
+}
+
+/// What a node says that compares itself with another one; of one that does not look, that there is no difference.
+pub(crate) fn finding(canary: Option<Canary>, finding: Finding) -> Finding {
+    match finding {
+        Finding::Differs { round, .. } if canary == Some(Canary::NothingDiffers) => {
+            Finding::Differs { round, differing: Default::default(), empty: Default::default() }
+        }
+        other => other,
+    }
 }
 
 /// What a replier says who does not wait for the holders.

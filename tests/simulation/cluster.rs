@@ -134,7 +134,7 @@ impl Cluster {
             strays: if world.percent(25) || canary == Some(Canary::NoFence) { 10 } else { 0 },
             timeout: Duration::from_secs(if world.percent(15) { 1 } else { 1_800 }),
             // Not drawn: what is drawn later is the same with and without.
-            copies: (canary.is_none() && machines > 2 && seed % 4 == 3).then_some(1 + (seed / 4 % 2) as usize),
+            copies: (machines > 2 && seed % 4 == 3).then_some(1 + (seed / 4 % 2) as usize),
         };
         let users = world.between(1, 4) as usize;
         let is_storm = world.percent(25) && canary.is_none();

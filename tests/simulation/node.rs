@@ -12,9 +12,9 @@ use tasuki::{
     membership::Duty,
     names::{NodeId, SessionId},
     replication::{
-        core::{ClaimEnded, ClaimId, Core, CoreConfig, Serves},
+        core::{ClaimEnded, ClaimId, Core, CoreConfig, Kept, Serves},
         frame::{self, Reply, Ticket},
-        ledger::{Verdict, WaitId},
+        ledger::{Sequence, Verdict, WaitId},
     },
     session::{
         Slots,
@@ -26,6 +26,7 @@ use tasuki::{
 };
 
 use crate::{
+    Canary,
     accept::{Ask, Incoming},
     client::Call,
     cluster::{Cluster, DRAIN, Lane, machine_of},
@@ -156,6 +157,9 @@ pub(crate) struct TurnQueue {
 pub(crate) struct Link {
     pub(crate) up: Option<(ConnId, BytesMut)>,
     was_up: bool,
+    /// Updates that were queued since it is up, and how many of them the peer has acknowledged.
+    pub(crate) sent: Sequence,
+    acked: Sequence,
 }
 
 impl Node {
@@ -227,6 +231,27 @@ impl Node {
         let counts = [self.jobs.len(), self.turns.len(), self.waits.len(), self.claims.len(), in_flight];
         let named = "jobs, turns, waits, claims, updates in flight";
         (counts != [0; 5]).then(|| format!("{:?} still has {counts:?} of {named}", self.id))
+    }
+
+    /// What its replicators keep beyond what it is kept for: a reply or a claim that no request waits for, an update that the
+    /// peer has acknowledged, or more peers than there are.
+    pub(crate) fn overgrown(&self, now: Moment) -> Option<String> {
+        self.cores.iter().enumerate().find_map(|(at, core)| {
+            let kept = core.kept();
+            let waits = self.waits.keys().filter(|(of, _)| *of == at).count();
+            let claims = self.claims.keys().filter(|(of, _)| *of == at).count();
+            let peers = self.peers().count();
+            let most = Kept { waits, claims, refused: peers * self.slots.ids(|_| true).len(), lacking: peers };
+            let is_more = kept.waits > most.waits
+                || kept.claims > most.claims
+                || kept.refused > most.refused
+                || kept.lacking > most.lacking;
+            let links = self.links.iter().filter(|((of, _), link)| *of == at && link.up.is_some());
+            let mut behind = links.map(|((_, peer), link)| (core.peer(*peer, now).in_flight as u64, link));
+            let unbooked = behind.find(|(in_flight, link)| *in_flight != link.sent - link.acked);
+            let books = unbooked.map(|(in_flight, link)| format!("books {in_flight} updates under way of {link:?}"));
+            books.or_else(|| is_more.then(|| format!("keeps {kept:?} where no more than {most:?} are waited for")))
+        })
     }
 
     /// Whether a node, this one included, is live and answers requests.
@@ -364,7 +389,14 @@ impl Cluster {
             }
             self.with_core(id, core, |core, now, port| core.link_down(peer, now, port));
         }
-        let placement = self.placement(id, nodes);
+        let mut placement = self.placement(id, nodes);
+        // Those who were the first to be there.
+        if self.canary == Some(Canary::HoldersStay)
+            && let Some(first) =
+                self.node(id).map(|node| node.slots.placement()).filter(|known| known.places().len() > 1)
+        {
+            placement = Placement::clone(&first);
+        }
         if core == 0
             && let Some(node) = self.node_mut(id)
         {
@@ -417,7 +449,7 @@ impl Cluster {
         let link = self.node_mut(id).and_then(|node| node.links.get_mut(&(core, peer)));
         match link.filter(|link| link.up.is_none()) {
             Some(_) if is_stillborn => return self.world.after(0, Event::Node(id, Input::Dial { core, peer })),
-            Some(link) => *link = Link { up: Some((conn, BytesMut::new())), was_up: true },
+            Some(link) => *link = Link { up: Some((conn, BytesMut::new())), was_up: true, sent: 0, acked: 0 },
             None => return self.wire.hang_up(conn, id, &mut self.world),
         }
         story::tell_all((id, core, "link up to", peer));
@@ -426,11 +458,21 @@ impl Cluster {
 
     fn replies(&mut self, id: NodeId, conn: ConnId, bytes: &[u8]) {
         let Some((core, peer)) = self.wire.conn(conn).map(|conn| (conn.core, conn.acceptor)) else { return };
+        let is_forgetful = self.canary == Some(Canary::AckNotBooked);
         let link = self.node_mut(id).and_then(|node| node.links.get_mut(&(core, peer)));
-        let Some((_, input)) = link.and_then(|link| link.up.as_mut()).filter(|(up, _)| *up == conn) else { return };
+        let Some(Link { up: Some((up, input)), acked, .. }) = link else { return };
+        if *up != conn {
+            return;
+        }
         input.extend_from_slice(bytes);
         let mut replies = Vec::new();
         while let Some(reply) = frame::take_reply(input).expect("our own bytes are frames") {
+            if let Reply::Ack(sequence) = reply {
+                *acked = sequence;
+                if is_forgetful {
+                    continue;
+                }
+            }
             replies.push(reply);
         }
         if !replies.is_empty() {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use tasuki::names::{NodeId, SessionId};
 
 use crate::{
+    Canary,
     cluster::{Cluster, DRAIN},
     faults::{Apart, Fault, ONE_BY_ONE, STOPS, STORM},
     story,
@@ -123,6 +124,7 @@ impl Cluster {
         if self.wire.longest_queue() > self.rules.queue_bytes + ONE_MESSAGE {
             self.checker.violate("a queue grows past its bound");
         }
+        self.notice_overgrown();
         if self.plan.is_storm && self.plan.left > 0 && self.world.percent(12) {
             self.begin_drawn(&STORM);
         }
@@ -180,7 +182,20 @@ impl Cluster {
         }
     }
 
+    fn notice_overgrown(&mut self) {
+        // Its requests do not wait for what its replicators still keep.
+        if self.canary == Some(Canary::ReplyBeforeAck) {
+            return;
+        }
+        let nodes = self.machines.iter().filter_map(|machine| Some((machine.node.as_ref()?, self.clock(machine))));
+        let mut overgrown = nodes.filter_map(|(node, now)| Some((node.id, node.overgrown(now)?)));
+        if let Some((node, what)) = overgrown.next() {
+            self.checker.violate(format!("{node:?} {what}"));
+        }
+    }
+
     fn compare(&mut self) {
+        self.notice_overgrown();
         let nodes = self.machines.iter().filter_map(|machine| Some((machine.node.as_ref()?, self.clock(machine))));
         let unfinished: Vec<String> = nodes.clone().filter_map(|(node, now)| node.unfinished(now)).collect();
         let fading: BTreeSet<SessionId> = nodes.clone().flat_map(|(node, now)| node.fading(now)).collect();
@@ -191,7 +206,7 @@ impl Cluster {
             return self.checker.all_over(&holdings);
         }
         // Such a node is to be noticed by what users see, not by looking into it.
-        let forgets = self.canary == Some(crate::Canary::TombstoneDropped);
+        let forgets = self.canary == Some(Canary::TombstoneDropped);
         let involves = |id: SessionId, owner, at: usize| placement.involves(id, owner, ids[at]);
         self.checker.settled(&holdings, involves, |id| forgets || fading.contains(id));
     }
