@@ -21,7 +21,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use self::incoming::Incoming;
+use self::incoming::{Callers, Incoming};
 use super::{
     channel::{Channel, Visit},
     greeting::{self, Hello, NoGreeting, Purpose},
@@ -86,6 +86,7 @@ pub async fn accept(listener: TcpListener, doorway: Doorway) {
     // One at a time, whoever asks: looks at the whole table must not take all processors.
     let surveys = Arc::new(Semaphore::new(1));
     let intake = Intake::new(doorway.table.clone());
+    let callers = Callers::default();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -100,7 +101,7 @@ pub async fn accept(listener: TcpListener, doorway: Doorway) {
             continue;
         };
         let (doorway, surveys, turned_away) = (doorway.clone(), surveys.clone(), turned_away.clone());
-        let intake = intake.clone();
+        let (intake, callers) = (intake.clone(), callers.clone());
         rt::spawn(async move {
             let greeted = doorway.greet(stream, &turned_away).await;
             drop(permit);
@@ -109,7 +110,7 @@ pub async fn accept(listener: TcpListener, doorway: Doorway) {
                 return doorway.visited(greeted);
             }
             let (peer, from) = (greeted.hello.route().clone(), greeted.hello.from());
-            let error = Incoming::new(doorway, surveys, intake, from).serve(greeted).await;
+            let error = Incoming::new(doorway, surveys, intake, callers, from).serve(greeted).await;
             debug!(%peer, "incoming link ended: {error}");
         });
     }

@@ -32,6 +32,7 @@ use crate::{
         delta::Update,
         lease::{LeaseKeeper, Renewal},
         placement::{Placement, Spread},
+        replica,
     },
     time::Moment,
 };
@@ -58,7 +59,7 @@ pub struct Core<S> {
     refused: BTreeSet<(NodeId, SessionId)>,
     /// Of the one replicator that keeps the node's lease.
     keeper: Option<LeaseKeeper>,
-    /// Nodes whose process has ended, though they are still on the list.
+    /// Nodes whose process seems to have ended, though they are still on the list.
     gone: BTreeSet<NodeId>,
     placement: Placement,
     missing: Missing,
@@ -174,7 +175,7 @@ pub enum ClaimEnded {
     Contended,
 }
 
-/// What a core keeps until something ends. None of it outlives whom it is kept for.
+/// What a core keeps until something ends. None of it outlives whom it is kept for by more than a tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Replies that wait for copies.
@@ -282,7 +283,7 @@ impl<S: Slots> Core<S> {
         if self.gone.remove(&peer)
             && let Some(keeper) = &mut self.keeper
         {
-            // It had not ended: something has refused connections in its name.
+            // It has not ended after all, or was only not there yet.
             keeper.nodes(self.nodes.keys().copied(), now);
         }
         self.ledger.link_up(peer);
@@ -295,7 +296,7 @@ impl<S: Slots> Core<S> {
         }
     }
 
-    /// A peer's process has ended, and with it all that it might have done as an owner.
+    /// A peer's process seems to have ended, and with it all that it might have done as an owner.
     pub fn gone(&mut self, peer: NodeId, now: Moment, port: &mut impl Port) {
         self.gone.insert(peer);
         self.missing.ended(peer);
@@ -371,6 +372,7 @@ impl<S: Slots> Core<S> {
                     }
                 }
                 Reply::Compared(finding) => self.compared(peer, finding, now),
+                Reply::Replaced(id, by) => self.slots.with(id, |slot| replica::replaced(slot, by)),
                 Reply::Took { batch, ended, outranked } => {
                     self.outranked(outranked);
                     self.took(peer, batch, ended, now, port);

@@ -59,6 +59,15 @@ pub enum Request {
         /// At most [`limits::OFFER_SESSIONS`].
         ids: Vec<SessionId>,
     },
+    /// The sender has become the owner of a session without having heard this member. Whoever hears that one passes it on.
+    Replaces {
+        /// The member.
+        member: NodeId,
+        /// The session.
+        id: SessionId,
+        /// The sender's ownership.
+        epoch: Epoch,
+    },
 }
 
 /// From the node that accepted.
@@ -86,6 +95,9 @@ pub enum Reply {
         /// Those of them that are known to have a later owner than the sender knows. Few, so there is a kind of their own.
         outranked: Vec<(SessionId, Epoch)>,
     },
+    /// A session has a new owner, which does not hear the node that this is told. That one would go on as the owner until its
+    /// next commit is refused, and answer from what it has.
+    Replaced(SessionId, Epoch),
 }
 
 /// Numbers the claims of one link.
@@ -126,6 +138,7 @@ mod kind {
     pub(super) const LIST: u8 = 9;
     pub(super) const COPIES: u8 = 10;
     pub(super) const OFFER: u8 = 11;
+    pub(super) const REPLACES: u8 = 12;
     pub(super) const ACK: u8 = 16;
     pub(super) const GAP: u8 = 17;
     pub(super) const FENCED: u8 = 18;
@@ -140,6 +153,7 @@ mod kind {
     pub(super) const WANTS: u8 = 27;
     pub(super) const TOOK: u8 = 28;
     pub(super) const TOOK_OUTRANKED: u8 = 29;
+    pub(super) const REPLACED: u8 = 30;
 }
 
 // An epoch or a stamp as written: counter, node; version.
@@ -208,6 +222,9 @@ pub fn put_request(out: &mut BytesMut, request: &Request) {
                 &(context.as_str(), Bytes::new(&ids.iter().flat_map(|id| id.0).collect::<Vec<u8>>())),
             );
         }
+        Request::Replaces { member, id, epoch } => {
+            put(out, kind::REPLACES, &(member.0, wire_id(*id), wire_epoch(*epoch)));
+        }
     }
 }
 
@@ -254,6 +271,7 @@ pub fn put_reply(out: &mut BytesMut, reply: &Reply) {
             let outranked: Vec<_> = outranked.iter().map(|(id, epoch)| (wire_id(*id), wire_epoch(*epoch))).collect();
             put(out, kind::TOOK_OUTRANKED, &(batch, ended, outranked));
         }
+        Reply::Replaced(id, epoch) => put(out, kind::REPLACED, &(wire_id(*id), wire_epoch(*epoch))),
     }
 }
 
@@ -306,6 +324,10 @@ fn read_request(kind: u8, body: &[u8], from: NodeId) -> Result<Request, BadFrame
             let context = context_of(kind, context)?;
             let ids = ids_of(ids).ok_or_else(|| BadFrame::BadBody(kind, "no offer".into()))?;
             Request::Offer { context, ids }
+        }
+        kind::REPLACES => {
+            let (member, id, epoch): (u64, ByteArray<16>, WireEpoch) = decode(kind, body)?;
+            Request::Replaces { member: NodeId(member), id: id_of(id), epoch: epoch_of(epoch) }
         }
         _ => return Err(BadFrame::UnknownKind(kind)),
     })
@@ -365,6 +387,10 @@ fn read_reply(kind: u8, body: &[u8]) -> Result<Reply, BadFrame> {
             let ended = ended.into_iter().map(|(id, ending)| (id_of(id), ending_of(ending)));
             let outranked = outranked.into_iter().map(|(id, epoch)| (id_of(id), epoch_of(epoch)));
             Reply::Took { batch, ended: ended.collect(), outranked: outranked.collect() }
+        }
+        kind::REPLACED => {
+            let (id, epoch): (ByteArray<16>, WireEpoch) = decode(kind, body)?;
+            Reply::Replaced(id_of(id), epoch_of(epoch))
         }
         _ => return Err(BadFrame::UnknownKind(kind)),
     })

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The version of everything behind the greeting.
-pub(super) const PROTOCOL: u16 = 3;
+pub(super) const PROTOCOL: u16 = 4;
 
 const MAGIC: &str = "tasuki";
 
@@ -274,7 +274,7 @@ mod tests {
         let mut expected = vec![0, 58, 0x86];
         for (name, value) in [
             ("magic", &b"\xA6tasuki"[..]),
-            ("protocol", &[3]),
+            ("protocol", &[4]),
             ("cluster", b"\xA6tasuki"),
             ("from", &[2]),
             ("route", b"\xA2r2"),

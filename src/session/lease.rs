@@ -19,7 +19,7 @@
 //! than the owner asked.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -53,8 +53,8 @@ pub struct LeaseKeeper {
     span: Duration,
     patience: Duration,
     peers: BTreeMap<NodeId, Peer>,
-    /// Left out though their processes may live on.
-    lost: BTreeSet<NodeId>,
+    /// Left out though their processes may live on, in the order in which they were lost.
+    lost: VecDeque<NodeId>,
     looked_at: Moment,
     renewed_at: Moment,
 }
@@ -163,7 +163,7 @@ impl LeaseKeeper {
     /// Keeps `lease`. A confirmation holds for `span`; a peer that gives none in time for `patience`, or for `span` if
     /// that is longer, is left out.
     pub fn new(lease: Lease, span: Duration, patience: Duration) -> Self {
-        let (peers, lost, never) = (BTreeMap::new(), BTreeSet::new(), Moment(0));
+        let (peers, lost, never) = (BTreeMap::new(), VecDeque::new(), Moment(0));
         Self { lease, span, patience: patience.max(span), peers, lost, looked_at: never, renewed_at: never }
     }
 
@@ -200,7 +200,7 @@ impl LeaseKeeper {
         if now.since(at) <= self.span * 2 / 3 {
             known.prompt_at = now;
             let was = std::mem::replace(&mut known.part, Part::Confirms);
-            if self.lost.remove(&peer) || was == Part::Silent {
+            if self.is_found(peer) || was == Part::Silent {
                 self.lease.begin_term();
             }
         }
@@ -245,12 +245,21 @@ impl LeaseKeeper {
         }
     }
 
-    /// Remembers that a peer was left out. Of too many any one is forgotten; all that are on the list have their place.
+    /// Remembers that a peer was left out. Of too many the first are forgotten: most have ended, and never come back.
     fn lose(&mut self, peer: NodeId) {
-        if self.lost.len() >= limits::MEMBERS {
-            self.lost.pop_first();
+        if self.lost.contains(&peer) {
+            return;
         }
-        self.lost.insert(peer);
+        if self.lost.len() >= limits::MEMBERS {
+            self.lost.pop_front();
+        }
+        self.lost.push_back(peer);
+    }
+
+    /// Whether a peer that is heard was lost before.
+    fn is_found(&mut self, peer: NodeId) -> bool {
+        let at = self.lost.iter().position(|lost| *lost == peer);
+        at.and_then(|at| self.lost.remove(at)).is_some()
     }
 
     fn settle(&mut self, now: Moment) {

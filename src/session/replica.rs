@@ -179,6 +179,13 @@ pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
     }
 }
 
+/// Learns that another node has become the owner. Who does not take itself for the owner will hear it from that one.
+pub fn replaced(slot: &mut Option<Slot>, by: Epoch) {
+    if Slot::live(slot).is_some_and(|record| record.tenure == Tenure::Owned) {
+        yield_to(slot, by);
+    }
+}
+
 fn yield_record(record: &mut Record, promised: Epoch) {
     if record.promised() < promised {
         record.give_away(promised);

@@ -60,6 +60,7 @@ impl Cluster {
         let (slots, Some(incoming)) = (&node.slots, node.incoming.get_mut(&conn)) else { return };
         incoming.input.extend_from_slice(bytes);
         let (before, mut replies, mut merges) = (incoming.received, Vec::new(), Vec::new());
+        let mut passed_on = Vec::new();
         while let Some(request) = frame::take_request(&mut incoming.input, incoming.from).expect("bytes are frames") {
             match request {
                 Request::Update(update) if canary == Some(Canary::AckBeforeApply) => {
@@ -94,6 +95,11 @@ impl Cluster {
                     replies.push(Reply::Took { batch: batch.number, ended, outranked });
                     merges.extend(later.into_iter().map(|copy| Merge::Later(copy.into())));
                 }
+                Request::Replaces { .. } if canary == Some(Canary::ReplacedUntold) => {}
+                Request::Replaces { member, id, epoch } if member == slots.me() => {
+                    slots.with(id, |slot| replica::replaced(slot, epoch));
+                }
+                Request::Replaces { member, id, epoch } => passed_on.push((member, Reply::Replaced(id, epoch))),
                 // A drain pushes nothing here: whoever claims what was offered does as a request would.
                 Request::Offer { .. } => {}
                 Request::Claim(ticket, request) => {
@@ -103,7 +109,11 @@ impl Cluster {
             }
         }
         replies.extend((incoming.received > before).then_some(Reply::Ack(incoming.received)));
+        let link = |member| node.incoming.iter().find(|(_, incoming)| incoming.from == member).map(|(conn, _)| *conn);
+        let passed_on: Vec<_> =
+            passed_on.into_iter().filter_map(|(member, reply)| Some((link(member)?, reply))).collect();
         self.reply(conn, &replies);
+        passed_on.into_iter().for_each(|(link, reply)| self.reply(link, &[reply]));
         for merge in merges {
             match merge {
                 Merge::Done(update) => self.tell_later(id, Some(*update)),

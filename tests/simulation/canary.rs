@@ -56,7 +56,7 @@ pub(crate) fn finding(canary: Option<Canary>, finding: Finding) -> Finding {
 
 /// What a replier says who does not wait for the holders.
 pub(crate) fn unproven(canary: Option<Canary>) -> Option<Verdict> {
-    (canary == Some(Canary::ReplyBeforeAck)).then_some(Verdict::Held(2))
+    matches!(canary, Some(Canary::ReplyBeforeAck | Canary::WaitAbandoned)).then_some(Verdict::Held(2))
 }
 
 /// Patches the copy as if no step were missing.

@@ -19,6 +19,8 @@ use crate::client::{Ended, Op, Seen};
 pub(crate) struct Checker {
     /// Idle time after which a session may be over.
     patience_us: u64,
+    /// Links have room for what is passed on, so that it comes to those who do not hear each other.
+    has_hearsay: bool,
     /// Too much goes wrong at once for any promise to users; what nodes promise each other still holds.
     is_storm: bool,
     /// When two sides had caught up last.
@@ -40,6 +42,8 @@ struct Shadow {
     ended: End,
     /// Increments that were answered while a second node held them.
     low: i64,
+    /// Since when it has been so many.
+    lows: Vec<(u64, i64)>,
     /// Increments that may have been done.
     high: i64,
     /// Sums that were answered, each to one increment only.
@@ -51,7 +55,8 @@ struct Shadow {
     is_blurred: bool,
     /// What was done to it while two sides went on.
     apart: ApartWrites,
-    /// A node that does not hear every other has gone on by itself: what it wrote may be lost, and then was never read.
+    /// A node that does not hear every other, or takes one for gone, has gone on by itself: what it wrote may be lost, and then
+    /// was never read.
     is_loose: bool,
     /// It stays on its node.
     is_local: bool,
@@ -60,8 +65,10 @@ struct Shadow {
 /// Whose answers a tab compares with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Voice {
-    /// Of all machines that hear each other.
+    /// Of machines that hear every other.
     All,
+    /// Of those on one of two sides, which hear each other.
+    Side(bool),
     /// Of one machine, whomever it hears.
     One(usize),
 }
@@ -80,6 +87,7 @@ struct ApartWrites {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) machine: usize,
+    pub(crate) at_us: u64,
     /// On which of two sides that do not know what the other one does.
     pub(crate) side: Option<bool>,
     /// By a node that does not hear every other: what it reads may be what was true before.
@@ -129,19 +137,26 @@ struct Issued {
     op: Op,
     own: Option<usize>,
     floor: i64,
+    /// The same some time before: what a machine that is heard by others has heard of by now, even if not from the owner.
+    old_floor: i64,
     was_over: bool,
     at_us: u64,
     is_local: bool,
 }
+
+/// After so long a machine that some of the others hear knows of what they have been told of a session by its owner, even
+/// if it does not hear that owner itself.
+const HEARSAY_US: u64 = 100_000;
 
 /// A session must not end before this part of its time, in percent: clocks do not run alike.
 const NOT_BEFORE: u64 = 95;
 
 impl Checker {
     /// Nothing has been promised yet.
-    pub(crate) fn new(timeout: Duration, is_storm: bool) -> Self {
+    pub(crate) fn new(timeout: Duration, has_hearsay: bool, is_storm: bool) -> Self {
         Self {
             patience_us: timeout.as_micros() as u64 * NOT_BEFORE / 100,
+            has_hearsay,
             is_storm,
             healed_us: 0,
             sessions: BTreeMap::new(),
@@ -181,9 +196,10 @@ impl Checker {
         reach: Reach,
     ) {
         let shadow = session.and_then(|session| self.sessions.get_mut(&session));
-        let (mut floor, mut was_over) = (0, false);
+        let (mut floor, mut old_floor, mut was_over) = (0, 0, false);
         if let Some(shadow) = shadow {
             (floor, was_over) = (shadow.low, shadow.ended == End::Sure);
+            old_floor = shadow.low_at(at_us.saturating_sub(HEARSAY_US));
             match op {
                 Op::Add => shadow.high += 1,
                 Op::End | Op::Renew if shadow.ended == End::No => shadow.ended = End::Maybe,
@@ -191,8 +207,10 @@ impl Checker {
             }
         }
         let own = if let Op::Put(own, _) = op { Some(own) } else { None };
-        self.calls
-            .insert(tab, Issued { number, session, op, own, floor, was_over, at_us, is_local: reach == Reach::Node });
+        self.calls.insert(
+            tab,
+            Issued { number, session, op, own, floor, old_floor, was_over, at_us, is_local: reach == Reach::Node },
+        );
     }
 
     /// A commit was answered while a second node held it.
@@ -227,7 +245,7 @@ impl Checker {
         match issued.op {
             Op::Read => {}
             Op::Add if held => {
-                shadow.low += 1;
+                shadow.raise(shadow.low + 1, place.at_us);
                 if !shadow.sums.insert(seen.count) {
                     let sum = seen.count;
                     self.let_down(format!("{:?}: two increments were answered with the sum {sum}", seen.session));
@@ -261,12 +279,18 @@ impl Checker {
     /// was answered on both the same one wins everywhere.
     pub(crate) fn healed(&mut self, now_us: u64) {
         self.healed_us = now_us;
-        for (id, shadow) in self.sessions.iter_mut().filter(|(_, shadow)| !shadow.is_local) {
+        for (id, shadow) in &mut self.sessions {
             shadow.is_loose = false;
             let ApartWrites { sides, adds, is_ended } = std::mem::take(&mut shadow.apart);
+            if shadow.is_local {
+                continue;
+            }
             match sides.len() {
                 0 => {}
-                1 => (shadow.low, shadow.sure) = (shadow.low + adds, true),
+                1 => {
+                    shadow.raise(shadow.low + adds, now_us);
+                    shadow.sure = true;
+                }
                 _ => {
                     shadow.is_blurred = true;
                     self.seen.remove(id);
@@ -282,6 +306,7 @@ impl Checker {
                 let known = seen.entry((tab, Voice::All)).or_default();
                 *known = count.max(*known);
             }
+            seen.retain(|(_, voice), _| !matches!(voice, Voice::Side(_)));
         }
         for allowed in self.sessions.values_mut().flat_map(|shadow| shadow.own.values_mut()) {
             let apart = std::mem::take(&mut allowed.apart);
@@ -301,7 +326,7 @@ impl Checker {
         }
     }
 
-    /// A node that does not hear every other has written what nobody else holds, and is about to answer.
+    /// A node that does not hear every other, or takes one for gone, has written what nobody else holds, and is about to answer.
     pub(crate) fn wrote_alone(&mut self, session: SessionId) {
         if let Some(shadow) = self.sessions.get_mut(&session) {
             shadow.is_loose = true;
@@ -392,9 +417,10 @@ impl Checker {
 
     /// The session goes on under a new id, with everything in it.
     fn renewed(&mut self, tab: usize, issued: &Issued, seen: &Seen, place: Place) {
-        let held = seen.copies > 1;
-        let low = if held { seen.count } else { 0 };
-        let mut shadow = Shadow { low, ..Shadow::of(issued, seen, place) };
+        let mut shadow = Shadow::of(issued, seen, place);
+        if seen.copies > 1 {
+            shadow.raise(seen.count, place.at_us);
+        }
         let owns = issued.session.and_then(|old| self.sessions.get(&old)).map(|old| old.own.keys().copied());
         for own in owns.into_iter().flatten().chain(seen.attributes.keys().copied()) {
             shadow.own.entry(own).or_default().now.insert(seen.attributes.get(&own).copied());
@@ -407,7 +433,7 @@ impl Checker {
         let held = seen.copies > 1;
         let mut shadow = Shadow::of(issued, seen, place);
         if held {
-            shadow.low = seen.count;
+            shadow.raise(seen.count, place.at_us);
             shadow.sums.insert(seen.count);
         }
         let written = if let Op::Put(_, value) = issued.op { value } else { None };
@@ -421,20 +447,21 @@ impl Checker {
         if self.sessions.get(&seen.session).is_none_or(|shadow| shadow.is_loose) {
             return;
         }
-        let all = (!place.is_cut_off).then_some(Voice::All);
         let known = self.seen.entry(seen.session).or_default();
-        for voice in all.into_iter().chain([Voice::One(place.machine)]) {
-            known.insert((tab, voice), seen.count);
+        for voice in place.voices() {
+            let count = known.entry((tab, voice)).or_default();
+            *count = seen.count.max(*count);
         }
     }
 
-    /// What a tab has last seen of a session.
-    fn seen(&self, tab: usize, session: SessionId, voice: Voice) -> i64 {
-        self.seen.get(&session).and_then(|seen| seen.get(&(tab, voice))).copied().unwrap_or(0)
+    /// What a tab has seen of a session.
+    fn seen(&self, tab: usize, session: SessionId, voices: impl IntoIterator<Item = Voice>) -> i64 {
+        let seen = self.seen.get(&session);
+        voices.into_iter().filter_map(|voice| seen?.get(&(tab, voice)).copied()).max().unwrap_or(0)
     }
 
     /// An answer of a machine that does not hear every other, or of one that had not caught up: what another one has
-    /// answered may be new to it, but it does not go back itself.
+    /// just answered may be new to it, but it does not go back itself.
     fn judge_alone(&mut self, tab: usize, issued: &Issued, seen: &Seen, place: Place) {
         let Some(session) = issued.session else { return };
         let Some(shadow) = self.sessions.get(&session) else { return };
@@ -442,9 +469,17 @@ impl Checker {
         if shadow.is_blurred || shadow.apart.sides.len() > 1 {
             return;
         }
-        let before = self.seen(tab, session, Voice::One(place.machine));
-        let what = if seen.count < before {
-            Some(format!("went back to {}, {before} was answered before by the same machine", seen.count))
+        // What was asked before the sides had caught up may have had its turn then, on one that had not.
+        let is_late = issued.at_us < self.healed_us;
+        let before = if is_late {
+            self.seen(tab, session, [Voice::One(place.machine)])
+        } else {
+            self.seen(tab, session, place.voices())
+        };
+        let told = if is_late || place.side.is_some() || !self.has_hearsay { 0 } else { issued.old_floor };
+        let floor = before.max(told) + i64::from(issued.op == Op::Add);
+        let what = if seen.count < floor {
+            Some(format!("went back to {}, {before} was seen there and {told} answered long ago", seen.count))
         } else if seen.count > shadow.high {
             Some(format!("is {}, more than was ever asked for", seen.count))
         } else {
@@ -460,8 +495,8 @@ impl Checker {
 
     fn judge(&mut self, tab: usize, own: usize, issued: &Issued, seen: &Seen, place: Place) {
         let Some(session) = issued.session.filter(|id| self.sessions.contains_key(id)) else { return };
-        let of_all = if place.is_cut_off && seen.copies < 2 { 0 } else { self.seen(tab, session, Voice::All) };
-        let before = of_all.max(self.seen(tab, session, Voice::One(place.machine)));
+        let all = (!place.is_cut_off || seen.copies > 1).then_some(Voice::All);
+        let before = self.seen(tab, session, place.voices().chain(all));
         self.saw(tab, seen, place);
         let shadow = &self.sessions[&session];
         let added = i64::from(issued.op == Op::Add);
@@ -504,7 +539,27 @@ fn is_local(slot: &Slot) -> bool {
     matches!(slot, Slot::Live(record) if record.reach() == Reach::Node)
 }
 
+impl Place {
+    /// Whose answer it is.
+    fn voices(self) -> impl Iterator<Item = Voice> {
+        let all = (!self.is_cut_off).then_some(Voice::All);
+        all.into_iter().chain(self.side.map(Voice::Side)).chain([Voice::One(self.machine)])
+    }
+}
+
 impl Shadow {
+    /// A second node holds so many.
+    fn raise(&mut self, low: i64, now_us: u64) {
+        self.low = low;
+        self.lows.push((now_us, low));
+    }
+
+    /// What a second node held at that time.
+    fn low_at(&self, at_us: u64) -> i64 {
+        let until = self.lows.partition_point(|(since_us, _)| *since_us <= at_us);
+        until.checked_sub(1).map_or(0, |last| self.lows[last].1)
+    }
+
     fn of(issued: &Issued, seen: &Seen, place: Place) -> Self {
         let Issued { at_us: used_us, is_local, .. } = *issued;
         let sure = seen.copies > 1;

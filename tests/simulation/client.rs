@@ -67,8 +67,10 @@ pub(crate) enum Outcome {
     RetryAny,
     /// The session was claimed while the commit was under way: it may have been done.
     Fenced,
-    /// Not done: too many requests of this session.
+    /// Not done: too many requests of this session, or too few nodes to hold it.
     Busy,
+    /// Too few nodes hold it, and it was taken back; yet it may have been done.
+    TakenBack,
 }
 
 /// What a page saw when it had done its work.
@@ -269,6 +271,12 @@ impl Cluster {
                 self.think(tab);
             }
             Outcome::Busy => self.busy(tab),
+            Outcome::TakenBack => {
+                if let Some(pending) = self.tabs[tab].current.as_mut() {
+                    pending.maybe = true;
+                }
+                self.busy(tab);
+            }
             Outcome::Retry(owner) => {
                 let Some(pending) = self.tabs[tab].current.as_ref() else { return };
                 let unreachable = pending.avoid.contains(&owner) || owner == machine;
@@ -348,7 +356,8 @@ impl Cluster {
         let apart = &self.plan.apart;
         let (side, is_cut_off, may_be_alone) =
             (apart.side(machine), apart.touches(machine), apart.may_be_alone(machine));
-        let place = Place { machine, side, is_cut_off, may_be_alone };
+        let at_us = self.world.now_us();
+        let place = Place { machine, at_us, side, is_cut_off, may_be_alone };
         self.checker.done(tab, pending.number, own, seen, pending.maybe, place);
         self.think(tab);
     }
@@ -365,6 +374,8 @@ impl Cluster {
         let how = if pending.maybe { Ended::Maybe } else { Ended::NotDone };
         // A commit may be refused because of a request that came to another node at the same time.
         let is_contested = how == Ended::Maybe && self.rules.strays > 0;
+        // Where two must hold it, there may be one too few as long as a node is away.
+        let is_contested = is_contested || self.rules.least > 1;
         if !is_contested && self.plan.maintenance_since_us.is_some_and(|since_us| pending.since_us >= since_us) {
             let (op, session) = (pending.op, pending.session);
             self.checker.violate(format!("{op:?} of tab {tab} ({session:?}) failed during maintenance: {how:?}"));

@@ -15,7 +15,7 @@ use tasuki::{
 };
 
 use crate::{
-    Canary,
+    Canary, Scenario,
     checker::Checker,
     client::{Heard, Tab, User},
     clock::Clock,
@@ -29,6 +29,9 @@ use crate::{
 
 /// Until when the balancer leaves out a machine that was drained: it hears of its return.
 pub(crate) const DRAINED: u64 = u64::MAX;
+
+/// Bytes of a queue that is never full.
+const WIDE: usize = 1 << 20;
 
 /// The duty of a node that leaves on purpose.
 pub(crate) const DRAIN: Duty = Duty::Draining;
@@ -59,6 +62,10 @@ pub(crate) struct Rules {
     /// The longest time between two requests of a tab.
     pub(crate) think_us: u64,
     ack: Ack,
+    /// How many nodes must hold what is answered.
+    pub(crate) least: usize,
+    /// Every commit tells the whole session.
+    pub(crate) is_full: bool,
     /// Requests, in percent, that come by a front which does not know where their session is.
     pub(crate) strays: u64,
     /// Idle time after which sessions end.
@@ -108,7 +115,8 @@ pub(crate) fn machine_of(node: NodeId) -> usize {
 
 impl Cluster {
     /// A cluster that is about to start.
-    pub(crate) fn new(seed: u64, canary: Option<Canary>) -> Self {
+    pub(crate) fn new(seed: u64, scenario: Scenario) -> Self {
+        let canary = scenario.canary();
         let mut world = World::new(seed);
         let machines = match world.between(1, 100) {
             1..=25 => 2,
@@ -121,25 +129,32 @@ impl Cluster {
         // Either queues that overflow or users in a hurry: with both, a slow link never catches up, rightly.
         let (queue_bytes, think_us) = match world.between(1, 10) {
             // Requests of one session meet where users are in a hurry.
-            _ if canary == Some(Canary::TurnEndsAtCommit) => (1 << 20, 3_000),
+            _ if canary == Some(Canary::TurnEndsAtCommit) => (WIDE, 3_000),
             1..=2 => (world.between(500, 4_000) as usize, 40_000),
-            3..=5 => (1 << 20, 3_000),
-            _ => (1 << 20, 40_000),
+            3..=5 => (WIDE, 3_000),
+            _ => (WIDE, 40_000),
         };
         let rules = Rules {
             workers: world.between(1, 2) as usize,
             queue_bytes,
             think_us,
             ack: if world.percent(80) { Ack::One } else { Ack::All },
-            strays: if world.percent(25) || canary == Some(Canary::NoFence) { 10 } else { 0 },
-            timeout: Duration::from_secs(if world.percent(15) { 1 } else { 1_800 }),
+            strays: if world.percent(25) || matches!(canary, Some(Canary::NoFence | Canary::ReplacedUntold)) {
+                10
+            } else {
+                0
+            },
             // Not drawn: what is drawn later is the same with and without.
+            least: if scenario == Scenario::Settings && !seed.is_multiple_of(3) { 2 } else { 1 },
+            is_full: scenario == Scenario::Settings && seed % 3 != 1,
+            timeout: Duration::from_secs(if world.percent(15) { 1 } else { 1_800 }),
             copies: (machines > 2 && seed % 4 == 3).then_some(1 + (seed / 4 % 2) as usize),
         };
         let users = world.between(1, 4) as usize;
         let is_storm = world.percent(25) && canary.is_none();
         let faults = if is_storm { world.between(4, 10) } else { world.between(1, 4) } as usize;
-        let plan = Plan::new(faults, is_storm, world.now_us());
+        let has_stops = scenario == Scenario::FullStops || canary == Some(Canary::NothingSaved);
+        let plan = Plan::new(faults, is_storm, has_stops, world.now_us());
         let clocks: Vec<Clock> = (0..machines).map(|_| Clock::drawn(&mut world)).collect();
         let locals: Vec<bool> = (0..users).map(|_| world.percent(15)).collect();
         let mut cluster = Self {
@@ -148,7 +163,7 @@ impl Cluster {
             machines: clocks.into_iter().map(Machine::new).collect(),
             users: locals.into_iter().map(User::new).collect(),
             tabs: (0..users * 2).map(|tab| Tab::new(tab / 2, tab % 2)).collect(),
-            checker: Checker::new(rules.timeout, is_storm),
+            checker: Checker::new(rules.timeout, queue_bytes == WIDE, is_storm),
             plan,
             rules,
             canary,
@@ -246,7 +261,7 @@ impl Cluster {
         let (ack, ack_timeout, claim_timeout) = (self.rules.ack, ACK_TIMEOUT, CLAIM_TIMEOUT);
         let repair_interval = Duration::from_millis(900);
         let config = CoreConfig { ack, ack_timeout, claim_timeout, lease: LEASE, repair_interval };
-        let node = Node::new(id, self.rules.workers, config, self.world.now_us());
+        let node = Node::new(id, self.rules, config, self.world.now_us());
         let disk = self.machines[machine].disk.take();
         self.machines[machine] = Machine { node: Some(node), disk, ..Machine::new(self.machines[machine].clock) };
         self.load(machine);

@@ -60,7 +60,7 @@ pub(crate) const STORM: [Fault; 13] = {
     [Kill, PowerCut, Pause, Sleep, Cut, Stall, Slow, Drain, Isolate, Partition, OneWay, WrongNews, Jump]
 };
 
-/// Machines that do not hear each other, though the balancer may reach both.
+/// Machines that do not hear each other, or were told so wrongly, though the balancer may reach both.
 #[derive(Debug, Default)]
 pub(crate) struct Apart {
     pairs: BTreeSet<(usize, usize)>,
@@ -216,7 +216,7 @@ impl Cluster {
         let misled: Vec<usize> = others.filter(|_| self.world.percent(60)).collect();
         let long_us = until_us - self.world.now_us();
         for other in misled {
-            self.plan.apart.misled.extend([machine, other]);
+            self.plan.apart.misled.insert(other);
             // Heard before it is put right: otherwise it would be part of the next fault.
             self.tell_gone(other, machine, long_us.min(100_000));
         }

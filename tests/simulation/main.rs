@@ -12,19 +12,24 @@
 //!
 //! In most runs faults come one at a time, and the next one waits until the nodes themselves report that they have caught
 //! up: that is what the product promises to get over. In the others they overlap, and only that is checked which holds
-//! always: nothing steps back on a node, queues are bounded, no request waits for ever, the cluster recovers.
+//! always: nothing steps back on a node, replicators keep nothing that nobody waits for, no request waits for ever, the
+//! cluster recovers.
 //!
 //! In a part of the runs only some nodes hold a session, as with `manager = "backup"`.
 //!
-//! A run of its own stops everything on purpose and starts it again, between other faults.
+//! A run of its own stops everything on purpose and starts it again, between other faults; another one has other settings
+//! than the default.
 //!
 //! Left out: a commit that was fenced counts as perhaps done, because one holder may have taken it before it heard of the
-//! claim. While two machines do not hear each other and the balancer reaches both, reads of a session that one of them
-//! answers may differ; what a second node held is still promised, unless both sides have a second node.
+//! claim. While two machines do not hear each other and the balancer reaches both, what one of them has answered is new to
+//! the other one until a third machine has told it; while two sides do not hear each other, until they do. No machine goes
+//! back by itself meanwhile. Not judged is what a machine writes that nobody else holds, and a session that both of two sides
+//! have written, until they have caught up. The bound of the queue of a link is that of the simulated links.
 //!
 //! A violation names the seed and the step. `TASUKI_SEED=123 cargo test --test simulation` replays one seed,
 //! `TASUKI_SEEDS=100000 cargo test --test simulation` runs more of them than the default. `TASUKI_FIRST=3 TASUKI_STEP=4` takes
-//! only those with `manager = "backup"`. The run with full stops counts by `TASUKI_STOP_SEEDS`.
+//! only those with `manager = "backup"`. The run with full stops counts by `TASUKI_STOP_SEEDS`, the
+//! one with other settings by `TASUKI_SETTINGS_SEEDS`.
 
 mod accept;
 mod canary;
@@ -52,11 +57,12 @@ use std::{
 };
 
 use cluster::{Cluster, Report};
+use faults::Fault;
 
 /// Seeds of a run that nobody asked for more of: about 20 s in a development build on one core.
 const DEFAULT_SEEDS: u64 = 250;
 
-/// The same with full stops.
+/// The same with full stops, and with other settings.
 const DEFAULT_STOP_SEEDS: u64 = 100;
 
 /// A run ends after so many violations: the first ones tell enough.
@@ -95,7 +101,11 @@ enum Canary {
     AckNotBooked,
     /// A node finds itself the same as any other that compares.
     NothingDiffers,
-    /// Who was the first to hold a session is told of it for ever, whoever is there.
+    /// The same as a reply before the acknowledgement: its replicator waits for nobody.
+    WaitAbandoned,
+    /// An owner does not hear from a third node that its session was promised to one that it does not hear.
+    ReplacedUntold,
+    /// Who held a session when all nodes were there is told of it for ever, whoever is left.
     HoldersStay,
 }
 
@@ -106,12 +116,16 @@ enum Scenario {
     Faults,
     /// Full stops, and other faults between them.
     FullStops,
+    /// Faults, where two nodes must hold what is answered (`cluster.min_copies = 2`), where every commit tells the whole
+    /// session (`manager = "full"`), or both.
+    Settings,
     /// Faults, and a part of the product that is broken.
     Broken(Canary),
 }
 
 /// What a blind checker might take a canary for: that something got stuck is not what it is about.
-const STUCK: [&str; 6] = ["a panic", "never caught up", "waits for ever", "nothing happens", "past its bound", "books"];
+const STUCK: [&str; 7] =
+    ["a panic", "never caught up", "waits for ever", "nothing happens", "past its bound", "books", "are waited for"];
 
 /// Of which nodes hold a session, in the report of a violation.
 const EVERYWHERE: &str = "copies: None";
@@ -123,8 +137,19 @@ impl Canary {
         match self {
             Self::QueueWithoutBound => what.contains("past its bound"),
             Self::AckNotBooked => what.contains("books"),
+            Self::WaitAbandoned => what.contains("are waited for"),
+            Self::ReplacedUntold => what.contains("answered long ago"),
             Self::NothingDiffers => what.contains("at the end"),
             _ => !STUCK.iter().any(|stuck| what.contains(stuck)),
+        }
+    }
+
+    /// The faults under which it does harm, if these are few.
+    fn faults(self) -> Option<&'static [Fault]> {
+        match self {
+            Self::NoLease => Some(&[Fault::Pause, Fault::Sleep, Fault::Stall]),
+            Self::ReplacedUntold => Some(&[Fault::Stall]),
+            _ => None,
         }
     }
 
@@ -139,10 +164,15 @@ impl Canary {
     }
 }
 
+impl Scenario {
+    /// What is broken.
+    fn canary(self) -> Option<Canary> {
+        if let Self::Broken(canary) = self { Some(canary) } else { None }
+    }
+}
+
 fn simulate(seed: u64, scenario: Scenario) -> Result<Report, String> {
-    let canary = if let Scenario::Broken(canary) = scenario { Some(canary) } else { None };
-    let mut cluster = Cluster::new(seed, canary);
-    cluster.plan.has_stops = scenario == Scenario::FullStops || canary == Some(Canary::NothingSaved);
+    let mut cluster = Cluster::new(seed, scenario);
     let result = catch_unwind(AssertUnwindSafe(|| cluster.run())).unwrap_or_else(|panic| Err(text(&*panic)));
     result.map_err(|what| {
         let faults = cluster.plan.log.join("\n    ");
@@ -189,6 +219,7 @@ impl Run {
     fn of_settings(scenario: Scenario) -> Self {
         let (seeds, default_seeds) = match scenario {
             Scenario::FullStops => ("TASUKI_STOP_SEEDS", DEFAULT_STOP_SEEDS),
+            Scenario::Settings => ("TASUKI_SETTINGS_SEEDS", DEFAULT_STOP_SEEDS),
             Scenario::Faults | Scenario::Broken(_) => ("TASUKI_SEEDS", DEFAULT_SEEDS),
         };
         let (first, last) = match setting("TASUKI_SEED") {
@@ -243,10 +274,9 @@ impl Tally {
 fn is_caught(canary: Canary) {
     for manager in canary.managers() {
         let is_told = |what: &String| what.contains(manager) && canary.is_noticed_by(what);
-        // A seed in four is a run with `backup`.
-        let seeds = (1..=CANARY_SEEDS).map(|n| if *manager == BACKUP { n * 4 - 1 } else { n });
-        let violation =
-            seeds.into_iter().find_map(|seed| simulate(seed, Scenario::Broken(canary)).err().filter(is_told));
+        // A seed in four is a run with `backup`, if it has nodes enough.
+        let mut seeds = (1..=CANARY_SEEDS).map(|n| if *manager == BACKUP { n * 4 - 1 } else { n + n.div_ceil(3) - 1 });
+        let violation = seeds.find_map(|seed| simulate(seed, Scenario::Broken(canary)).err().filter(is_told));
         let what =
             violation.unwrap_or_else(|| panic!("{canary:?} was not noticed in {CANARY_SEEDS} seeds of {manager}"));
         println!("{canary:?} was noticed: {what}");
@@ -261,6 +291,11 @@ fn no_promise_is_broken_under_any_seed() {
 #[test]
 fn a_planned_full_stop_breaks_no_promise() {
     run(Scenario::FullStops);
+}
+
+#[test]
+fn no_promise_is_broken_with_other_settings() {
+    run(Scenario::Settings);
 }
 
 fn run(scenario: Scenario) {
@@ -341,6 +376,11 @@ fn an_acknowledgement_that_is_not_booked_is_noticed() {
 }
 
 #[test]
+fn a_wait_that_nobody_ends_is_noticed() {
+    is_caught(Canary::WaitAbandoned);
+}
+
+#[test]
 fn nodes_that_find_no_difference_are_noticed() {
     is_caught(Canary::NothingDiffers);
 }
@@ -350,3 +390,7 @@ fn holders_that_are_never_replaced_are_noticed() {
     is_caught(Canary::HoldersStay);
 }
 
+#[test]
+fn an_owner_that_does_not_hear_that_it_was_replaced_is_noticed() {
+    is_caught(Canary::ReplacedUntold);
+}

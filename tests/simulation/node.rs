@@ -29,7 +29,7 @@ use crate::{
     Canary,
     accept::{Ask, Incoming},
     client::Call,
-    cluster::{Cluster, DRAIN, Lane, machine_of},
+    cluster::{Cluster, DRAIN, Lane, Rules, machine_of},
     request::{Job, JobId},
     slots::SimSlots,
     story,
@@ -164,15 +164,15 @@ pub(crate) struct Link {
 
 impl Node {
     /// A node that knows nobody yet.
-    pub(crate) fn new(id: NodeId, workers: usize, config: CoreConfig, born_us: u64) -> Self {
+    pub(crate) fn new(id: NodeId, Rules { workers, least, .. }: Rules, config: CoreConfig, born_us: u64) -> Self {
         let slots = SimSlots::new(id);
+        let exporter = Core::keeping_lease(slots.clone(), config);
+        let cores = std::iter::once(exporter).chain((0..workers).map(|_| Core::new(slots.clone(), config)));
         Self {
             id,
             duty: Duty::Starting,
             view: BTreeMap::new(),
-            cores: std::iter::once(Core::keeping_lease(slots.clone(), config))
-                .chain((0..workers).map(|_| Core::new(slots.clone(), config)))
-                .collect(),
+            cores: cores.map(|core| core.with_min_copies(least)).collect(),
             slots,
             needs_under_way: 0,
             jobs: BTreeMap::new(),
@@ -228,30 +228,32 @@ impl Node {
     pub(crate) fn unfinished(&self, now: Moment) -> Option<String> {
         let peers = self.peers().flat_map(|(peer, _)| self.cores.iter().map(move |core| core.peer(peer, now)));
         let in_flight: usize = peers.filter(|peer| peer.lag >= ACK_TIMEOUT).map(|peer| peer.in_flight).sum();
-        let counts = [self.jobs.len(), self.turns.len(), self.waits.len(), self.claims.len(), in_flight];
-        let named = "jobs, turns, waits, claims, updates in flight";
-        (counts != [0; 5]).then(|| format!("{:?} still has {counts:?} of {named}", self.id))
+        let refused = self.cores.iter().map(|core| core.kept().refused).sum();
+        let counts = [self.jobs.len(), self.turns.len(), self.waits.len(), self.claims.len(), in_flight, refused];
+        let named = "jobs, turns, waits, claims, updates in flight, refused sessions";
+        (counts != [0; 6]).then(|| format!("{:?} still has {counts:?} of {named}", self.id))
     }
 
     /// What its replicators keep beyond what it is kept for: a reply or a claim that no request waits for, an update that the
-    /// peer has acknowledged, or more peers than there are.
+    /// peer has acknowledged, more refusals than were sent anything, or more peers than there are.
     pub(crate) fn overgrown(&self, now: Moment) -> Option<String> {
-        self.cores.iter().enumerate().find_map(|(at, core)| {
-            let kept = core.kept();
-            let waits = self.waits.keys().filter(|(of, _)| *of == at).count();
-            let claims = self.claims.keys().filter(|(of, _)| *of == at).count();
-            let peers = self.peers().count();
-            let most = Kept { waits, claims, refused: peers * self.slots.ids(|_| true).len(), lacking: peers };
-            let is_more = kept.waits > most.waits
-                || kept.claims > most.claims
-                || kept.refused > most.refused
-                || kept.lacking > most.lacking;
-            let links = self.links.iter().filter(|((of, _), link)| *of == at && link.up.is_some());
-            let mut behind = links.map(|((_, peer), link)| (core.peer(*peer, now).in_flight as u64, link));
-            let unbooked = behind.find(|(in_flight, link)| *in_flight != link.sent - link.acked);
-            let books = unbooked.map(|(in_flight, link)| format!("books {in_flight} updates under way of {link:?}"));
-            books.or_else(|| is_more.then(|| format!("keeps {kept:?} where no more than {most:?} are waited for")))
-        })
+        let kept = self.cores.iter().map(Core::kept);
+        let kept = kept.fold(Kept::default(), |sum, one| Kept {
+            waits: sum.waits + one.waits,
+            claims: sum.claims + one.claims,
+            refused: sum.refused + one.refused,
+            lacking: sum.lacking + one.lacking,
+        });
+        let up = self.links.iter().filter(|(_, link)| link.up.is_some());
+        let sent: Sequence = up.clone().map(|(_, link)| link.sent).sum();
+        let (waits, claims) = (self.waits.len(), self.claims.len());
+        let most = Kept { waits, claims, refused: sent as usize, lacking: self.cores.len() * self.peers().count() };
+        if kept.waits > waits || kept.claims > claims || kept.refused > most.refused || kept.lacking > most.lacking {
+            return Some(format!("keeps {kept:?} where no more than {most:?} are waited for"));
+        }
+        let mut books = up.map(|((core, peer), link)| (self.cores[*core].peer(*peer, now).in_flight as u64, link));
+        let wrong = books.find(|(in_flight, link)| *in_flight != link.sent - link.acked);
+        wrong.map(|(in_flight, link)| format!("books {in_flight} updates under way of {link:?}"))
     }
 
     /// Whether a node, this one included, is live and answers requests.

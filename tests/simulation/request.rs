@@ -11,6 +11,7 @@ use tasuki::{
     },
     session::{
         Slots,
+        delta::Update,
         draft::{Change, Draft},
         replica::{self, Birth, Committed, Kept, NotOwner, Reach, Record, Slot, Standing, Undo, Visited},
         stamp::Stamp,
@@ -21,7 +22,7 @@ use tasuki::{
 use crate::{
     Canary, canary,
     client::{Call, Heard, Op, Outcome, Seen},
-    cluster::{Cluster, machine_of},
+    cluster::{Cluster, Rules, machine_of},
     node::{Input, Node, TurnQueue, Who},
     story,
     world::Event,
@@ -243,7 +244,11 @@ impl Cluster {
     }
 
     fn commit(&mut self, id: NodeId, job: JobId) {
-        let (now, timeout, canary) = (self.moment(id), self.rules.timeout, self.canary);
+        if let Some(copies) = self.too_few(id, job) {
+            let outcome = if self.is_elsewhere(id, copies) { Outcome::RetryAny } else { Outcome::Busy };
+            return self.answer(id, job, outcome);
+        }
+        let (now, Rules { timeout, is_full, .. }, canary) = (self.moment(id), self.rules, self.canary);
         let Some(node) = self.node_mut(id) else { return };
         let slots = node.slots.clone();
         let Some(this) = node.jobs.get(&job) else { return };
@@ -264,7 +269,12 @@ impl Cluster {
             Op::End | Op::Renew => replica::end(slot, session, term, now).map(Some),
             _ if call.session.is_none() => Ok(Some(replica::create(slot, &birth(), changes, now))),
             _ if changes.is_empty() => Ok(None),
-            _ => replica::commit(slot, session, changes, term, now).map(Some),
+            _ => replica::commit(slot, session, changes, term, now).map(|mut committed| {
+                if let Some(record) = Slot::live(slot).filter(|_| is_full) {
+                    committed.update = Update::Whole(record.whole(session, now));
+                }
+                Some(committed)
+            }),
         });
         if let (Ok(Some(_)), Some(side)) = (&committed, self.plan.apart.side(machine_of(id))) {
             self.checker.wrote_apart(session, side);
@@ -276,6 +286,26 @@ impl Cluster {
             Ok(Some(_)) if reach == Reach::Node => self.held(id, job, 1),
             Ok(Some(committed)) => self.replicate(id, job, committed),
         }
+    }
+
+    /// How many nodes would hold a write, if that is fewer than must.
+    fn too_few(&mut self, id: NodeId, job: JobId) -> Option<usize> {
+        let least = self.rules.least;
+        let this = self.node_mut(id)?.jobs.get(&job)?;
+        let is_read =
+            this.changes.is_empty() && this.call.session.is_some() && !matches!(this.call.op, Op::End | Op::Renew);
+        let (worker, written) = (this.worker, this.written());
+        if is_read || least < 2 || this.call.reach == Reach::Node {
+            return None;
+        }
+        let copies = self.with_core(id, worker, |core, _, _| core.would_hold(written))?.0;
+        (copies < least).then_some(copies)
+    }
+
+    /// Whether there are nodes enough for another one to have more luck.
+    fn is_elsewhere(&self, id: NodeId, copies: usize) -> bool {
+        let live = self.node(id).map_or(0, |node| node.peers().count()) + 1;
+        live.saturating_sub(copies) >= self.rules.least
     }
 
     fn replicate(&mut self, id: NodeId, job: JobId, Committed { update, undo }: Committed) {
@@ -336,7 +366,14 @@ impl Cluster {
                 self.tell_later(id, told);
                 self.held(id, job, copies);
             }
-            Verdict::TooFew(copies) => unreachable!("{copies} copies are enough in the simulated clusters"),
+            Verdict::TooFew(copies) => {
+                let told = undo.and_then(|undo| {
+                    node.slots.unwatched(session, |slot| replica::retreat(slot, session, undo, id, now))
+                });
+                self.tell_later(id, told);
+                let outcome = if self.is_elsewhere(id, copies) { Outcome::Fenced } else { Outcome::TakenBack };
+                self.answer(id, job, outcome);
+            }
             Verdict::Fenced(epoch) => {
                 let undone = undo.and_then(|undo| {
                     node.slots.unwatched(session, |slot| replica::undo(slot, session, undo, epoch, now))
@@ -367,8 +404,13 @@ impl Cluster {
     // --- answers ---
 
     fn done(&mut self, id: NodeId, job: JobId, copies: usize) {
+        let least = self.rules.least;
         let Some(this) = self.node_mut(id).and_then(|node| node.jobs.get_mut(&job)) else { return };
         let session = this.renewal.map_or(this.session, |renewal| renewal.new);
+        if copies > 0 && copies < least && this.call.reach == Reach::Cluster {
+            self.checker.violate(format!("{session:?}: a write is answered that {copies} nodes hold"));
+        }
+        let Some(this) = self.node_mut(id).and_then(|node| node.jobs.get_mut(&job)) else { return };
         if let Some(seen) = this.seen.take() {
             self.answer(id, job, Outcome::Done(Seen { copies, session, ..seen }));
         }

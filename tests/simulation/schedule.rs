@@ -76,11 +76,11 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// So many faults.
-    pub(crate) fn new(faults: usize, is_storm: bool, now_us: u64) -> Self {
+    pub(crate) fn new(faults: usize, is_storm: bool, has_stops: bool, now_us: u64) -> Self {
         Self {
             left: faults,
             is_storm,
-            has_stops: false,
+            has_stops,
             busy_until_us: now_us,
             healed_us: now_us,
             calm: 0,
@@ -143,7 +143,8 @@ impl Cluster {
             }
             if !self.plan.is_storm && self.world.percent(30) {
                 self.plan.calm = 0;
-                self.begin_drawn(if self.plan.has_stops { &STOPS } else { &ONE_BY_ONE });
+                let all: &[Fault] = if self.plan.has_stops { &STOPS } else { &ONE_BY_ONE };
+                self.begin_drawn(self.canary.and_then(Canary::faults).unwrap_or(all));
             }
         }
         self.world.after(POLL_US, Event::Fault(Step::Poll));
@@ -183,7 +184,7 @@ impl Cluster {
     }
 
     fn notice_overgrown(&mut self) {
-        // Its requests do not wait for what its replicators still keep.
+        // Its requests do not wait for what its replicators still keep, and that is to be noticed by what users see.
         if self.canary == Some(Canary::ReplyBeforeAck) {
             return;
         }

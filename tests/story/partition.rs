@@ -146,10 +146,10 @@ async fn split(machines: &Machines) {
     machines.apart("r2").await;
 }
 
-async fn heal(machines: &Machines) {
+async fn heal(machines: &Machines, nodes: usize) {
     machines.network.go("r1", "r2");
     machines.network.go("r2", "r1");
-    machines.settled(2).await;
+    machines.settled(nodes).await;
 }
 
 /// One who goes to r1 and one who goes to r2, without the balancer.
@@ -188,13 +188,41 @@ fn after_a_split_a_session_that_both_sides_wrote_has_what_each_of_them_set() {
             said(user, "/write.txt").await;
             assert_eq!(said(user, "/read.txt").await, own);
         }
-        heal(&machines).await;
+        heal(&machines, 2).await;
         let agreed = async || {
             let [on_r1, on_r2] = [said(&users[0], "/read.txt").await, said(&users[1], "/read.txt").await];
             (on_r1 == on_r2).then_some(on_r1)
         };
         let agreed = wait_for("r1 and r2 agree", agreed).await;
         assert!(["1 r1 r2 r1 ", "1 r1 r2 r2 "].contains(&agreed.as_str()), "{agreed}");
+    });
+}
+
+/// Both have the third node, which confirms that each of them is there. A front that is not sticky sends a user to both.
+#[test]
+fn a_session_is_never_older_on_the_node_that_lost_it_to_one_that_it_cannot_hear() {
+    story(async {
+        let Some(machines) = Machines::start(pages(Place::new()), 3).await else { return };
+        let users = at_both_doors(&machines).await;
+        machines.network.stop("r1", "r2");
+        machines.network.stop("r2", "r1");
+        let [mut last, mut looks] = [1, 0];
+        for round in 0..6 {
+            let [writes, reads] = [&users[(round + 1) % 2], &users[round % 2]];
+            last += 1;
+            assert_eq!(said(writes, "/add.txt").await, last.to_string());
+            for _ in 0..20 {
+                let Ok(answer) = reads.window().get("/look.txt").await else { continue };
+                if answer.status == StatusCode::OK {
+                    assert_eq!(answer.body, last.to_string(), "what the other one has answered before");
+                    looks += 1;
+                }
+            }
+            assert_eq!(said(reads, "/look.txt").await, last.to_string());
+        }
+        println!("{looks} of 120 looks were answered at once");
+        heal(&machines, 3).await;
+        assert_eq!(said(&users[0], "/look.txt").await, last.to_string());
     });
 }
 
@@ -217,7 +245,7 @@ fn who_logged_out_on_one_side_of_a_split_is_logged_out_on_the_other_whatever_was
             assert_eq!(said(leaves, "/look.txt").await, "0");
             assert_eq!(said(stays, page).await, *last, "nobody could tell");
         }
-        heal(&machines).await;
+        heal(&machines, 2).await;
         // Nobody asks for the sessions before.
         let gone = async || {
             let nodes = machines.status().await?.nodes;

@@ -1,6 +1,6 @@
 //! One accepted link, for as long as it lasts.
 
-use std::{io, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc};
 
 use actix_web::rt;
 use bytes::BytesMut;
@@ -43,23 +43,54 @@ pub(super) struct Incoming {
     batches: Arc<Semaphore>,
     /// Of those who may wait for the turn of a session to merge a copy.
     merges: Arc<Semaphore>,
+    pub(super) callers: Callers,
 }
 
 /// What is found out beside, and is then to be written, or ends the link.
 pub(super) type Answers = mpsc::Sender<Result<Reply, BadFrame>>;
 
+/// The nodes that have links to this one, and how each is told what it did not ask. No more than there are links.
+#[derive(Clone, Default)]
+pub(super) struct Callers(Rc<RefCell<HashMap<NodeId, Vec<Answers>>>>);
+
+impl Callers {
+    /// A link is there.
+    pub(super) fn add(&self, node: NodeId, answers: &Answers) {
+        let mut callers = self.0.borrow_mut();
+        callers.retain(|_, links| {
+            links.retain(|answers| !answers.is_closed());
+            !links.is_empty()
+        });
+        callers.entry(node).or_default().push(answers.clone());
+    }
+
+    /// On one of its links. Nobody waits for it: where too much is being answered on all of them it is left out.
+    pub(super) fn tell(&self, node: NodeId, reply: &Reply) {
+        let callers = self.0.borrow();
+        let mut links = callers.get(&node).into_iter().flatten();
+        let _ = links.any(|answers| answers.try_send(Ok(reply.clone())).is_ok());
+    }
+}
+
 impl Incoming {
     /// A link that another node has opened.
-    pub(super) fn new(doorway: Rc<Doorway>, surveys: Arc<Semaphore>, intake: Intake, from: NodeId) -> Self {
+    pub(super) fn new(
+        doorway: Rc<Doorway>,
+        surveys: Arc<Semaphore>,
+        intake: Intake,
+        callers: Callers,
+        from: NodeId,
+    ) -> Self {
         let (comparison, merges) = (Semaphore::new(1).into(), Semaphore::new(limits::MERGES_WAITING).into());
         let batches = Semaphore::new(limits::REPAIR_BATCHES).into();
-        Self { doorway, from, received: 0, surveys, comparison, intake, batches, merges }
+        Self { doorway, from, received: 0, surveys, comparison, intake, batches, merges, callers }
     }
 
     /// Serves it to its end, and says what that was.
     pub(super) async fn serve(mut self, greeted: Greeted) -> String {
         let Greeted { mut stream, mut sealer, mut opener, .. } = greeted;
         let (answers, mut answered) = mpsc::channel(limits::CLAIMS_ANSWERED);
+        self.callers.add(self.from, &answers);
         let (mut input, mut output) = (BytesMut::with_capacity(limits::LINK_READ_BYTES), BytesMut::new());
         loop {
             let heard = tokio::select! {
@@ -126,6 +157,10 @@ impl Incoming {
                         let _ = answers.send(Ok(Reply::Answer(ticket, answer))).await;
                     });
                 }
+                Request::Replaces { member, id, epoch } if member == self.doorway.table.me() => {
+                    self.doorway.table.with(id, |slot| replica::replaced(slot, epoch));
+                }
+                Request::Replaces { member, id, epoch } => self.callers.tell(member, &Reply::Replaced(id, epoch)),
                 Request::Compare(question) => self.compare(question, answers.clone()),
                 Request::Copies(batch) => self.copies(batch, answers.clone())?,
                 Request::Offer { context, ids } => {

@@ -112,7 +112,7 @@ async fn who_does_not_have_a_session_remembers_whom_it_was_asked_for_by() {
 /// What the node 2 has linked to.
 fn incoming(doorway: Doorway) -> Incoming {
     let (surveys, intake) = (Semaphore::new(1).into(), Intake::new(doorway.table.clone()));
-    Incoming::new(doorway.into(), surveys, intake, NodeId(2))
+    Incoming::new(doorway.into(), surveys, intake, Callers::default(), NodeId(2))
 }
 
 /// Sessions that this node owns, more than may wait to be merged, and other copies of them.
@@ -176,6 +176,31 @@ async fn copies_that_come_together_are_merged_at_once_but_for_those_whose_sessio
         }
     };
     timeout(PATIENCE, all_merged).await.expect("it had to wait for the request only");
+}
+
+#[actix_web::test]
+async fn that_a_member_was_replaced_is_passed_on_to_it_by_any_of_its_links() {
+    let (doorway, _heard, _) = node(PATIENCE);
+    let (table, member) = (doorway.table.clone(), NodeId(3));
+    let epoch = Epoch::first(ME).outranked_by(NodeId(2));
+    let mut incoming = incoming(doorway);
+    let mut hear = |member| {
+        let (mut input, mut output, answers) = (BytesMut::new(), BytesMut::new(), mpsc::channel(1).0);
+        frame::put_request(&mut input, &Request::Replaces { member, id: ID, epoch });
+        incoming.take(&mut input, &mut output, &answers).unwrap();
+        incoming.callers.clone()
+    };
+    let callers = hear(member);
+    let [(gone, _), (full, _full), (there, mut hearing)] = [(); 3].map(|()| mpsc::channel(1));
+    full.try_send(Ok(Reply::Ack(1))).unwrap();
+    [gone, full, there].iter().for_each(|link| callers.add(member, link));
+    hear(member);
+    let heard = hearing.try_recv().unwrap().unwrap();
+    assert_eq!(heard, Reply::Replaced(ID, epoch));
+    let is_owned = || table.peek(ID, |slot| Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned));
+    assert!(is_owned(), "it was about somebody else");
+    hear(ME);
+    assert!(!is_owned() && hearing.try_recv().is_err(), "it is told directly");
 }
 
 #[actix_web::test]

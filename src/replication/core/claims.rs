@@ -337,6 +337,7 @@ impl<S: Slots> Core<S> {
                 match self.slots.with(id, |slot| replica::adopt(slot, epoch, given, term, now)) {
                     Adoption::Owner => {
                         self.tell_stragglers(id, now, port);
+                        self.tell_unheard(&asking.unheard, id, epoch, port);
                         ClaimEnded::Owner
                     }
                     Adoption::Nothing if asking.unheard.iter().any(|member| self.may_know(*member, now)) => {
@@ -371,6 +372,17 @@ impl<S: Slots> Core<S> {
             && let Some(update) = self.slots.with(id, |slot| whole(slot, id, now))
         {
             self.announce(&update, now, port);
+        }
+    }
+
+    /// A member that was not heard may be the last owner, and be heard by others, which confirm its lease: they tell it. So does
+    /// this node itself, if it is only the other direction that fails.
+    fn tell_unheard(&self, unheard: &[NodeId], id: SessionId, epoch: Epoch, port: &mut impl Port) {
+        for member in unheard.iter().filter(|member| !self.gone.contains(member)) {
+            for peer in self.ledger.peers() {
+                // Where there is no room the next commit of the last owner is refused.
+                let _ = port.send(peer, &Request::Replaces { member: *member, id, epoch });
+            }
         }
     }
 

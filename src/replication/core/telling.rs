@@ -98,10 +98,13 @@ impl<S: Slots> Core<S> {
             return false;
         }
         let id = short.id;
+        if let Some(by) = self.slots.with(id, |slot| replaced(slot)) {
+            port.settled(wait, Verdict::Fenced(by));
+            return true;
+        }
         let others = self.told(id, self.slots.me()).into_iter();
         let others: Vec<NodeId> =
             others.filter(|peer| self.ledger.is_in_sync(*peer) && !short.holders.contains(peer)).collect();
-        // Nobody else has taken it over: its request has the turn until the verdict.
         let update = self.slots.with(id, |slot| if is_owned(slot) { whole(slot, id, now) } else { None });
         let Some(update) = update.filter(|_| !others.is_empty()) else { return false };
         self.ledger.open_again(wait, short);
@@ -224,11 +227,8 @@ impl<S: Slots> Core<S> {
 
     fn send_whole(&mut self, peer: NodeId, id: SessionId, wait: Option<WaitId>, now: Moment, port: &mut impl Port) {
         // Told under the epoch of the node that has replaced this one, a commit that nobody has confirmed would be confirmed.
-        let replaced = |slot: &mut Option<Slot>| {
-            Slot::live(slot).filter(|record| record.tenure() != Tenure::Owned).map(|record| record.promised())
-        };
         if let Some(wait) = wait
-            && let Some(by) = self.slots.with(id, replaced)
+            && let Some(by) = self.slots.with(id, |slot| replaced(slot))
         {
             let settled = self.ledger.fenced(wait, by);
             return self.release(settled, now, port);
@@ -247,6 +247,11 @@ impl<S: Slots> Core<S> {
 /// Whether this node takes itself for the owner.
 fn is_owned(slot: &Option<Slot>) -> bool {
     Slot::live(slot).is_some_and(|record| record.tenure() == Tenure::Owned)
+}
+
+/// By whom this node has been replaced.
+fn replaced(slot: &Option<Slot>) -> Option<Epoch> {
+    Slot::live(slot).filter(|record| record.tenure() != Tenure::Owned).map(|record| record.promised())
 }
 
 /// What a peer without the session must be told.

@@ -35,6 +35,8 @@ struct Desk {
     room: Option<usize>,
     stopped: Vec<NodeId>,
     insisted: usize,
+    /// Who is to pass on to whom that it was replaced.
+    replaced: Vec<(NodeId, NodeId)>,
 }
 
 impl Port for Desk {
@@ -42,6 +44,9 @@ impl Port for Desk {
         if let Request::Claim(ticket, claim) = request {
             self.claims.push((peer, *ticket));
             self.insisted += usize::from(claim.insist);
+        }
+        if let Request::Replaces { member, .. } = request {
+            self.replaced.push((peer, *member));
         }
         Queued::Yes
     }
@@ -359,6 +364,56 @@ fn an_owner_whose_process_has_ended_is_not_waited_for() {
     let &[_, (C, ticket)] = &desk.claims[..] else { panic!("the others are asked, not {:?}", desk.claims) };
     core.replied(C, [Reply::Answer(ticket, Answer::Promised(Given::default()))], NOW, &mut desk);
     assert_eq!(desk.claimed, [ClaimEnded::Owner]);
+}
+
+#[test]
+fn one_that_was_taken_for_ended_and_is_back_ends_the_term_and_is_waited_for_again() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    let mut core = core(&table, &mut desk);
+    let confirm = |core: &mut Core<Table>, desk: &mut Desk, ms| {
+        core.replied(B, [Reply::Renewed { at: after(ms) }], after(ms), desk);
+        core.replied(C, [Reply::Renewed { at: after(ms) }], after(ms), desk);
+    };
+    confirm(&mut core, &mut desk, 1);
+    let term = table.lease().term(after(2)).unwrap();
+    core.link_down(B, after(2), &mut desk);
+    core.gone(B, after(2), &mut desk);
+    core.link_up(B, after(3), &mut desk);
+    confirm(&mut core, &mut desk, 4);
+    assert_eq!(table.lease().term(after(5)), Some(Term(term.0 + 1)), "it may have taken over what is owned here");
+    core.replied(C, [Reply::Renewed { at: after(200) }], after(200), &mut desk);
+    assert_eq!(table.lease().term(after(4) + LEASE), None, "and it is asked for the lease again");
+}
+
+#[test]
+fn an_owner_that_cannot_be_heard_is_told_by_all_that_it_was_replaced() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), B);
+    let mut core = core(&table, &mut desk);
+    core.claim(wish(true), NOW, &mut desk);
+    desk.stopped = vec![B];
+    pass(&mut core, &mut desk, 20, 1_200);
+    let &(peer, ticket) = desk.claims.last().unwrap();
+    assert_eq!((peer, &desk.replaced[..]), (C, &[][..]), "it is the owner until then");
+    core.replied(C, [Reply::Answer(ticket, Answer::Promised(Given::default()))], after(1_200), &mut desk);
+    assert_eq!((&desk.claimed[..], &desk.replaced[..]), (&[ClaimEnded::Owner][..], &[(B, B), (C, B)][..]));
+}
+
+#[test]
+fn an_owner_that_hears_from_a_third_node_that_it_was_replaced_owns_nothing_and_confirms_nothing() {
+    let (table, mut desk) = (Table::new(ME), Desk::default());
+    create(&table, id(1), ME);
+    let mut core = core(&table, &mut desk);
+    let made = table.with(id(1), |slot| replica::commit(slot, id(1), &[], Some(Term(1)), NOW)).unwrap();
+    core.replicate(&made.update, NOW, &mut desk);
+    let lower = Epoch { counter: 0, node: C };
+    core.replied(B, [Reply::Replaced(id(1), lower)], NOW, &mut desk);
+    assert_eq!(tenure(&table), Some(Tenure::Owned), "an old one takes nothing away");
+    let theirs = Epoch::first(ME).outranked_by(C);
+    core.replied(B, [Reply::Replaced(id(1), theirs)], NOW, &mut desk);
+    assert_eq!(tenure(&table), Some(Tenure::Held));
+    core.replied(B, [Reply::Objection(1, Objection::Gap), Reply::Ack(1)], NOW, &mut desk);
+    assert_eq!(desk.settled, [Verdict::Fenced(theirs)]);
 }
 
 #[test]

@@ -49,6 +49,7 @@ fn requests() -> Vec<Request> {
         Request::Compare(Question::List { round: 3, sessions: vec![Listed { id: ID, fingerprint: 0x0102 }] }),
         Request::Copies(Batch { number: 7, bytes: vec![1, 2, 3].into() }),
         Request::Offer { context: "/shop".parse().unwrap(), ids: vec![ID, SessionId([1; 16])] },
+        Request::Replaces { member: NodeId(5), id: ID, epoch: Epoch { counter: 3, node: SENDER } },
     ]
 }
 
@@ -82,7 +83,8 @@ fn replies() -> Vec<Reply> {
     let ended = vec![(ID, ending(1, Finality::Refutable))];
     let took = [(vec![], vec![]), (ended.clone(), vec![]), (ended, vec![(ID, epoch)]), (vec![], vec![(ID, epoch)])];
     let took = took.map(|(ended, outranked)| Reply::Took { batch: 7, ended, outranked });
-    let others = [Reply::Ack(1), Reply::Renewed { at: Moment(7_000) }].into_iter().chain(took);
+    let others = [Reply::Ack(1), Reply::Renewed { at: Moment(7_000) }, Reply::Replaced(ID, epoch)];
+    let others = others.into_iter().chain(took);
     answers.chain(objections).chain(others).chain(findings.map(Reply::Compared)).collect()
 }
 
@@ -91,7 +93,7 @@ fn other_bytes_are_another_protocol() {
     let mut out = BytesMut::new();
     requests().iter().for_each(|request| put_request(&mut out, request));
     replies().iter().for_each(|reply| put_reply(&mut out, reply));
-    assert_eq!((greeting::PROTOCOL, placement::key(&out)), (3, 0xbeb5_ff40_498d_a7f1), "raise PROTOCOL, then pin this");
+    assert_eq!((greeting::PROTOCOL, placement::key(&out)), (4, 0xd6c2_d1e9_5606_4112), "raise PROTOCOL, then pin this");
 }
 
 #[test]

@@ -313,7 +313,7 @@ impl Node {
             }
             Request::Compare(question) => vec![Reply::Compared(survey::compare(&self.table, from, &question, now))],
             Request::Renew { at } => vec![Reply::Renewed { at }],
-            Request::Touch { .. } | Request::Claim(..) | Request::Offer { .. } => Vec::new(),
+            Request::Touch { .. } | Request::Claim(..) | Request::Offer { .. } | Request::Replaces { .. } => Vec::new(),
         }
     }
 }
