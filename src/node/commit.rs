@@ -145,7 +145,7 @@ impl Worker {
             }
             Ok(committed)
         });
-        self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, reach).await
+        self.replicate(id, committed.map_err(|NotOwner| self.not_owner(id))?, reach).await
     }
 
     async fn end(&self, id: SessionId, reach: Reach) -> Result<usize, NotDone> {
@@ -153,7 +153,7 @@ impl Worker {
         let (now, table) = (Moment::now(), &self.house.table);
         let term = table.lease().term(now);
         let committed = table.with(id, |slot| replica::end(slot, id, term, now));
-        self.replicate(id, committed.map_err(|NotOwner| self.not_owner())?, reach).await
+        self.replicate(id, committed.map_err(|NotOwner| self.not_owner(id))?, reach).await
     }
 
     async fn replicate(&self, id: SessionId, committed: Committed, reach: Reach) -> Result<usize, NotDone> {
@@ -250,9 +250,15 @@ impl Worker {
         }
     }
 
-    /// It was the owner when the request came. If only its lease ran out since, it may soon be that again.
-    fn not_owner(&self) -> NotDone {
-        NotDone::AskNode(self.house.route.clone())
+    /// It was the owner when the request came. If only its lease ran out since, it may soon be that again; if it has heard
+    /// that it was replaced, that one is to be asked.
+    fn not_owner(&self, id: SessionId) -> NotDone {
+        let owner = self.house.table.peek(id, |slot| Slot::live(slot).map(|record| record.promised().node));
+        let route = match owner.filter(|owner| *owner != self.house.me) {
+            Some(other) => self.house.route_of(other),
+            None => Some(self.house.route.clone()),
+        };
+        route.map_or(NotDone::AskAnother, NotDone::AskNode)
     }
 
     fn outranked(&self, promised: Epoch) -> NotDone {

@@ -125,7 +125,7 @@ impl Worker {
         let mut rendered = self.compose(visit, &page, asked, &mut entry).map_err(broken)?;
         let mut done = self.settle(entry, rendered.take_draft(), &rules).await;
         if let (Err(NotDone::Overtaken), Some(asked)) = (&done, again) {
-            // In its turn, which no other node takes from it.
+            // In its turn, which no other node takes from it by asking.
             let rules = SessionRules { concurrency: Concurrency::Serial, ..rules.clone() };
             let mut entry = self.enter(&tokens, &rules, Attempt::Direct).await.map_err(not_done)?;
             rendered = self.compose(visit, &page, asked, &mut entry).map_err(broken)?;
