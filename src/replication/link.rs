@@ -163,9 +163,7 @@ impl Outbox {
         let Carried { sent: before, received: heard } = self.carried.get();
         self.carried.set(Carried { sent: before + sent as u64, received: heard + received as u64 });
     }
-}
 
-impl Outbox {
     /// What is queued, up to [`limits::LINK_WRITE_BYTES`].
     fn take(&self) -> BytesMut {
         let mut buffer = self.buffer.borrow_mut();
