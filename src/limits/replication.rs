@@ -118,9 +118,6 @@ pub const REPLICATOR_MAILBOX: usize = 4_096;
 /// other, and one repair serves them all.
 pub const REPAIR_QUIET: Duration = Duration::from_millis(40);
 
-/// How long one reason after the other may put a repair off: then it begins, and there will be another one.
-pub const REPAIR_UNREST: Duration = Duration::from_secs(1);
-
 /// How long a repair goes on without a word from its peer before it begins anew. A link that is dead ends sooner, by
 /// [`LINK_SILENCE`].
 pub const REPAIR_PATIENCE: Duration = Duration::from_secs(30);

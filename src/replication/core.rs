@@ -305,7 +305,7 @@ impl<S: Slots> Core<S> {
             keeper.gone(peer, now);
         }
         for ticket in self.tickets() {
-            let outcome = self.claims.get_mut(&ticket).and_then(|asking| asking.claim.lost(peer));
+            let outcome = self.claims.get_mut(&ticket).and_then(|asking| asking.lose(peer));
             self.claim_ended(ticket, outcome, now, port);
         }
     }

@@ -28,8 +28,6 @@ use crate::{limits, names::SessionId, session::digest::Digest, time::Moment};
 #[derive(Debug, Default)]
 pub(super) struct Repair {
     reason_at: Option<Moment>,
-    /// The first reason since a round began.
-    reason_since: Option<Moment>,
     /// When to look even without a reason.
     look_at: Option<Moment>,
     number: RoundNumber,
@@ -115,15 +113,12 @@ impl Repair {
     /// The peer may lack something, as of now.
     pub(super) fn want(&mut self, now: Moment) {
         self.reason_at = Some(now);
-        self.reason_since.get_or_insert(now);
     }
 
     /// What a round should begin for: none is going on, and there is a reason that is as old as `quiet_since`, or it is
     /// time for a look.
     pub(super) fn due(&self, quiet_since: Moment, now: Moment) -> Due {
-        let is_quiet = self.reason_at.is_some_and(|at| at <= quiet_since);
-        // Where a reason follows on another without end, they are served all the same.
-        let has_reason = is_quiet || self.reason_since.is_some_and(|since| now.since(since) >= limits::REPAIR_UNREST);
+        let has_reason = self.reason_at.is_some_and(|at| at <= quiet_since);
         match self.round {
             None if has_reason => Due::Reason,
             None if self.look_at.is_some_and(|at| at <= now) => Due::Look,
@@ -134,7 +129,6 @@ impl Repair {
     /// Begins a round; the digest is to be made.
     pub(super) fn begin(&mut self, now: Moment) -> RoundNumber {
         let has_reason = self.reason_at.take().is_some();
-        self.reason_since = None;
         if has_reason {
             (self.looks, self.wanted_before) = (0, None);
         }

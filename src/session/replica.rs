@@ -179,9 +179,9 @@ pub fn yield_to(slot: &mut Option<Slot>, promised: Epoch) {
     }
 }
 
-/// Learns that another node has become the owner. Who does not take itself for the owner will hear it from that one.
+/// Learns from a third node that another one has become the owner. A mere holder hears it from whoever tells it of commits.
 pub fn replaced(slot: &mut Option<Slot>, by: Epoch) {
-    if Slot::live(slot).is_some_and(|record| record.tenure == Tenure::Owned) {
+    if Slot::live(slot).is_some_and(|record| record.tenure != Tenure::Held) {
         yield_to(slot, by);
     }
 }

@@ -91,8 +91,9 @@ impl Cluster {
                         story::tell(copy.id, id, || format!("from {:?}: {copy:?}", incoming.from));
                     }
                     let taken = intake::take(slots, &batch, now).expect("our own bytes are copies");
-                    let intake::Taken { ended, outranked, later } = taken;
+                    let intake::Taken { ended, outranked, merged, later } = taken;
                     replies.push(Reply::Took { batch: batch.number, ended, outranked });
+                    merges.extend(merged.into_iter().map(|update| Merge::Done(update.into())));
                     merges.extend(later.into_iter().map(|copy| Merge::Later(copy.into())));
                 }
                 Request::Replaces { .. } if canary == Some(Canary::ReplacedUntold) => {}

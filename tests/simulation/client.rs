@@ -374,8 +374,8 @@ impl Cluster {
         let how = if pending.maybe { Ended::Maybe } else { Ended::NotDone };
         // A commit may be refused because of a request that came to another node at the same time.
         let is_contested = how == Ended::Maybe && self.rules.strays > 0;
-        // Where two must hold it, there may be one too few as long as a node is away.
-        let is_contested = is_contested || self.rules.least > 1;
+        // Of two nodes that must both hold it one is away.
+        let is_contested = is_contested || self.machines.len() <= self.rules.least;
         if !is_contested && self.plan.maintenance_since_us.is_some_and(|since_us| pending.since_us >= since_us) {
             let (op, session) = (pending.op, pending.session);
             self.checker.violate(format!("{op:?} of tab {tab} ({session:?}) failed during maintenance: {how:?}"));

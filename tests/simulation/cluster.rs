@@ -134,21 +134,25 @@ impl Cluster {
             3..=5 => (WIDE, 3_000),
             _ => (WIDE, 40_000),
         };
+        let has_settings = scenario == Scenario::Settings || canary == Some(Canary::TooFewCopies);
+        let is_spread = machines > 2 && seed % 4 == 3;
         let rules = Rules {
             workers: world.between(1, 2) as usize,
             queue_bytes,
             think_us,
             ack: if world.percent(80) { Ack::One } else { Ack::All },
-            strays: if world.percent(25) || matches!(canary, Some(Canary::NoFence | Canary::ReplacedUntold)) {
+            strays: if world.percent(25)
+                || matches!(canary, Some(Canary::NoFence | Canary::NoLease | Canary::ReplacedUntold))
+            {
                 10
             } else {
                 0
             },
             // Not drawn: what is drawn later is the same with and without.
-            least: if scenario == Scenario::Settings && !seed.is_multiple_of(3) { 2 } else { 1 },
-            is_full: scenario == Scenario::Settings && seed % 3 != 1,
+            least: if has_settings && (is_spread || !seed.is_multiple_of(3)) { 2 } else { 1 },
+            is_full: has_settings && !is_spread && seed % 3 != 1,
             timeout: Duration::from_secs(if world.percent(15) { 1 } else { 1_800 }),
-            copies: (machines > 2 && seed % 4 == 3).then_some(1 + (seed / 4 % 2) as usize),
+            copies: is_spread.then_some(1 + (seed / 4 % 2) as usize),
         };
         let users = world.between(1, 4) as usize;
         let is_storm = world.percent(25) && canary.is_none();
@@ -261,7 +265,8 @@ impl Cluster {
         let (ack, ack_timeout, claim_timeout) = (self.rules.ack, ACK_TIMEOUT, CLAIM_TIMEOUT);
         let repair_interval = Duration::from_millis(900);
         let config = CoreConfig { ack, ack_timeout, claim_timeout, lease: LEASE, repair_interval };
-        let node = Node::new(id, self.rules, config, self.world.now_us());
+        let least = if self.canary == Some(Canary::TooFewCopies) { 1 } else { self.rules.least };
+        let node = Node::new(id, self.rules.workers, least, config, self.world.now_us());
         let disk = self.machines[machine].disk.take();
         self.machines[machine] = Machine { node: Some(node), disk, ..Machine::new(self.machines[machine].clock) };
         self.load(machine);

@@ -29,7 +29,7 @@ use crate::{
     Canary,
     accept::{Ask, Incoming},
     client::Call,
-    cluster::{Cluster, DRAIN, Lane, Rules, machine_of},
+    cluster::{Cluster, DRAIN, Lane, machine_of},
     request::{Job, JobId},
     slots::SimSlots,
     story,
@@ -164,7 +164,7 @@ pub(crate) struct Link {
 
 impl Node {
     /// A node that knows nobody yet.
-    pub(crate) fn new(id: NodeId, Rules { workers, least, .. }: Rules, config: CoreConfig, born_us: u64) -> Self {
+    pub(crate) fn new(id: NodeId, workers: usize, least: usize, config: CoreConfig, born_us: u64) -> Self {
         let slots = SimSlots::new(id);
         let exporter = Core::keeping_lease(slots.clone(), config);
         let cores = std::iter::once(exporter).chain((0..workers).map(|_| Core::new(slots.clone(), config)));

@@ -280,7 +280,14 @@ impl Cluster {
             self.checker.wrote_apart(session, side);
         }
         match committed {
-            Err(NotOwner) => self.answer(id, job, Outcome::Retry(machine_of(id))),
+            Err(NotOwner) => {
+                let known = slots.with(session, |slot| Slot::live(slot).map(|record| record.promised().node));
+                let owner = known.unwrap_or(id);
+                let is_there =
+                    owner == id || self.node(id).is_some_and(|node| node.peers().any(|(peer, _)| peer == owner));
+                let outcome = if is_there { Outcome::Retry(machine_of(owner)) } else { Outcome::RetryAny };
+                self.answer(id, job, outcome);
+            }
             Ok(None) => self.done(id, job, 0),
             // It is told to nobody.
             Ok(Some(_)) if reach == Reach::Node => self.held(id, job, 1),
@@ -295,7 +302,7 @@ impl Cluster {
         let is_read =
             this.changes.is_empty() && this.call.session.is_some() && !matches!(this.call.op, Op::End | Op::Renew);
         let (worker, written) = (this.worker, this.written());
-        if is_read || least < 2 || this.call.reach == Reach::Node {
+        if is_read || least < 2 || this.call.reach == Reach::Node || self.canary == Some(Canary::TooFewCopies) {
             return None;
         }
         let copies = self.with_core(id, worker, |core, _, _| core.would_hold(written))?.0;

@@ -64,10 +64,10 @@ impl Callers {
         callers.entry(node).or_default().push(answers.clone());
     }
 
-    /// On one of its links. Nobody waits for it: where too much is being answered on all of them it is left out.
+    /// On one of its links, the latest if there is room. Nobody waits for it: where too much is being answered on all of them it is left out.
     pub(super) fn tell(&self, node: NodeId, reply: &Reply) {
         let callers = self.0.borrow();
-        let mut links = callers.get(&node).into_iter().flatten();
+        let mut links = callers.get(&node).into_iter().flatten().rev();
         let _ = links.any(|answers| answers.try_send(Ok(reply.clone())).is_ok());
     }
 }
@@ -199,12 +199,16 @@ impl Incoming {
             // A thread that has ended in the middle answers nothing: the peer begins anew.
             let Ok(taken) = taken.await else { return };
             let reply = match taken {
-                Ok(Taken { ended, outranked, later }) => {
+                Ok(Taken { ended, outranked, merged, later }) => {
                     for copy in later {
                         // The peer believes that all of it is held, so none is left out.
                         if let Ok(permit) = merges.clone().acquire_owned().await {
                             merge_later(doorway.clone(), permit, copy);
                         }
+                    }
+                    if !merged.is_empty() {
+                        // Handled before the peer hears of it: its credit bounds what is still to be told here.
+                        let _ = doorway.merged.send(Swept(merged)).await;
                     }
                     Ok(Reply::Took { batch: number, ended, outranked })
                 }

@@ -256,8 +256,7 @@ impl<S: Slots> Core<S> {
         let waiting = asking.claim.waiting().iter().copied();
         let left_out: Vec<NodeId> = waiting.filter(|member| self.leaves_out(*member, now)).collect();
         let Some(asking) = self.claims.get_mut(&ticket) else { return };
-        asking.unheard.extend(left_out.iter().copied());
-        let outcome = left_out.into_iter().fold(None, |ended, member| ended.or(asking.claim.lost(member)));
+        let outcome = left_out.into_iter().fold(None, |ended, member| asking.lose(member).or(ended));
         match outcome {
             None if asking.errand.end <= now => self.give_up(ticket, now, port),
             None => ask_unasked((&ticket, asking), &self.ledger, port),
@@ -334,9 +333,13 @@ impl<S: Slots> Core<S> {
             Outcome::Refused(above) => return self.ask_again(asking.tried(), above, now, port),
             Outcome::Take(given) => {
                 let (epoch, term) = (asking.intent.epoch, asking.term);
+                let before = given.owner.max(asking.intent.before);
                 match self.slots.with(id, |slot| replica::adopt(slot, epoch, given, term, now)) {
                     Adoption::Owner => {
                         self.tell_stragglers(id, now, port);
+                        // One that is not on the list was not asked.
+                        let before = before.map(|before| before.node).filter(|node| !self.nodes.contains_key(node));
+                        asking.unheard.extend(before);
                         self.tell_unheard(&asking.unheard, id, epoch, port);
                         ClaimEnded::Owner
                     }
@@ -376,9 +379,10 @@ impl<S: Slots> Core<S> {
     }
 
     /// A member that was not heard may be the last owner, and be heard by others, which confirm its lease: they tell it. So does
-    /// this node itself, if it is only the other direction that fails.
+    /// this node itself, if it is only the other direction that fails. Also one that seems to have ended: a firewall looks
+    /// the same.
     fn tell_unheard(&self, unheard: &[NodeId], id: SessionId, epoch: Epoch, port: &mut impl Port) {
-        for member in unheard.iter().filter(|member| !self.gone.contains(member)) {
+        for member in unheard {
             for peer in self.ledger.peers() {
                 // Where there is no room the next commit of the last owner is refused.
                 let _ = port.send(peer, &Request::Replaces { member: *member, id, epoch });
@@ -404,6 +408,14 @@ impl<S: Slots> Core<S> {
 }
 
 impl Asking {
+    /// A member is not waited for any more.
+    pub(super) fn lose(&mut self, member: NodeId) -> Option<Outcome> {
+        if self.claim.waiting().contains(&member) {
+            self.unheard.push(member);
+        }
+        self.claim.lost(member)
+    }
+
     /// The claim, after a try that has come to nothing.
     fn tried(mut self) -> Errand {
         self.answers.add_to(&mut self.errand.tried, self.intent.epoch);

@@ -94,18 +94,21 @@ impl<S: Slots> Core<S> {
     /// Where only some are told of a commit, those who were told may be lost before they hold it, while others live: these
     /// are told then, once. Their verdict comes through the port, perhaps at once.
     fn tell_others(&mut self, wait: WaitId, short: Short, now: Moment, port: &mut impl Port) -> bool {
+        let id = short.id;
+        // Its request has the turn until the verdict, and yet this node may have heard that it was replaced.
+        let update = match self.slots.with(id, |slot| replaced(slot).map_or_else(|| Ok(whole(slot, id, now)), Err)) {
+            Ok(update) => update,
+            Err(by) => {
+                port.settled(wait, Verdict::Fenced(by));
+                return true;
+            }
+        };
         if self.placement.spread() == Spread::Everywhere {
             return false;
-        }
-        let id = short.id;
-        if let Some(by) = self.slots.with(id, |slot| replaced(slot)) {
-            port.settled(wait, Verdict::Fenced(by));
-            return true;
         }
         let others = self.told(id, self.slots.me()).into_iter();
         let others: Vec<NodeId> =
             others.filter(|peer| self.ledger.is_in_sync(*peer) && !short.holders.contains(peer)).collect();
-        let update = self.slots.with(id, |slot| if is_owned(slot) { whole(slot, id, now) } else { None });
         let Some(update) = update.filter(|_| !others.is_empty()) else { return false };
         self.ledger.open_again(wait, short);
         for peer in others {
@@ -227,13 +230,18 @@ impl<S: Slots> Core<S> {
 
     fn send_whole(&mut self, peer: NodeId, id: SessionId, wait: Option<WaitId>, now: Moment, port: &mut impl Port) {
         // Told under the epoch of the node that has replaced this one, a commit that nobody has confirmed would be confirmed.
-        if let Some(wait) = wait
-            && let Some(by) = self.slots.with(id, |slot| replaced(slot))
-        {
-            let settled = self.ledger.fenced(wait, by);
-            return self.release(settled, now, port);
-        }
-        match self.slots.with(id, |slot| whole(slot, id, now)) {
+        let seen = |slot: &mut Option<Slot>| match replaced(slot).zip(wait) {
+            Some((by, wait)) => Err((by, wait)),
+            None => Ok(whole(slot, id, now)),
+        };
+        let update = match self.slots.with(id, seen) {
+            Ok(update) => update,
+            Err((by, wait)) => {
+                let settled = self.ledger.fenced(wait, by);
+                return self.release(settled, now, port);
+            }
+        };
+        match update {
             Some(update) => self.send_update(peer, &update, wait, now, port),
             // It was forgotten here meanwhile.
             None => {

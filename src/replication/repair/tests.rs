@@ -48,22 +48,6 @@ fn one_round_serves_reasons_that_come_together() {
 }
 
 #[test]
-fn reasons_without_end_put_a_round_off_for_a_while_and_not_for_ever() {
-    let mut repair = Repair::default();
-    let begins = |repair: &mut Repair, from: u64| {
-        (from..).step_by(20).map(Moment).find(|now| {
-            repair.want(*now);
-            repair.due(*now - limits::REPAIR_QUIET, *now) == Due::Reason
-        })
-    };
-    let (first, unrest) = (1_000, limits::REPAIR_UNREST);
-    assert_eq!(begins(&mut repair, first), Some(Moment(first) + unrest));
-    repair.begin(Moment(first) + unrest);
-    repair.broken();
-    assert_eq!(begins(&mut repair, 9_000), Some(Moment(9_000) + unrest), "each time anew");
-}
-
-#[test]
 fn a_node_without_sessions_asks_nothing() {
     let mut repair = Repair::default();
     repair.want(T);

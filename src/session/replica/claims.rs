@@ -67,10 +67,14 @@ pub fn claim(slot: &mut Option<Slot>, epoch: Epoch) -> Result<(), Epoch> {
 }
 
 /// Whether a claim is answered in the session's turn, after the request of this node that runs: if the session is given away.
-/// Also by an owner whose lease has run out: what it began before may be about to be answered.
+/// Also by an owner whose lease has run out, and by one that has heard that it was replaced: what it began before may be about
+/// to be answered.
 pub fn is_given_away(slot: &Option<Slot>, request: &ClaimRequest, term: Option<Term>, serves: bool) -> bool {
     let stays = |record: &Record| record.is_owned(term) && !request.insist && serves;
-    Slot::live(slot).is_some_and(|record| record.tenure == Tenure::Owned && !stays(record))
+    Slot::live(slot).is_some_and(|record| match record.tenure {
+        Tenure::Owned => !stays(record),
+        Tenure::Claiming | Tenure::Held => record.open,
+    })
 }
 
 /// A member's answer to a claim. `serves` tells of a node whether it is live and answers requests: an owner that does

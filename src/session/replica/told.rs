@@ -45,18 +45,19 @@ pub fn apply(slot: &mut Option<Slot>, update: Update, now: Moment) -> Applied {
 
 /// Takes in another node's copy. When this node owns the session, the caller holds the session's turn, and what it brings
 /// becomes a commit of this node's own, so that all holders agree again; unless it tells of a later owner, who may lack what
-/// is here.
+/// is here. So may the later owner of a session that this node has just given away.
 pub fn merge_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied {
     let Some(record) = Slot::live_mut(slot) else { return begin(slot, copy, now) };
     let (id, owner, is_current) = (copy.id, copy.owner, !copy.behind);
     let was_owned = record.tenure == Tenure::Owned;
+    let was_given_away = !was_owned && record.stamp().epoch != record.promised();
     let brought = record.merge(copy, now);
     yield_record(record, owner);
     if is_current && owner == record.promised() {
         record.behind = Behind::No;
     }
     let has_yielded = was_owned && record.tenure != Tenure::Owned;
-    if has_yielded && brought.has_surplus() && !record.open {
+    if (has_yielded || was_given_away) && brought.has_surplus() && !record.open {
         // It has gone on here beside the other owner.
         return Applied::Merged(Box::new(Update::Copy(record.whole(id, now))));
     }

@@ -244,6 +244,21 @@ fn a_copy_is_taken_by_those_who_never_heard_of_the_session_and_by_holders_whatev
 }
 
 #[test]
+fn who_has_just_given_a_session_away_tells_what_the_next_owner_lacks() {
+    let (_, mut b) = split();
+    let before = Slot::live(&b).unwrap().whole(ID, NOW);
+    write(&mut b, &set("right", 1));
+    let later = before.owner.outranked_by(C);
+    let stamp = Stamp { epoch: later, version: 9 };
+    let of_c = Whole { owner: later, stamp, ..before };
+    replaced(&mut b, later);
+    let Applied::Merged(told) = merge_copy(&mut b, of_c.clone(), NOW) else { panic!("C lacks it") };
+    let Update::Copy(told) = *told else { panic!("a copy") };
+    assert!(told.owner == later && told.attributes.iter().any(|attribute| &*attribute.name == "right"));
+    assert_eq!(merge_copy(&mut b, of_c, NOW), Applied::Duplicate, "once");
+}
+
+#[test]
 fn an_owner_takes_a_copy_between_two_requests_and_only_if_there_is_something_new_in_it() {
     let (mut a, mut b) = split();
     let of_b = copy(&b, ID, NOW).unwrap();
