@@ -182,6 +182,11 @@ impl Worker {
                 self.tell(self.house.table.with(id, undone));
                 Err(self.outranked(promised))
             }
+            Verdict::Replaced(by) => {
+                let undone = |slot: &mut Option<Slot>| replica::undo(slot, id, undo, by, Moment::now());
+                self.tell(self.house.table.with(id, undone));
+                Err(NotDone::Doubtful(self.house.route_of(by.node)))
+            }
             Verdict::Ended(ending) => {
                 self.house.table.with(id, |slot| replica::bury(slot, ending, Moment::now()));
                 Err(NotDone::AskAnother)

@@ -198,7 +198,7 @@ impl Doorway {
         // The running request commits first; after that nothing of this session runs here.
         match self.table.turn(request.id, self.claim_timeout).await {
             Ok(_turn) => self.table.with(request.id, promise),
-            Err(_) => Answer::Owned(me),
+            Err(_) => self.table.with(request.id, |slot| replica::kept(slot, me)),
         }
     }
 

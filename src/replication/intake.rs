@@ -31,8 +31,6 @@ pub struct Taken {
     pub ended: Vec<(SessionId, Ending)>,
     /// Sessions that are known here to have a later owner.
     pub outranked: Vec<(SessionId, Epoch)>,
-    /// What those who ought to have it must hear of.
-    pub merged: Vec<Update>,
     /// Copies of sessions that this node owns: to be merged when no request of the session is running.
     pub later: Vec<Whole>,
 }
@@ -145,10 +143,9 @@ pub fn take(slots: &impl Slots, batch: &Batch, now: Moment) -> Result<Taken, Bad
         taken.outranked.extend(outranks.map(|epoch| (id, epoch)));
         match applied {
             Applied::Ended(ending) => taken.ended.push((id, ending)),
-            Applied::Merged(update) => taken.merged.push(*update),
             Applied::Later(copy) => taken.later.push(*copy),
-            // Copies are never refused.
-            Applied::Applied | Applied::Duplicate | Applied::Gap | Applied::Fenced(_) => {}
+            // Copies are never refused, and only an owner has to tell what came of one.
+            Applied::Applied | Applied::Duplicate | Applied::Merged(_) | Applied::Gap | Applied::Fenced(_) => {}
         }
     }
     Ok(taken)
@@ -222,7 +219,7 @@ mod tests {
         table.with(id(3), |slot| replica::keep(slot, id(3), &over.undo, Moment(2)));
         let taken = take(&table, &batch(1, 1..=3), Moment(3)).unwrap();
         let told: Vec<SessionId> = taken.later.iter().map(|copy| copy.id).collect();
-        assert_eq!((told, taken.merged.len()), (vec![id(2)], 0));
+        assert_eq!(told, [id(2)]);
         assert!(matches!(taken.ended[..], [(ended, _)] if ended == id(3)));
         assert!(table.peek(id(1), |slot| Slot::live(slot).is_some_and(|record| record.promised().node == PEER)));
     }

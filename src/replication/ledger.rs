@@ -71,6 +71,8 @@ pub enum Verdict {
     TooFew(usize),
     /// A peer has promised a higher epoch: the commit must be taken back.
     Fenced(Epoch),
+    /// This node has heard that it was replaced, under this epoch: the same, and yet peers may hold the commit.
+    Replaced(Epoch),
     /// The session has ended elsewhere: the commit is void.
     Ended(Ending),
 }
@@ -240,9 +242,9 @@ impl Ledger {
     }
 
     /// This node has heard that it was replaced: nobody is to confirm this any more.
-    pub fn fenced(&mut self, wait: WaitId, by: Epoch) -> Option<Settled> {
+    pub fn replaced(&mut self, wait: WaitId, by: Epoch) -> Option<Settled> {
         self.waits.remove(&wait)?;
-        Some(Settled { wait, verdict: Verdict::Fenced(by) })
+        Some(Settled { wait, verdict: Verdict::Replaced(by) })
     }
 
     /// A peer holds everything up to `sequence` that it did not object to.

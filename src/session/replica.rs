@@ -18,7 +18,7 @@ mod told;
 use std::time::Duration;
 
 pub use self::{
-    claims::{Adoption, Intent, adopt, claim, intent, is_given_away, promise, remember, withdraw},
+    claims::{Adoption, Intent, adopt, claim, intent, is_given_away, kept, promise, remember, withdraw},
     life::{
         Birth, Committed, Expiry, Kept, NotOwner, Standing, Undo, Visited, commit, create, end, expire, keep, retreat,
         standing, take_back, touch, touched, undo, visit,

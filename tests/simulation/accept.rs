@@ -91,9 +91,8 @@ impl Cluster {
                         story::tell(copy.id, id, || format!("from {:?}: {copy:?}", incoming.from));
                     }
                     let taken = intake::take(slots, &batch, now).expect("our own bytes are copies");
-                    let intake::Taken { ended, outranked, merged, later } = taken;
+                    let intake::Taken { ended, outranked, later } = taken;
                     replies.push(Reply::Took { batch: batch.number, ended, outranked });
-                    merges.extend(merged.into_iter().map(|update| Merge::Done(update.into())));
                     merges.extend(later.into_iter().map(|copy| Merge::Later(copy.into())));
                 }
                 Request::Replaces { .. } if canary == Some(Canary::ReplacedUntold) => {}
@@ -189,7 +188,9 @@ impl Cluster {
 
     /// Answers a claim whose turn did not come.
     pub(crate) fn keep(&mut self, id: NodeId, ask: &Ask) {
-        self.answer_later(id, ask.conn, ask.ticket, Answer::Owned(id));
+        let Some(node) = self.node_mut(id) else { return };
+        let answer = node.slots.with(ask.request.id, |slot| replica::kept(slot, id));
+        self.answer_later(id, ask.conn, ask.ticket, answer);
     }
 
     fn answer_later(&mut self, id: NodeId, conn: ConnId, ticket: Ticket, answer: Answer) {

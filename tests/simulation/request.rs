@@ -381,7 +381,7 @@ impl Cluster {
                 let outcome = if self.is_elsewhere(id, copies) { Outcome::Fenced } else { Outcome::TakenBack };
                 self.answer(id, job, outcome);
             }
-            Verdict::Fenced(epoch) => {
+            Verdict::Fenced(epoch) | Verdict::Replaced(epoch) => {
                 let undone = undo.and_then(|undo| {
                     node.slots.unwatched(session, |slot| replica::undo(slot, session, undo, epoch, now))
                 });

@@ -199,16 +199,12 @@ impl Incoming {
             // A thread that has ended in the middle answers nothing: the peer begins anew.
             let Ok(taken) = taken.await else { return };
             let reply = match taken {
-                Ok(Taken { ended, outranked, merged, later }) => {
+                Ok(Taken { ended, outranked, later }) => {
                     for copy in later {
                         // The peer believes that all of it is held, so none is left out.
                         if let Ok(permit) = merges.clone().acquire_owned().await {
                             merge_later(doorway.clone(), permit, copy);
                         }
-                    }
-                    if !merged.is_empty() {
-                        // Handled before the peer hears of it: its credit bounds what is still to be told here.
-                        let _ = doorway.merged.send(Swept(merged)).await;
                     }
                     Ok(Reply::Took { batch: number, ended, outranked })
                 }

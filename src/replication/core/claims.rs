@@ -338,7 +338,8 @@ impl<S: Slots> Core<S> {
                     Adoption::Owner => {
                         self.tell_stragglers(id, now, port);
                         // One that is not on the list was not asked.
-                        let before = before.map(|before| before.node).filter(|node| !self.nodes.contains_key(node));
+                        let is_off = |node: &NodeId| !self.nodes.contains_key(node) && *node != self.slots.me();
+                        let before = before.map(|before| before.node).filter(is_off);
                         asking.unheard.extend(before);
                         self.tell_unheard(&asking.unheard, id, epoch, port);
                         ClaimEnded::Owner

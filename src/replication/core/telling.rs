@@ -96,10 +96,14 @@ impl<S: Slots> Core<S> {
     fn tell_others(&mut self, wait: WaitId, short: Short, now: Moment, port: &mut impl Port) -> bool {
         let id = short.id;
         // Its request has the turn until the verdict, and yet this node may have heard that it was replaced.
-        let update = match self.slots.with(id, |slot| replaced(slot).map_or_else(|| Ok(whole(slot, id, now)), Err)) {
+        let seen = |slot: &mut Option<Slot>| match replaced(slot) {
+            Some(by) => Err(by),
+            None => Ok(if is_owned(slot) { whole(slot, id, now) } else { None }),
+        };
+        let update = match self.slots.with(id, seen) {
             Ok(update) => update,
             Err(by) => {
-                port.settled(wait, Verdict::Fenced(by));
+                port.settled(wait, Verdict::Replaced(by));
                 return true;
             }
         };
@@ -237,7 +241,7 @@ impl<S: Slots> Core<S> {
         let update = match self.slots.with(id, seen) {
             Ok(update) => update,
             Err((by, wait)) => {
-                let settled = self.ledger.fenced(wait, by);
+                let settled = self.ledger.replaced(wait, by);
                 return self.release(settled, now, port);
             }
         };

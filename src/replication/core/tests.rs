@@ -147,7 +147,7 @@ fn a_commit_that_a_peer_asks_for_as_a_whole_is_not_told_under_the_epoch_of_the_n
     table.with(id(1), |slot| replica::yield_to(slot, theirs));
     desk.updates.clear();
     core.replied(B, [Reply::Objection(1, Objection::Gap), Reply::Ack(1)], NOW, &mut desk);
-    assert_eq!(desk.settled, [Verdict::Fenced(theirs)]);
+    assert_eq!(desk.settled, [Verdict::Replaced(theirs)]);
     assert_eq!(desk.updates, [], "it would confirm it");
 }
 
@@ -413,7 +413,7 @@ fn an_owner_that_hears_from_a_third_node_that_it_was_replaced_owns_nothing_and_c
     core.replied(B, [Reply::Replaced(id(1), theirs)], NOW, &mut desk);
     assert_eq!(tenure(&table), Some(Tenure::Held));
     core.replied(B, [Reply::Objection(1, Objection::Gap), Reply::Ack(1)], NOW, &mut desk);
-    assert_eq!(desk.settled, [Verdict::Fenced(theirs)]);
+    assert_eq!(desk.settled, [Verdict::Replaced(theirs)]);
 }
 
 #[test]

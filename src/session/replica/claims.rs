@@ -125,6 +125,15 @@ pub fn promise(
     Answer::Promised(given)
 }
 
+/// The answer to a claim whose turn has not come: the owner keeps its session for now. One that has heard that it was replaced
+/// keeps only its promise.
+pub fn kept(slot: &Option<Slot>, me: NodeId) -> Answer {
+    match Slot::live(slot).filter(|record| record.tenure != Tenure::Owned) {
+        Some(record) => Answer::Refused(record.promised()),
+        None => Answer::Owned(me),
+    }
+}
+
 /// What is not held can be promised all the same.
 fn promise_unseen(promised: &mut Option<Epoch>, epoch: Epoch) -> Answer {
     match *promised {

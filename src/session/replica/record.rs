@@ -43,7 +43,8 @@ pub struct Record {
     pub(super) attributes: Attributes,
 }
 
-/// Whether the session may have gone on without this copy: it was promised to a node that has told nothing since.
+/// Whether the session may have gone on without this copy: it was promised to a node that has told nothing since. Or this copy
+/// without the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behind {
     /// It has not.
@@ -52,6 +53,8 @@ pub(super) enum Behind {
     SinceThisPromise,
     /// Perhaps before that already.
     Longer,
+    /// It has not, and this copy has something of a time before this node gave it away that the owner lacked.
+    Ahead,
 }
 
 impl Behind {
@@ -104,23 +107,24 @@ impl Record {
 
     /// Whether the session may have gone on without this copy: the last promise was to a node that has told nothing since.
     pub fn may_be_behind(&self) -> bool {
-        self.behind != Behind::No
+        matches!(self.behind, Behind::SinceThisPromise | Behind::Longer)
     }
 
     /// The owner as far as this node knows, and the last one of whose commits this copy has all that was told: the same one
     /// unless it may be behind. Nothing where nobody here knows.
     pub fn known(&self) -> (Epoch, Option<Epoch>) {
         let seen = match self.behind {
-            Behind::No => Some(self.promised()),
+            Behind::No | Behind::Ahead => Some(self.promised()),
             Behind::SinceThisPromise => Some(self.stamp().epoch),
             Behind::Longer => None,
         };
         (self.promised(), seen)
     }
 
-    /// Whether it was given lately to a node that has committed nothing which was told here.
+    /// Whether it was given lately to a node that has committed nothing which was told here, or which has lacked some of it.
     pub fn is_unsettled(&self, now: Moment) -> bool {
-        self.stamp().epoch != self.promised() && now.since(self.told) < limits::UNSETTLED
+        let may_be_lacked = self.stamp().epoch != self.promised() || self.behind == Behind::Ahead;
+        may_be_lacked && now.since(self.told) < limits::UNSETTLED
     }
 
     /// How far it travels.
@@ -184,7 +188,7 @@ impl Record {
     /// Promises it to another node, which may go on without this copy.
     pub(super) fn give_away(&mut self, epoch: Epoch) {
         self.behind = match self.behind {
-            Behind::No if self.stamp().epoch == self.promised() => Behind::SinceThisPromise,
+            Behind::No | Behind::Ahead if self.stamp().epoch == self.promised() => Behind::SinceThisPromise,
             Behind::SinceThisPromise if self.promised_to == epoch.node => Behind::SinceThisPromise,
             _ => Behind::Longer,
         };

@@ -45,7 +45,7 @@ pub fn apply(slot: &mut Option<Slot>, update: Update, now: Moment) -> Applied {
 
 /// Takes in another node's copy. When this node owns the session, the caller holds the session's turn, and what it brings
 /// becomes a commit of this node's own, so that all holders agree again; unless it tells of a later owner, who may lack what
-/// is here. So may the later owner of a session that this node has just given away.
+/// is here. So may the later owner of a session that this node has just given away: that is left to repairs.
 pub fn merge_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied {
     let Some(record) = Slot::live_mut(slot) else { return begin(slot, copy, now) };
     let (id, owner, is_current) = (copy.id, copy.owner, !copy.behind);
@@ -55,9 +55,12 @@ pub fn merge_copy(slot: &mut Option<Slot>, copy: Whole, now: Moment) -> Applied 
     yield_record(record, owner);
     if is_current && owner == record.promised() {
         record.behind = Behind::No;
+        if was_given_away && brought.has_surplus() {
+            (record.behind, record.told) = (Behind::Ahead, now);
+        }
     }
     let has_yielded = was_owned && record.tenure != Tenure::Owned;
-    if (has_yielded || was_given_away) && brought.has_surplus() && !record.open {
+    if has_yielded && brought.has_surplus() && !record.open {
         // It has gone on here beside the other owner.
         return Applied::Merged(Box::new(Update::Copy(record.whole(id, now))));
     }

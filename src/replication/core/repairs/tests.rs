@@ -309,7 +309,6 @@ impl Node {
                         self.core.announce(&update, now, &mut self.desk);
                     }
                 }
-                taken.merged.iter().for_each(|update| self.core.announce(update, now, &mut self.desk));
                 vec![Reply::Took { batch: batch.number, ended: taken.ended, outranked: taken.outranked }]
             }
             Request::Compare(question) => vec![Reply::Compared(survey::compare(&self.table, from, &question, now))],

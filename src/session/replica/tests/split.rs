@@ -244,18 +244,22 @@ fn a_copy_is_taken_by_those_who_never_heard_of_the_session_and_by_holders_whatev
 }
 
 #[test]
-fn who_has_just_given_a_session_away_tells_what_the_next_owner_lacks() {
-    let (_, mut b) = split();
-    let before = Slot::live(&b).unwrap().whole(ID, NOW);
-    write(&mut b, &set("right", 1));
-    let later = before.owner.outranked_by(C);
-    let stamp = Stamp { epoch: later, version: 9 };
-    let of_c = Whole { owner: later, stamp, ..before };
-    replaced(&mut b, later);
-    let Applied::Merged(told) = merge_copy(&mut b, of_c.clone(), NOW) else { panic!("C lacks it") };
-    let Update::Copy(told) = *told else { panic!("a copy") };
-    assert!(told.owner == later && told.attributes.iter().any(|attribute| &*attribute.name == "right"));
-    assert_eq!(merge_copy(&mut b, of_c, NOW), Applied::Duplicate, "once");
+fn what_the_next_owner_of_a_session_that_was_given_away_lacks_is_left_to_repairs() {
+    for writes in [true, false] {
+        let (_, mut b) = split();
+        let before = Slot::live(&b).unwrap().whole(ID, NOW);
+        if writes {
+            write(&mut b, &set("right", 1));
+        }
+        let later = before.owner.outranked_by(C);
+        let of_c = Whole { owner: later, stamp: Stamp { epoch: later, version: 9 }, ..before };
+        replaced(&mut b, later);
+        let record = |slot: &Option<Slot>| Slot::live(slot).unwrap().clone();
+        assert!(record(&b).is_unsettled(NOW) && record(&b).may_be_behind());
+        assert_eq!(merge_copy(&mut b, of_c, NOW), Applied::Duplicate);
+        assert_eq!(record(&b).is_unsettled(NOW), writes, "C lacks it");
+        assert!(!record(&b).may_be_behind() && !record(&b).is_unsettled(NOW + limits::UNSETTLED));
+    }
 }
 
 #[test]
