@@ -190,14 +190,19 @@ impl Cluster {
         }
     }
 
+    /// Not done here, and the owner is known.
+    fn ask_owner(&self, id: NodeId, owner: NodeId) -> Outcome {
+        let is_there = owner == id || self.node(id).is_some_and(|node| node.peers().any(|(peer, _)| peer == owner));
+        if is_there { Outcome::Retry(machine_of(owner)) } else { Outcome::RetryAny }
+    }
+
     fn claimed(&mut self, id: NodeId, job: JobId, ended: ClaimEnded) {
         match ended {
             ClaimEnded::Owner => self.visit(id, job),
             ClaimEnded::Nothing => self.answer(id, job, Outcome::NoSession),
             ClaimEnded::Contended => self.answer(id, job, Outcome::RetryAny),
             ClaimEnded::Elsewhere(owner) => {
-                let known = self.node_mut(id).is_some_and(|node| node.peers().any(|(peer, _)| peer == owner));
-                let outcome = if known { Outcome::Retry(machine_of(owner)) } else { Outcome::RetryAny };
+                let outcome = self.ask_owner(id, owner);
                 self.answer(id, job, outcome);
             }
         }
@@ -281,11 +286,8 @@ impl Cluster {
         }
         match committed {
             Err(NotOwner) => {
-                let known = slots.with(session, |slot| Slot::live(slot).map(|record| record.promised().node));
-                let owner = known.unwrap_or(id);
-                let is_there =
-                    owner == id || self.node(id).is_some_and(|node| node.peers().any(|(peer, _)| peer == owner));
-                let outcome = if is_there { Outcome::Retry(machine_of(owner)) } else { Outcome::RetryAny };
+                let owner = slots.with(session, |slot| Slot::live(slot).map(|record| record.promised().node));
+                let outcome = self.ask_owner(id, owner.unwrap_or(id));
                 self.answer(id, job, outcome);
             }
             Ok(None) => self.done(id, job, 0),
@@ -386,8 +388,14 @@ impl Cluster {
                     node.slots.unwatched(session, |slot| replica::undo(slot, session, undo, epoch, now))
                 });
                 self.tell_later(id, undone);
-                // Another holder may have taken it before it heard of the claim, and the new owner from that holder.
-                self.answer(id, job, Outcome::Fenced);
+                // Another holder may have taken it before it heard of the claim, and the new owner from that holder; a single
+                // peer that has refused it has not.
+                let is_alone = self.node(id).is_none_or(|node| node.peers().count() < 2);
+                let outcome = match verdict {
+                    Verdict::Fenced(_) if is_alone => self.ask_owner(id, epoch.node),
+                    _ => Outcome::Fenced,
+                };
+                self.answer(id, job, outcome);
             }
             Verdict::Ended(ending) => {
                 node.slots.with(session, |slot| replica::bury(slot, ending, now));
