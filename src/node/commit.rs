@@ -244,7 +244,7 @@ impl Worker {
         let should_have_more = self.house.session.ack != Ack::None && self.house.had_others.load(Relaxed);
         if copies < 2 && should_have_more && self.house.alone.note(Moment::now()) {
             let (route, writes) = (&self.house.route, self.house.alone.count());
-            warn!(%route, writes, "answered writes are held by this node only: no other node is in sync");
+            warn!(%route, writes, "answered writes are held by this node only: no other node confirmed them in time");
         }
     }
 

@@ -115,7 +115,8 @@ impl Hello {
         let stranger = if self.magic != MAGIC {
             "not a tasuki node".into()
         } else if *protocol != PROTOCOL {
-            format!("{route} speaks protocol {protocol}, this node speaks {PROTOCOL}: run the same release on both")
+            // Read at both ends.
+            format!("{route} speaks protocol {protocol}, the node it called {PROTOCOL}: run the same release on both")
         } else if self.cluster != cluster {
             format!("{route} belongs to the cluster {:?}, not to {cluster:?}", self.cluster)
         } else if self.to != me {
