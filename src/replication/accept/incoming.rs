@@ -64,7 +64,8 @@ impl Callers {
         callers.entry(node).or_default().push(answers.clone());
     }
 
-    /// On one of its links, the latest if there is room. Nobody waits for it: where too much is being answered on all of them it is left out.
+    /// On one of its links, the latest if there is room. Nobody waits for it: where too much is being answered on all of them
+    /// it is left out.
     pub(super) fn tell(&self, node: NodeId, reply: &Reply) {
         let callers = self.0.borrow();
         let mut links = callers.get(&node).into_iter().flatten().rev();
