@@ -392,10 +392,11 @@ impl Cluster {
             self.with_core(id, core, |core, now, port| core.link_down(peer, now, port));
         }
         let mut placement = self.placement(id, nodes);
-        // Those who were the first to be there.
+        // Those who were there when all were.
+        let all = self.machines.len();
         if self.canary == Some(Canary::HoldersStay)
             && let Some(first) =
-                self.node(id).map(|node| node.slots.placement()).filter(|known| known.places().len() > 1)
+                self.node(id).map(|node| node.slots.placement()).filter(|known| known.places().len() == all)
         {
             placement = Placement::clone(&first);
         }
@@ -442,6 +443,7 @@ impl Cluster {
             node.incoming.insert(conn, Incoming::new(id));
         }
         let delay_us = self.world.between(200, 2_000);
+        self.wire.greet(conn, self.world.now_us() + delay_us);
         self.world.after(delay_us, Event::Node(id, Input::Linked(conn)));
     }
 

@@ -70,6 +70,13 @@ impl Wire {
         self.next
     }
 
+    /// What the acceptor says to the dialer begins with a greeting, which arrives then.
+    pub(crate) fn greet(&mut self, id: ConnId, at_us: u64) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.lanes[End::Dialer as usize].last_us = at_us;
+        }
+    }
+
     /// A connection that was opened.
     pub(crate) fn conn(&self, id: ConnId) -> Option<&Conn> {
         self.conns.get(&id)
