@@ -193,6 +193,8 @@ pub fn adopt(slot: &mut Option<Slot>, epoch: Epoch, given: Given, term: Term, no
     record.open = false;
     record.behind = Behind::No;
     let accessed = idle.map_or(record.accessed, |idle| record.accessed.max(now - idle));
+    // A copy that was given or came just now tells of no use now: the first one here is to be told, if it is not told of yet.
+    record.told = record.told.min(accessed);
     record.accessed = (accessed + record.untold()).min(now);
     Adoption::Owner
 }

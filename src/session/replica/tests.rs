@@ -491,6 +491,25 @@ fn a_session_does_not_run_out_early_because_its_owner_died() {
 }
 
 #[test]
+fn who_takes_a_session_over_tells_its_first_use() {
+    let (mut a, birth) = created(A);
+    let (mut b, mut c) = (None, None);
+    let Update::Whole(copy) = birth.clone() else { panic!("a session begins whole") };
+    apply(&mut c, birth, NOW);
+    let (used, idle) = (NOW + Duration::from_secs(1_700), Duration::from_secs(1_700));
+    // B has held nothing; A gave it away a moment ago and comes back to it.
+    let copy = Some(Whole { idle, ..copy });
+    adopt(&mut b, Epoch::first(A).outranked_by(B), Given { copy, ..Given::default() }, Term(0), used);
+    let asked = request(&mut c, B, true);
+    promise(&mut a, &asked, (A, TERM), |_| true, used);
+    adopt(&mut a, asked.epoch.outranked_by(A), Given::default(), Term(0), used);
+    for owner in [&mut b, &mut a] {
+        assert_eq!(visit(owner, ID, TERM, used), Visited::Tell);
+        assert_eq!(visit(owner, ID, TERM, used), Visited::Fresh, "once");
+    }
+}
+
+#[test]
 fn an_owner_whose_lease_has_run_out_claims_before_it_answers_or_changes_anything() {
     let (mut a, _) = created(A);
     let root = ContextPath::root();
