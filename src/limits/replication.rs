@@ -84,7 +84,7 @@ const _: () = assert!(SESSION_FRAME_BYTES <= FRAME_BYTES);
 /// Ports tried for membership and replication where none is configured: Tomcat's receiver port with its autoBind of 100.
 pub const REPLICATION_PORTS: std::ops::RangeInclusive<u16> = 4000..=4099;
 
-/// Connections accepted on the replication port and not yet greeted.
+/// Connections accepted on the replication port and not yet greeted: of addresses where members live, and of all others.
 pub const PENDING_GREETINGS: usize = 64;
 
 /// As long as its link has been broken for less than this, a peer that nobody listens for has ended: a process that dies may
@@ -176,6 +176,10 @@ pub const OFFER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Between two looks of a draining node at what it still owns.
 pub const OFFER_PAUSE: Duration = Duration::from_millis(250);
+
+/// Claims of one link that wait for the turn of their session, from which on nothing more is read of it: far more than a
+/// node has requests under way.
+pub const CLAIMS_WAITING: usize = 16 * 1024;
 
 /// Answers to claims of one link that wait to be written.
 pub const CLAIMS_ANSWERED: usize = 1_024;

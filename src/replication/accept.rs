@@ -3,6 +3,7 @@
 mod incoming;
 
 use std::{
+    net::SocketAddr,
     rc::Rc,
     sync::{
         Arc,
@@ -21,7 +22,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use self::incoming::{Callers, Incoming};
+use self::incoming::{Callers, Ended, Incoming};
 use super::{
     channel::{Channel, Visit},
     greeting::{self, Hello, NoGreeting, Purpose},
@@ -82,36 +83,40 @@ pub struct Offered {
 /// Accepts links for as long as the process runs.
 pub async fn accept(listener: TcpListener, doorway: Doorway) {
     let (doorway, turned_away) = (Rc::new(doorway), TurnedAway::nobody());
-    let greetings = Arc::new(Semaphore::new(limits::PENDING_GREETINGS));
+    // Strangers who say nothing leave members their room.
+    let [of_members, of_others] = [(); 2].map(|()| Arc::new(Semaphore::new(limits::PENDING_GREETINGS)));
     // One at a time, whoever asks: looks at the whole table must not take all processors.
     let surveys = Arc::new(Semaphore::new(1));
     let intake = Intake::new(doorway.table.clone());
     let callers = Callers::default();
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 turned_away.unaccepted.note(error.to_string());
                 sleep(limits::LINK_RETRY_LAST).await;
                 continue;
             }
         };
+        let greetings = if doorway.is_of_a_member(address) { &of_members } else { &of_others };
         let Ok(permit) = greetings.clone().try_acquire_owned() else {
-            turned_away.too_many.note(format!("{} are being greeted", limits::PENDING_GREETINGS));
+            turned_away.too_many.note(format!("from {address}, while {} are being greeted", limits::PENDING_GREETINGS));
             continue;
         };
         let (doorway, surveys, turned_away) = (doorway.clone(), surveys.clone(), turned_away.clone());
         let (intake, callers) = (intake.clone(), callers.clone());
         rt::spawn(async move {
-            let greeted = doorway.greet(stream, &turned_away).await;
+            let greeted = doorway.greet(stream, address, &turned_away).await;
             drop(permit);
             let Some(greeted) = greeted else { return };
             if greeted.hello.purpose() == Purpose::Deployment {
                 return doorway.visited(greeted);
             }
             let (peer, from) = (greeted.hello.route().clone(), greeted.hello.from());
-            let error = Incoming::new(doorway, surveys, intake, callers, from).serve(greeted).await;
-            debug!(%peer, "incoming link ended: {error}");
+            match Incoming::new(doorway, surveys, intake, callers, from).serve(greeted).await {
+                Ended::Lost(why) => debug!(%peer, %address, "incoming link ended: {why}"),
+                Ended::Closed(why) => turned_away.closed.note(format!("of {peer} from {address}: {why}")),
+            }
         });
     }
 }
@@ -131,30 +136,41 @@ struct TurnedAway {
     strangers: Rc<Refusals>,
     /// Of another cluster or release. Their other end warns too.
     unlike: Rc<Refusals>,
+    silent: Rc<Refusals>,
+    /// What came over them is nothing that a member sends.
+    closed: Rc<Refusals>,
     too_many: Rc<Refusals>,
     unaccepted: Rc<Refusals>,
 }
 
 impl Doorway {
-    async fn greet(&self, mut stream: TcpStream, turned_away: &TurnedAway) -> Option<Greeted> {
+    /// Whether a member lives at this IP address.
+    fn is_of_a_member(&self, address: SocketAddr) -> bool {
+        self.roster.load().members.iter().any(|member| member.address.ip() == address.ip())
+    }
+
+    async fn greet(&self, mut stream: TcpStream, address: SocketAddr, turned_away: &TurnedAway) -> Option<Greeted> {
         let greeting = greeting::answer(&mut stream, &self.seal, &self.cluster, self.table.me());
         let (hello, sealer, opener) = match timeout(limits::GREETING_TIMEOUT, greeting).await {
             Ok(Ok(greeted)) => greeted,
             Ok(Err(error)) if error.is_of_a_stranger() => {
                 self.strangers.fetch_add(1, Relaxed);
-                turned_away.strangers.note(error.to_string());
+                turned_away.strangers.note(format!("from {address}: {error}"));
                 return None;
             }
             // It will hear of the new life.
-            Ok(Err(error @ (NoGreeting::Ended(_) | NoGreeting::Io(_)))) => {
-                debug!("a link was refused: {error}");
+            Ok(Err(error @ (NoGreeting::Late(_) | NoGreeting::Io(_)))) => {
+                debug!(%address, "a link was refused: {error}");
                 return None;
             }
             Ok(Err(error)) => {
-                turned_away.unlike.note(error.to_string());
+                turned_away.unlike.note(format!("from {address}: {error}"));
                 return None;
             }
-            Err(_) => return None,
+            Err(_) => {
+                turned_away.silent.note(format!("from {address}"));
+                return None;
+            }
         };
         link::tune(&stream).ok()?;
         Some(Greeted { stream, hello, sealer, opener })
@@ -226,6 +242,8 @@ impl TurnedAway {
         Self {
             strangers: Refusals::of("links of strangers refused"),
             unlike: Refusals::of("links of another cluster or release refused"),
+            silent: Refusals::of("links on which nobody greeted in time"),
+            closed: Refusals::of("links closed for what came over them"),
             too_many: Refusals::of("links dropped, peers of this cluster perhaps among them: too many at once"),
             unaccepted: Refusals::of(
                 "links that cannot be accepted; too few file descriptors are a matter of ulimit -n",

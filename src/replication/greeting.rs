@@ -80,6 +80,9 @@ pub(super) enum NoGreeting {
     /// Another process is where the one that was looked for has been.
     #[error("the peer has ended: {0}")]
     Ended(String),
+    /// The other end looks for an earlier life of this node.
+    #[error("{0}")]
+    Late(String),
 }
 
 impl Hello {
@@ -169,7 +172,8 @@ pub(super) async fn answer(
     write(stream, &mut sealer, &welcome).await?;
     match welcome {
         Welcome::Come => Ok((hello, sealer, opener)),
-        Welcome::Refused(reason) | Welcome::Ended(reason) => Err(NoGreeting::Unwanted(reason)),
+        Welcome::Refused(reason) => Err(NoGreeting::Unwanted(reason)),
+        Welcome::Ended(reason) => Err(NoGreeting::Late(reason)),
     }
 }
 
@@ -340,8 +344,8 @@ mod tests {
 
     #[actix_web::test]
     async fn who_looks_for_an_earlier_life_learns_that_it_has_ended() {
-        let (there, _) = meet(&Hello { to: NodeId(3), ..hello() }).await;
-        assert!(matches!(there, Err(NoGreeting::Ended(_))));
+        let both = meet(&Hello { to: NodeId(3), ..hello() }).await;
+        assert!(matches!(both, (Err(NoGreeting::Ended(_)), Err(NoGreeting::Late(_)))));
         let (there, _) = meet(&Hello { cluster: "other".into(), to: NodeId(3), ..hello() }).await;
         assert!(matches!(there, Err(NoGreeting::Refused(_))), "a stranger learns nothing of lives");
     }

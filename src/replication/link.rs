@@ -25,6 +25,7 @@ use super::{
     core::Queued,
     frame::{self, Reply},
     greeting::{self, Hello, NoGreeting},
+    refusals::Refusals,
     seal::{LinkSeal, Opener, Sealer},
 };
 use crate::{limits, membership::NodeMember, names::NodeId, time::Moment};
@@ -89,6 +90,8 @@ struct Dialer {
     seal: LinkSeal,
     outbox: Rc<Outbox>,
     replicator: Recipient<FromLink>,
+    /// Connections that this end closed: nothing that a member sends has come.
+    closed: Rc<Refusals>,
 }
 
 /// A member is on the list and has no link.
@@ -127,7 +130,8 @@ impl Link {
         replicator: Recipient<FromLink>,
     ) -> Self {
         let outbox = Rc::new(Outbox::default());
-        let dialer = Dialer { number, peer, hello, seal, outbox: outbox.clone(), replicator };
+        let closed = Refusals::of("links closed for what came over them");
+        let dialer = Dialer { number, peer, hello, seal, outbox: outbox.clone(), replicator, closed };
         Self { number, outbox, queue_bytes, task: rt::spawn(dialer.run()) }
     }
 
@@ -257,13 +261,18 @@ impl Dialer {
         };
         self.outbox.buffer.borrow_mut().clear();
         self.tell(LinkEvent::Up).await;
+        let up_at = Moment::now();
         debug!(peer = %self.peer.route, "link up");
         let (reader, writer) = stream.into_split();
         let error = tokio::select! {
             error = self.write(writer, sealer) => error,
             error = self.read(reader, opener) => error,
         };
-        info!(peer = %self.peer.route, "link down: {error}");
+        // One that breaks as soon as it stands does so again and again.
+        match Moment::now().since(up_at) >= limits::LINK_RETRY_LAST {
+            true => info!(peer = %self.peer.route, "link down: {error}"),
+            false => debug!(peer = %self.peer.route, "link down: {error}"),
+        }
         self.tell(LinkEvent::Down).await;
         Ended::Broken
     }
@@ -296,15 +305,19 @@ impl Dialer {
                 Err(error) => return error.to_string(),
             }
             if let Err(error) = opener.open(&mut input) {
-                warn!(peer = %self.peer.route, "the link is closed: {error}");
-                return error.to_string();
+                return self.close(error.to_string());
             }
             match take_all(&mut input) {
                 Ok(replies) if replies.is_empty() => {}
                 Ok(replies) => self.tell(LinkEvent::Replies(replies)).await,
-                Err(error) => return error.to_string(),
+                Err(error) => return self.close(error.to_string()),
             }
         }
+    }
+
+    fn close(&self, why: String) -> String {
+        self.closed.note(format!("to {} at {}: {why}", self.peer.route, self.peer.replication));
+        why
     }
 
     /// Waits until the replicator has heard, so that a flood of replies is held back in the socket.

@@ -9,7 +9,7 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
@@ -19,6 +19,7 @@ use blake2::{
     Blake2sMac256,
     digest::{KeyInit, Mac},
 };
+use rustix::fs::OFlags;
 
 use super::{Cluster, Refusal};
 use crate::limits;
@@ -70,8 +71,9 @@ impl Secret {
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         let lines: Vec<String> = self.0.iter().map(|secret| to_hex(secret) + "\n").collect();
-        file.write_all(lines.concat().as_bytes())?;
-        file.sync_all()
+        let written = file.write_all(lines.concat().as_bytes()).and_then(|()| file.sync_all());
+        // A part of a secret would be in the way of the next try.
+        written.inspect_err(|_| drop(fs::remove_file(path)))
     }
 
     /// The keys for one purpose, the one that seals first. Keys of different purposes tell nothing of each other
@@ -108,10 +110,13 @@ fn read(path: &Path) -> Result<Secret, String> {
     let make = format!("make one with \"tasuki secret {}\", or copy that of the other machines", path.display());
     let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!("there is no such file; {make}"),
-        io::ErrorKind::InvalidData => format!("this is no text; {make}"),
+        io::ErrorKind::InvalidData => format!("this is no text; remove it, then {make}"),
         _ => format!("cannot be read: {error}"),
     };
-    let file = File::open(path).map_err(unreadable)?;
+    // Nobody has to write into a pipe before it is refused.
+    let open = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
+    let file = open.map_err(unreadable)?;
+    let make = format!("remove it, then {make}");
     let found = file.metadata().map_err(unreadable)?;
     if !found.is_file() {
         return Err(format!("this is not a file; {make}"));
@@ -194,11 +199,22 @@ mod tests {
         ] {
             let (_folder, path) = written(text, 0o600);
             let refusal = read(&path).unwrap_err();
-            assert!(refusal.starts_with(problem) && refusal.contains("tasuki secret"), "{refusal}");
+            assert!(refusal.starts_with(problem), "{refusal}");
+            let remedy = format!("; remove it, then make one with \"tasuki secret {}\"", path.display());
+            assert!(refusal.contains(&remedy), "{refusal}");
             assert!(!refusal.contains("xyz") && !refusal.contains("abcdef"), "{refusal}");
         }
         assert!(read(Path::new("/nowhere/secret")).unwrap_err().starts_with("there is no such file"));
-        assert!(read(Path::new("/")).is_err());
+        assert!(read(Path::new("/")).unwrap_err().starts_with("this is not a file"));
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        assert!(read(&path).unwrap_err().starts_with("this is not a file"));
     }
 
     #[test]

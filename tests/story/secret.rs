@@ -3,7 +3,8 @@
 use std::{
     fs,
     future::ready,
-    net::{IpAddr, Ipv4Addr, UdpSocket},
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
 };
 
 use tasuki::settings::Listening;
@@ -56,14 +57,18 @@ fn who_has_another_secret_or_none_never_joins_and_disturbs_nobody() {
         for stranger in [&r3, &r4] {
             wait_for("a stranger serves alone", || says(stranger, "node ready")).await;
         }
+        noise(&gossip);
+        wait_for("r1 says where noise comes from", || {
+            says(&r1, "links of strangers refused: 1; the last one: from 127.0.0.9:")
+        })
+        .await;
         load.progress(1_000).await;
         load.finish().await.assert_whole();
 
         let report = status(listening.listen).await.unwrap();
         let routes: Vec<_> = report.nodes.iter().map(|node| node.route.to_string()).collect();
         assert_eq!(routes, ["r1", "r2"]);
-        // The links of strangers come from nodes that found it without a secret, which these have not.
-        assert!(report.nodes[0].strangers.datagrams > 0, "{report:?}");
+        assert!(report.nodes[0].strangers.datagrams > 0 && report.nodes[0].strangers.links > 0, "{report:?}");
         let (code, told) =
             knows_r1(&door).tasuki(&["status"]).output().map(|said| (said.status.code(), said.stdout)).unwrap();
         let told = String::from_utf8_lossy(&told);
@@ -104,6 +109,14 @@ fn outer_address() -> Option<IpAddr> {
     socket.connect((Ipv4Addr::new(198, 51, 100, 1), 9)).ok()?;
     let address = socket.local_addr().ok()?.ip();
     (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+/// A link from somebody who is no member.
+fn noise(to: &str) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 9], 0)).into()).unwrap();
+    socket.connect(&to.parse::<SocketAddr>().unwrap().into()).unwrap();
+    TcpStream::from(socket).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
 }
 
 /// From the log line of a starting node.

@@ -1,15 +1,12 @@
 //! One accepted link, for as long as it lasts.
 
-use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc};
-
-use actix_web::rt;
-use bytes::BytesMut;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::spawn_blocking,
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
-use tracing::warn;
 
 use super::{Doorway, Greeted, Offered};
 use crate::{
@@ -29,6 +26,13 @@ use crate::{
     },
     time::Moment,
 };
+use actix_web::rt;
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::spawn_blocking,
+};
 
 /// What it works with.
 pub(super) struct Incoming {
@@ -43,7 +47,17 @@ pub(super) struct Incoming {
     batches: Arc<Semaphore>,
     /// Of those who may wait for the turn of a session to merge a copy.
     merges: Arc<Semaphore>,
+    /// Of the claims that wait for the turn of their session. Nothing is read while there are too many.
+    claims: Arc<Semaphore>,
     pub(super) callers: Callers,
+}
+
+/// How a link ended, and why.
+pub(super) enum Ended {
+    /// The connection did.
+    Lost(String),
+    /// This node has closed it: nothing that a member sends has come.
+    Closed(String),
 }
 
 /// What is found out beside, and is then to be written, or ends the link.
@@ -83,28 +97,34 @@ impl Incoming {
         from: NodeId,
     ) -> Self {
         let (comparison, merges) = (Semaphore::new(1).into(), Semaphore::new(limits::MERGES_WAITING).into());
-        let batches = Semaphore::new(limits::REPAIR_BATCHES).into();
-        Self { doorway, from, received: 0, surveys, comparison, intake, batches, merges, callers }
+        let (batches, claims) = (Semaphore::new(limits::REPAIR_BATCHES), Semaphore::new(limits::CLAIMS_WAITING));
+        let (batches, claims) = (batches.into(), claims.into());
+        Self { doorway, from, received: 0, surveys, comparison, intake, batches, merges, claims, callers }
     }
 
     /// Serves it to its end, and says what that was.
-    pub(super) async fn serve(mut self, greeted: Greeted) -> String {
+    pub(super) async fn serve(mut self, greeted: Greeted) -> Ended {
         let Greeted { mut stream, mut sealer, mut opener, .. } = greeted;
         let (answers, mut answered) = mpsc::channel(limits::CLAIMS_ANSWERED);
         self.callers.add(self.from, &answers);
         let (mut input, mut output) = (BytesMut::with_capacity(limits::LINK_READ_BYTES), BytesMut::new());
         loop {
             let heard = tokio::select! {
-                read = stream.read_buf(opener.inbox(&mut input)) => Heard::Bytes(read),
+                read = stream.read_buf(opener.inbox(&mut input)), if self.claims.available_permits() > 0 => {
+                    Heard::Bytes(read)
+                }
                 Some(reply) = answered.recv() => Heard::Answer(reply),
             };
             let result = match heard {
-                Heard::Bytes(Ok(0)) => return "closed by the peer".into(),
+                Heard::Bytes(Ok(0)) => return Ended::Lost("closed by the peer".into()),
                 Heard::Bytes(Ok(_)) => match opener.open(&mut input) {
                     Ok(()) => self.take(&mut input, &mut output, &answers).map_err(|error| error.to_string()),
-                    Err(error) => Err(error.to_string()),
+                    Err(error) => {
+                        self.doorway.strangers.fetch_add(1, Relaxed);
+                        Err(error.to_string())
+                    }
                 },
-                Heard::Bytes(Err(error)) => return error.to_string(),
+                Heard::Bytes(Err(error)) => return Ended::Lost(error.to_string()),
                 Heard::Answer(Ok(reply)) => {
                     frame::put_reply(&mut output, &reply);
                     Ok(())
@@ -112,18 +132,17 @@ impl Incoming {
                 Heard::Answer(Err(error)) => Err(error.to_string()),
             };
             if let Err(error) = result {
-                warn!(peer = %self.from, "the link is closed: {error}");
-                return error;
+                return Ended::Closed(error);
             }
             if output.is_empty() {
                 continue;
             }
             let sealed = match sealer.seal(output.split()) {
                 Ok(sealed) => sealed,
-                Err(error) => return error.to_string(),
+                Err(error) => return Ended::Closed(error.to_string()),
             };
             if let Err(error) = stream.write_all(&sealed).await {
-                return error.to_string();
+                return Ended::Lost(error.to_string());
             }
         }
     }
@@ -149,8 +168,11 @@ impl Incoming {
                 }
                 Request::Claim(ticket, claim) => {
                     let (doorway, answers, from) = (self.doorway.clone(), answers.clone(), self.from);
+                    // Those of the last read bytes may be more.
+                    let permit = self.claims.clone().try_acquire_owned().ok();
                     rt::spawn(async move {
                         let answer = doorway.claim(claim).await;
+                        drop(permit);
                         // It may be the owner from now on, and is asked before anybody here takes the session back: also
                         // when membership has not heard of it yet.
                         doorway.table.lease().grant(from, Moment::now());

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     time::timeout,
 };
@@ -23,7 +23,7 @@ use tokio::{
 use super::*;
 use crate::{
     limits,
-    membership::{Duty, NodeMember, SharedDuty},
+    membership::{Duty, Member, NodeMember, Role, Roster, SharedDuty},
     names::{NodeId, SessionId},
     replication::{
         accept::{Doorway, Offered, accept},
@@ -56,19 +56,20 @@ struct Acceptor {
     address: SocketAddr,
     table: Table,
     strangers: Arc<AtomicU64>,
+    roster: Arc<ArcSwap<Roster>>,
 }
 
 impl Acceptor {
     async fn start(seal: LinkSeal) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, table) = (listener.local_addr().unwrap(), Table::new(PEER));
-        let strangers = Arc::new(AtomicU64::new(0));
+        let (strangers, roster) = (Arc::new(AtomicU64::new(0)), Arc::new(ArcSwap::default()));
         let doorway = Doorway {
             table: table.clone(),
             cluster: CLUSTER.into(),
             seal,
             duty: SharedDuty::starting(),
-            roster: Arc::new(ArcSwap::default()),
+            roster: roster.clone(),
             claim_timeout: DEADLINE,
             merged: Deaf.start().recipient(),
             strangers: strangers.clone(),
@@ -76,7 +77,7 @@ impl Acceptor {
             visits: tokio::sync::mpsc::channel(1).0,
         };
         rt::spawn(accept(listener, doorway));
-        Self { address, table, strangers }
+        Self { address, table, strangers, roster }
     }
 
     fn holds(&self, n: u8) -> bool {
@@ -318,6 +319,7 @@ async fn a_link_whose_bytes_were_changed_repeated_left_out_or_moved_ends() {
         link.send(8);
         assert!(matches!(link.event().await, LinkEvent::Down), "{what}");
         assert!(!acceptor.holds(7) && !acceptor.holds(8), "{what}: something was believed");
+        assert!(acceptor.strangers.load(Relaxed) > 0, "{what}: it is counted");
     }
 }
 
@@ -442,4 +444,53 @@ async fn silent_strangers_take_a_bounded_room_and_give_it_back() {
     assert!(waits.is_err(), "who came first has its time: {waits:?}");
     drop(strangers);
     Dialed::start(acceptor.address, seal("1")).up().await;
+}
+
+#[actix_web::test]
+async fn silent_strangers_do_not_keep_members_out() {
+    let acceptor = Acceptor::start(seal("1")).await;
+    let mut strangers = Vec::new();
+    for _ in 0..limits::PENDING_GREETINGS {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        strangers.push(socket.connect(acceptor.address).await.unwrap());
+    }
+    let member = Member { id: ME, address: "127.0.0.1:4000".parse().unwrap(), role: Role::Balancer };
+    acceptor.roster.store(Arc::new(Roster { members: vec![member], discovered: true }));
+    Dialed::start(acceptor.address, seal("1")).up().await;
+    let waits = timeout(Duration::from_millis(50), strangers[0].read(&mut [0; 1])).await;
+    assert!(waits.is_err(), "they are still there: {waits:?}");
+}
+
+#[actix_web::test]
+async fn who_cannot_prove_that_it_knows_the_secret_gets_no_link_either() {
+    const ASKED: usize = MAGIC.len() + 1 + PREFIX_BYTES + HANDSHAKE_BYTES;
+    const ANSWERED: usize = PREFIX_BYTES + HANDSHAKE_BYTES;
+    // What was a good answer once.
+    let acceptor = Acceptor::start(seal("1")).await;
+    let (mut dialer, mut between) = tokio::io::duplex(1_024);
+    let (mut recorded, sealed) = (vec![0; ANSWERED], seal("1"));
+    let record = async {
+        let mut asked = vec![0; ASKED];
+        between.read_exact(&mut asked).await.unwrap();
+        let mut known = TcpStream::connect(acceptor.address).await.unwrap();
+        known.write_all(&asked).await.unwrap();
+        known.read_exact(&mut recorded).await.unwrap();
+        between.write_all(&recorded).await.unwrap();
+    };
+    assert!(tokio::join!(sealed.dial(&mut dialer), record).0.is_ok());
+    let mut invented = recorded.clone();
+    invented[PREFIX_BYTES..].fill(7);
+    for answer in [recorded, invented] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut link = Dialed::start(listener.local_addr().unwrap(), seal("1"));
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; ASKED]).await.unwrap();
+        stream.write_all(&answer).await.unwrap();
+        let mut more = Vec::new();
+        // It may be a reset: what was written has not been read.
+        let _ = timeout(DEADLINE, stream.read_to_end(&mut more)).await.expect("it hangs up");
+        assert!(more.is_empty(), "nothing is told to it, not even a greeting: {more:?}");
+        assert!(link.events.try_recv().is_err(), "it is no link");
+    }
 }
