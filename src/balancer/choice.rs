@@ -106,9 +106,9 @@ pub(crate) fn first(
         if patience == Patience::Fresh && member.standing == Standing::Coming && member.duty == Duty::Serving {
             return Chosen::Wait;
         }
-        if !binding.failover {
-            return Chosen::Nobody;
-        }
+    }
+    if token.route.is_some() && !binding.failover {
+        return Chosen::Nobody;
     }
     let attempt = if token.route.is_some() { Attempt::Move } else { Attempt::Stay };
     choose(view, &[], eligible(view, &[], binding), attempt, now, |few| {
@@ -281,6 +281,8 @@ mod tests {
         let bound = Binding { failover: false, ..BOUND };
         let view = three(Standing::Failed);
         assert!(matches!(begin(&view, token(Some("r1")), bound, &mut picker()), Chosen::Nobody));
+        let gone = begin(&three(Standing::Usable), token(Some("gone")), bound, &mut picker());
+        assert!(matches!(gone, Chosen::Nobody), "nor when its member has left");
         assert!(matches!(another(&view, token(Some("r2")), &[2], bound, &mut picker(), NOW), Chosen::Nobody));
         assert!(matches!(begin(&view, None, bound, &mut picker()), Chosen::Member(_)));
     }

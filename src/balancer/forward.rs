@@ -221,7 +221,9 @@ impl<'a> Trip<'a> {
             Ok(connection) => connection,
             Err(error) => return Ok(self.unreachable(member, &error)),
         };
-        let request = self.head.request(choice.attempt, self.upload.outgoing(member.counters.clone()))?;
+        // A body that cannot be sent twice cannot be told to go to the owner: the session comes to it.
+        let attempt = if self.upload.is_small() { choice.attempt } else { Attempt::Move };
+        let request = self.head.request(attempt, self.upload.outgoing(member.counters.clone()))?;
         busy.elected();
         let sent = Instant::now();
         let first = match &mut connection {

@@ -158,6 +158,15 @@ impl Upload {
         self.0.as_ref().is_none_or(|state| !state.borrow().outgrown)
     }
 
+    /// Whether it is so small that it will still be here when a member has taken it whole.
+    pub(crate) fn is_small(&self) -> bool {
+        self.0.as_ref().is_none_or(|state| {
+            let state = state.borrow();
+            let is_read = matches!(state.progress, Progress::Done(_)) && !state.outgrown;
+            is_read || state.length.is_some_and(|length| length <= state.keep as u64)
+        })
+    }
+
     /// How much longer the client may be waited for since its turn began. See [`patience`].
     pub(crate) fn patience(&self) -> Duration {
         self.0.as_ref().map_or(limits::CLIENT_STALL, |state| {
@@ -309,6 +318,17 @@ mod tests {
         assert_eq!(upload.outgoing(Arc::default()).size_hint().exact(), Some(13));
         assert_eq!(length(upload.outgoing(Arc::default())).await.unwrap(), 13);
         assert!(!upload.is_replayable());
+    }
+
+    #[actix_web::test]
+    async fn what_is_small_is_known_by_its_length_or_when_it_has_been_read() {
+        for (length, is_small) in [(Some(10), true), (Some(11), false), (None, false)] {
+            assert_eq!(Upload::new(payload(pieces(&[10])), length, 10).is_small(), is_small, "{length:?}");
+        }
+        assert!(Upload::new(Payload::None, None, 10).is_small());
+        let read = Upload::new(payload(pieces(&[10])), None, 10);
+        length(read.outgoing(Arc::default())).await.unwrap();
+        assert!(read.is_small());
     }
 
     #[actix_web::test]

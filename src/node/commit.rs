@@ -19,7 +19,7 @@ use crate::{
         Slots, Swept, Turn,
         delta::Update,
         draft::{Change, Draft, Fate},
-        replica::{self, Birth, Committed, Kept, NotOwner, Reach, Slot, Standing, Undo},
+        replica::{self, Birth, Committed, Kept, NotOwner, Reach, Record, Slot, Standing, Undo},
         stamp::Epoch,
     },
     settings::{Ack, SessionManager},
@@ -82,12 +82,10 @@ impl Worker {
 
     async fn settle_write(&self, draft: &Draft, rules: &SessionRules, cookie_is_stale: bool) -> Result<Done, NotDone> {
         match (draft.id(), draft.fate()) {
-            (None, Fate::Ends | Fate::Renewed) if draft.changes().is_empty() => {
-                Ok(Done { cookie: CookieChange::Keep, copies: None })
-            }
+            (None, _) if !sets_something(draft) => Ok(Done { cookie: CookieChange::Keep, copies: None }),
             (None, _) => self.begin(draft.changes(), rules).await,
             (Some(id), Fate::Continues) => {
-                let copies = self.change(id, draft.changes(), rules.reach).await?;
+                let copies = self.change(id, draft.changes()).await?;
                 let cookie = if cookie_is_stale { CookieChange::Set(id) } else { CookieChange::Keep };
                 Ok(Done { cookie, copies: Some(copies) })
             }
@@ -96,8 +94,8 @@ impl Worker {
                     draft.attributes().map(|(name, value)| Change::Set(name.into(), value.clone())).collect();
                 self.replace(id, &all, rules).await
             }
-            (Some(id), Fate::Ends) if draft.changes().is_empty() => {
-                let copies = self.end(id, rules.reach).await?;
+            (Some(id), Fate::Ends) if !sets_something(draft) => {
+                let copies = self.end(id).await?;
                 Ok(Done { cookie: CookieChange::Clear, copies: Some(copies) })
             }
             (Some(id), Fate::Ends) => self.replace(id, draft.changes(), rules).await,
@@ -107,22 +105,26 @@ impl Worker {
     /// A new session in place of this one. The old one ends last: if the new one cannot begin, nothing has been done, and the
     /// request may be sent to another node.
     async fn replace(&self, id: SessionId, changes: &[Change], rules: &SessionRules) -> Result<Done, NotDone> {
-        let done = self.begin(changes, rules).await?;
-        let ended = self.end(id, rules.reach).await;
+        let done = self.create(changes, rules).await?;
+        let ended = self.end(id).await;
         if let (Err(_), CookieChange::Set(new)) = (&ended, done.cookie) {
             // Nobody was told of it.
-            let _ = self.end(new, rules.reach).await;
+            let _ = self.end(new).await;
         }
         Ok(Done { copies: done.copies.min(Some(ended?)), ..done })
     }
 
-    /// Creates a session by its first write.
+    /// Begins a session by its first write, if there is room for one more.
     async fn begin(&self, changes: &[Change], rules: &SessionRules) -> Result<Done, NotDone> {
-        let table = &self.house.table;
-        if table.is_full(self.house.session.max_sessions.get()) {
+        if self.house.table.is_full(self.house.session.max_sessions.get()) {
             self.tell_full();
             return Err(NotDone::Full);
         }
+        self.create(changes, rules).await
+    }
+
+    async fn create(&self, changes: &[Change], rules: &SessionRules) -> Result<Done, NotDone> {
+        let table = &self.house.table;
         let placed = table.placed();
         let ids = std::iter::repeat_with(SessionId::draw).take(limits::ID_DRAWS);
         let id = ids.into_iter().find(|id| placed.placement.suits(*id, self.house.me)).unwrap_or_else(SessionId::draw);
@@ -134,7 +136,8 @@ impl Worker {
         Ok(Done { cookie: CookieChange::Set(id), copies: Some(copies) })
     }
 
-    async fn change(&self, id: SessionId, changes: &[Change], reach: Reach) -> Result<usize, NotDone> {
+    async fn change(&self, id: SessionId, changes: &[Change]) -> Result<usize, NotDone> {
+        let reach = self.reach(id);
         self.check_copies(id, reach).await?;
         let (now, table) = (Moment::now(), &self.house.table);
         let (term, is_full) = (table.lease().term(now), self.house.session.manager == SessionManager::Full);
@@ -148,12 +151,18 @@ impl Worker {
         self.replicate(id, committed.map_err(|NotOwner| self.not_owner(id))?, reach).await
     }
 
-    async fn end(&self, id: SessionId, reach: Reach) -> Result<usize, NotDone> {
+    async fn end(&self, id: SessionId) -> Result<usize, NotDone> {
+        let reach = self.reach(id);
         self.check_copies(id, reach).await?;
         let (now, table) = (Moment::now(), &self.house.table);
         let term = table.lease().term(now);
         let committed = table.with(id, |slot| replica::end(slot, id, term, now));
         self.replicate(id, committed.map_err(|NotOwner| self.not_owner(id))?, reach).await
+    }
+
+    /// How far a session travels: as it was when it began, whatever its webapp says since. Its copies are there, or nowhere.
+    fn reach(&self, id: SessionId) -> Reach {
+        self.house.table.peek(id, |slot| Slot::live(slot).map_or(Reach::Cluster, Record::reach))
     }
 
     async fn replicate(&self, id: SessionId, committed: Committed, reach: Reach) -> Result<usize, NotDone> {
@@ -178,13 +187,11 @@ impl Worker {
                 Err(NotDone::TakenBack(self.elsewhere(copies)))
             }
             Verdict::Fenced(promised) => {
-                let undone = |slot: &mut Option<Slot>| replica::undo(slot, id, undo, promised, Moment::now());
-                self.tell(self.house.table.with(id, undone));
+                self.give_way(id, undo, promised);
                 Err(self.outranked(promised))
             }
             Verdict::Replaced(by) => {
-                let undone = |slot: &mut Option<Slot>| replica::undo(slot, id, undo, by, Moment::now());
-                self.tell(self.house.table.with(id, undone));
+                self.give_way(id, undo, by);
                 Err(NotDone::Doubtful(self.house.route_of(by.node)))
             }
             Verdict::Ended(ending) => {
@@ -192,6 +199,12 @@ impl Worker {
                 Err(NotDone::AskAnother)
             }
         }
+    }
+
+    /// Takes back a commit that a later epoch outranks.
+    fn give_way(&self, id: SessionId, undo: Undo, epoch: Epoch) {
+        let undone = self.house.table.with(id, |slot| replica::undo(slot, id, undo, epoch, Moment::now()));
+        self.tell(undone);
     }
 
     /// Nobody waits for it.
@@ -274,6 +287,11 @@ impl Worker {
             _ => NotDone::Doubtful(owner),
         }
     }
+}
+
+/// Whether there is something to begin a session with: what was set and removed again is nothing.
+fn sets_something(draft: &Draft) -> bool {
+    draft.changes().iter().any(|change| matches!(change, Change::Set(..)))
 }
 
 fn settle_read(draft: &Draft, cookie_is_stale: bool) -> Done {

@@ -145,6 +145,8 @@ impl Worker {
         let name = self.cookie_name(&visit.app);
         let settings = &visit.app.descriptor().cookie;
         if let Some(cookie) = cookie::cookie(cookie, name, settings, &rules.context, &self.house.route, secure) {
+            // Whatever the page says of itself: a cache would hand the session to the next user.
+            response.insert_header((header::CACHE_CONTROL, "no-store"));
             response.cookie(cookie);
         }
         if let Some(copies) = copies.filter(|_| self.house.response_headers) {

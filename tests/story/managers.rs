@@ -317,6 +317,10 @@ fn a_node_that_keeps_as_many_sessions_as_it_may_refuses_new_ones_and_says_so() {
         assert_eq!(newcomer.get("/look.txt").await.unwrap().status, StatusCode::OK, "that needs no session");
         assert_eq!(users[0].get("/add.txt").await.unwrap().body, "2", "those who have one go on");
         assert_eq!(cluster.node("r1").await.sessions_refused, 1);
+        assert_eq!(users[0].get("/renew.txt").await.unwrap().body, "2", "a login changes the id and takes no room");
+        assert_eq!(users[0].get("/add.txt").await.unwrap().body, "3");
+        assert_eq!(users[2].get("/anew.txt").await.unwrap().body, "you have logged out");
+        assert_eq!(users[2].get("/look.txt").await.unwrap().body, "0", "that one was ended");
         let log = cluster.place().log();
         assert!(
             log.contains("new sessions are refused: this node keeps as many as it may (session.max_sessions)"),
@@ -336,5 +340,8 @@ pub(crate) fn pages(place: Place) -> Place {
     fs::write(root.join("add.txt.j2"), "{{ session.add('n') }}").unwrap();
     fs::write(root.join("look.txt.j2"), "{{ session.get('n', 0) }}").unwrap();
     fs::write(root.join("end.txt.j2"), "{% do session.invalidate() %}ended").unwrap();
+    fs::write(root.join("renew.txt.j2"), "{% do session.renew() %}{{ session.n }}").unwrap();
+    let anew = "{% do session.invalidate() %}{% do session.set('said', 'you have logged out') %}{{ session.said }}";
+    fs::write(root.join("anew.txt.j2"), anew).unwrap();
     place.set("NODE__WEBAPPS", &webapps.display().to_string())
 }

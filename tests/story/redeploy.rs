@@ -140,6 +140,49 @@ fn redeploys_under_load_fail_nothing_and_leave_nothing_behind() {
 }
 
 #[test]
+fn a_session_travels_as_far_as_when_it_began_whatever_its_webapp_says_since() {
+    const ALL: &str = "<web-app><distributable/></web-app>";
+    story(async {
+        let pages = |descriptor: &'static str| {
+            [
+                ("add.txt.j2", "{{ session.add('n') }}"),
+                ("look.txt.j2", "{{ session.get('n', 0) }}"),
+                ("end.txt.j2", "{% do session.invalidate() %}"),
+                ("WEB-INF/web.xml", descriptor),
+            ]
+        };
+        for (before, after, copies) in [(ALL, "<web-app/>", "2"), ("<web-app/>", ALL, "1")] {
+            let (webapps, place) = Webapps::new();
+            webapps.put("ROOT.war", &pages(before));
+            let cluster = Cluster::up_in(place, 2).await;
+            let running = cluster.redeployed("ROOT", None).await;
+            let (mut users, mut node) = (Vec::new(), String::new());
+            // Two of one node: one who stays and one who logs out.
+            while users.len() < 2 {
+                let mut user = cluster.browser();
+                let at = user.get("/add.txt").await.unwrap().header("tasuki-node").unwrap().to_owned();
+                if users.is_empty() || at == node {
+                    users.push(user);
+                    node = at;
+                }
+            }
+            webapps.put("ROOT.war", &pages(after));
+            cluster.redeployed("ROOT", Some(&running)).await;
+            let [user, leaver] = &mut users[..] else { unreachable!("there are two") };
+            let added = user.get("/add.txt").await.unwrap();
+            assert_eq!((added.body.as_str(), added.header("tasuki-copies")), ("2", Some(copies)), "{after}");
+            let mut stolen = leaver.window();
+            assert_eq!(leaver.get("/end.txt").await.unwrap().status, StatusCode::OK);
+            let killed = cluster.kill(&node).await;
+            let left = if copies == "2" { "2" } else { "0" };
+            assert_eq!(user.get("/look.txt").await.unwrap().body, left, "{after}");
+            assert_eq!(stolen.get("/look.txt").await.unwrap().body, "0", "{after}: who has logged out has logged out");
+            cluster.back(&node, killed, 2).await;
+        }
+    });
+}
+
+#[test]
 fn a_half_copied_archive_is_waited_for() {
     story(async {
         let (webapps, place) = Webapps::new();

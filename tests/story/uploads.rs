@@ -80,6 +80,24 @@ fn a_file_goes_into_the_session_and_outlives_its_node() {
 }
 
 #[test]
+fn a_file_is_taken_also_where_the_session_has_left() {
+    story(async {
+        let cluster = cluster(2).await;
+        let mut browser = cluster.browser();
+        let token = token(&mut browser).await;
+        assert_eq!(send(&mut browser, &token, b"small").await.status, StatusCode::OK);
+        // A form that is open while its node restarts: the session goes to the other one, and the cookie names the first.
+        let (code, said) = cluster.command(&["restart", "--rolling"]).await;
+        assert_eq!(code, Some(0), "{said}");
+        cluster.settled(2).await;
+        for size in [900_000, 300_000] {
+            let answer = send(&mut browser, &token, &vec![7; size]).await;
+            assert!(answer.body.ends_with(&format!(" a.bin {size} 申請")), "{} {}", answer.status, answer.body);
+        }
+    });
+}
+
+#[test]
 fn a_file_that_is_too_large_or_comes_without_the_token_is_answered_and_leaves_nothing() {
     story(async {
         let cluster = cluster(1).await;
