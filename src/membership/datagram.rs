@@ -9,7 +9,7 @@
 //! With a secret only the second form is sent and taken, without one only the first. The version stands before
 //! anything else in both, so that whatever changes behind it is refused by name and never misread.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::SocketAddr};
 
 use super::seal::{NONCE_BYTES, Seal, TAG_BYTES};
 use crate::limits;
@@ -49,6 +49,8 @@ pub(super) enum Kind {
 /// Why a datagram was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
+    /// It comes from another machine, and this member has no secret.
+    FromNetwork,
     /// Too long, too short, not ours, or not what its kind has to be.
     Malformed,
     /// Ours, of a version that this one does not speak.
@@ -77,6 +79,12 @@ impl Envelope {
     /// For the cluster of this name; with a seal, for those of its members who know the secret.
     pub(super) fn new(cluster: &str, seal: Option<Seal>) -> Self {
         Self { cluster: fnv_1a(cluster.as_bytes()).to_be_bytes(), seal }
+    }
+
+    /// Refuses senders that this member must not hear whatever they say: without a secret it is on loopback, where the
+    /// settings keep it, and so is everybody whom it listens to.
+    pub(super) fn admit(&self, from: SocketAddr) -> Result<(), Refused> {
+        if self.seal.is_some() || from.ip().is_loopback() { Ok(()) } else { Err(Refused::FromNetwork) }
     }
 
     /// A datagram of the body.

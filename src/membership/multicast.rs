@@ -27,6 +27,8 @@ fn listen(group: SocketAddrV4, interface: Ipv4Addr) -> io::Result<UdpSocket> {
     // Every member of this machine listens on the same port.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
+    // Or Linux delivers what comes in by any interface on which another process has joined the group.
+    socket.set_multicast_all_v4(false)?;
     // Bound to the group, not to every address: only the group's datagrams are wanted.
     socket.bind(&group.into())?;
     socket.join_multicast_v4(group.ip(), &interface)?;
@@ -40,4 +42,16 @@ fn prepare(sender: &UdpSocket, interface: Ipv4Addr) -> io::Result<()> {
     sender.set_multicast_if_v4(&interface)?;
     sender.set_multicast_ttl_v4(1)?;
     sender.set_multicast_loop_v4(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_group_is_heard_on_the_joined_interface_only() {
+        let group = SocketAddrV4::new(Ipv4Addr::new(228, 0, 0, 4), 0);
+        let socket = listen(group, Ipv4Addr::LOCALHOST).unwrap();
+        assert!(!SockRef::from(&socket).multicast_all_v4().unwrap());
+    }
 }

@@ -77,6 +77,10 @@ pub(super) enum News {
         member: Member,
         why: Why,
     },
+    /// From another machine, and this member has no secret.
+    FromNetwork {
+        address: SocketAddr,
+    },
     OtherCluster {
         address: SocketAddr,
     },
@@ -276,6 +280,7 @@ impl Neighbours {
         };
         self.datagrams.refused += 1;
         match refused {
+            Refused::FromNetwork => self.tell_once(News::FromNetwork { address: from }, from, outputs),
             Refused::OtherCluster => {
                 self.datagrams.other_cluster += 1;
                 self.tell_once(News::OtherCluster { address: from }, from, outputs);
@@ -313,6 +318,7 @@ impl Neighbours {
     /// Takes what a datagram says. A member that is gone afterwards is gone for the reason returned, unless it was
     /// the sender, who can only have left.
     fn judge(&mut self, from: SocketAddr, bytes: &[u8], now: Moment) -> Result<Why, Refused> {
+        self.envelope.admit(from)?;
         let (kind, body) = self.envelope.unwrap(bytes)?;
         match kind {
             Kind::Gossip => {
@@ -460,6 +466,11 @@ impl fmt::Display for News {
                 write!(f, "found {} at {} {way}", name(member), member.address)
             }
             Self::Gone { member, why } => write!(f, "{} is gone: {why}", name(member)),
+            Self::FromNetwork { address } => write!(
+                f,
+                "ignoring what came over the network from {address}: without a secret only this machine is heard; if that \
+                 is a member, make one with \"tasuki secret\" and name it in cluster.secret_file on both"
+            ),
             Self::OtherCluster { address } => write!(f, "ignoring a member of another cluster at {address}"),
             Self::OtherVersion { address, version } => write!(
                 f,

@@ -1,13 +1,16 @@
 //! The promises of this folder, each tried over many seeds.
 
+use std::net::SocketAddr;
+
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     super::{
-        Duty, MemberState, Roster, Way,
-        neighbours::{Input, News, Why},
+        Duty, Member, MemberState, Roster, Way,
+        identity::Identity,
+        neighbours::{Input, Neighbours, News, Output, Why},
     },
-    DISCOVERY_TIMEOUT, Datagram, World, at, cluster, ms,
+    DISCOVERY_TIMEOUT, Datagram, World, at, cluster, member, ms,
 };
 use crate::{
     limits,
@@ -335,6 +338,31 @@ fn members_of_another_cluster_are_ignored_and_logged_once() {
     assert_eq!(world.process(1).news, [News::OtherCluster { address: at(2) }]);
     let datagrams = world.process(1).core.report().datagrams;
     assert!(datagrams.other_cluster > 5 && datagrams.refused == datagrams.other_cluster, "{datagrams:?}");
+}
+
+#[test]
+fn without_a_secret_nothing_from_the_network_is_heard() {
+    let from: SocketAddr = ([192, 0, 2, 1], 4000).into();
+    let settings =
+        Cluster { discovery: vec![Discovery::Static, Discovery::Multicast], ..cluster(Discovery::Static, &[1]) };
+    let me = Identity::new(Member { address: from, ..member(9, 9) }, 1);
+    let mut stranger = Neighbours::new(&settings, None, true, me, StdRng::seed_from_u64(9), Moment(0));
+    let mut said = Vec::new();
+    for output in stranger.handle(Input::Tick, Moment(0)) {
+        if let Output::Send { bytes, .. } | Output::Beacon { bytes } = output {
+            said.push(bytes);
+        }
+    }
+    assert_eq!(said.len(), 2, "it asks to be let in, and says to everybody that it is there");
+
+    let mut world = World::new(5);
+    world.start(1, &cluster(Discovery::Multicast, &[]));
+    said.iter().for_each(|bytes| world.give(1, Input::Datagram { from, bytes }));
+    world.run(ms(5_000));
+    let report = world.process(1).core.report();
+    assert_eq!((report.members, report.datagrams.refused), (vec![], 2));
+    assert!(world.roster(1).members.is_empty());
+    assert_eq!(world.process(1).news, [News::FromNetwork { address: from }]);
 }
 
 #[test]
