@@ -24,10 +24,7 @@ pub const UNTOLD_NEWS: usize = 2 * MEMBERS;
 /// Bytes of a member's announcement that a newer version added and this one only carries along.
 pub const UNKNOWN_FIELDS_BYTES: usize = 64;
 
-/// Addresses taken from one name in `cluster.peers`.
-pub const ADDRESSES_OF_A_PEER: usize = 8;
-
-/// Addresses taken from one name in `cluster.dns`.
+/// Addresses taken from one name in `cluster.peers` or `cluster.dns`.
 pub const ADDRESSES_OF_A_NAME: usize = 64;
 
 /// Time between two lines of the log about a name that cannot be looked up.

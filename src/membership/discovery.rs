@@ -7,14 +7,11 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde::Serialize;
 
-use super::dns::{Outcome, Zone};
+use super::{
+    dns::{Outcome, Zone},
+    seed::Seed,
+};
 use crate::{limits, settings, time::Moment};
-
-/// The first pause between two asks of an absent peer.
-pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(200);
-
-/// The last one.
-pub(super) const PAUSE_LAST: Duration = Duration::from_secs(5);
 
 /// Tomcat's frequency of multicast heartbeats.
 const BEACON_PERIOD: Duration = Duration::from_millis(500);
@@ -52,8 +49,10 @@ pub(super) enum Ask {
 /// What is known about where members may be.
 pub(super) struct Discovery {
     own: SocketAddr,
-    peers: Vec<Peer>,
-    zones: Vec<Zone>,
+    /// The addresses in `cluster.peers`; this process itself is left out.
+    peers: BTreeMap<SocketAddr, Seed>,
+    /// The names there, and those in `cluster.dns`.
+    zones: Vec<(Way, Zone)>,
     beacon: Option<Moment>,
     asked: BTreeMap<SocketAddr, Asked>,
     deadline: Moment,
@@ -69,35 +68,6 @@ enum Progress {
     Complete,
 }
 
-/// One entry of `cluster.peers`.
-struct Peer {
-    name: String,
-    lookup: Lookup,
-    addresses: Vec<SocketAddr>,
-    refused: Vec<SocketAddr>,
-    standing: Standing,
-    next: Moment,
-    pause: Duration,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lookup {
-    /// The entry is an address.
-    Needless,
-    Idle,
-    Running,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    Unknown,
-    /// This process itself.
-    Own,
-    Answered,
-    /// Nobody was there.
-    Refused,
-}
-
 struct Asked {
     at: Moment,
     way: Way,
@@ -106,14 +76,15 @@ struct Asked {
 impl Discovery {
     /// `multicast` says whether the group could be joined; `own` is left out wherever it is named.
     pub(super) fn new(settings: &settings::Cluster, multicast: bool, own: SocketAddr, now: Moment) -> Self {
-        let listed = settings.discovery.contains(&settings::Discovery::Static);
-        let names = settings.peers.iter().filter(|_| listed);
-        let named = settings.discovery.contains(&settings::Discovery::Dns);
-        let zones = settings.dns.iter().filter(|_| named);
+        let entries = |way, list| settings.discovery.contains(&way).then_some(list).into_iter().flatten();
+        let listed: Vec<&String> = entries(settings::Discovery::Static, &settings.peers).collect();
+        let addresses = listed.iter().filter_map(|entry| literal(entry)).filter(|address| *address != own);
+        let names = listed.iter().filter(|entry| literal(entry).is_none()).map(|name| (Way::Static, *name));
+        let zones = entries(settings::Discovery::Dns, &settings.dns).map(|name| (Way::Dns, name));
         Self {
             own,
-            peers: names.map(|name| Peer::new(name, own, now)).collect(),
-            zones: zones.map(|name| Zone::new(name, now)).collect(),
+            peers: addresses.map(|address| (address, Seed::new(now))).collect(),
+            zones: names.chain(zones).map(|(way, name)| (way, Zone::new(name, now))).collect(),
             beacon: multicast.then_some(now),
             asked: BTreeMap::new(),
             deadline: now + settings.discovery_timeout,
@@ -129,17 +100,17 @@ impl Discovery {
             asks.push(Ask::Beacon);
         }
         let complete = self.is_complete();
-        let zones = self.zones.iter_mut().filter(|zone| zone.next() <= now);
-        let by_name: Vec<_> = zones.flat_map(|zone| zone.ask(now, live, complete)).collect();
-        let peers = self.peers.iter_mut().filter(|peer| peer.next <= now);
-        let by_list: Vec<_> = peers.flat_map(|peer| peer.ask(now, live, complete)).collect();
-        for (way, found) in [(Way::Dns, by_name), (Way::Static, by_list)] {
-            for ask in &found {
-                if let Ask::Announce(address) = ask {
-                    self.note(*address, way, now);
-                }
+        let listed = self.peers.iter_mut();
+        let listed = listed.flat_map(|(address, seed)| seed.ask(*address, now, live, complete));
+        let mut found: Vec<_> = listed.map(|ask| (Way::Static, ask)).collect();
+        for (way, zone) in &mut self.zones {
+            found.extend(zone.ask(now, live, complete).into_iter().map(|ask| (*way, ask)));
+        }
+        for (way, ask) in found {
+            if let Ask::Announce(address) = ask {
+                self.note(address, way, now);
             }
-            asks.extend(found);
+            asks.push(ask);
         }
         asks
     }
@@ -147,7 +118,7 @@ impl Discovery {
     /// When [`Discovery::due`] or [`Discovery::settle`] has something to do next.
     pub(super) fn next(&self) -> Option<Moment> {
         let deadline = (!self.is_complete()).then_some(self.deadline);
-        let seeds = self.peers.iter().map(|peer| peer.next).chain(self.zones.iter().map(Zone::next));
+        let seeds = self.peers.values().map(Seed::next).chain(self.zones.iter().map(|(_, zone)| zone.next()));
         seeds.chain(self.beacon).chain(deadline).min()
     }
 
@@ -168,10 +139,8 @@ impl Discovery {
 
     /// The live member at this address has told all it knows.
     pub(super) fn told(&mut self, by: SocketAddr) {
-        for peer in self.peers.iter_mut().filter(|peer| peer.addresses.contains(&by)) {
-            peer.standing = Standing::Answered;
-        }
-        self.zones.iter_mut().for_each(|zone| zone.told(by));
+        self.peers.entry(by).and_modify(Seed::told);
+        self.zones.iter_mut().for_each(|(_, zone)| zone.told(by));
         if self.progress == Progress::Waiting {
             self.progress = Progress::Told;
         }
@@ -179,31 +148,26 @@ impl Discovery {
 
     /// Nobody is at this address now.
     pub(super) fn refused(&mut self, address: SocketAddr) {
-        for peer in self.peers.iter_mut().filter(|peer| peer.addresses.contains(&address)) {
-            if !peer.refused.contains(&address) {
-                peer.refused.push(address);
-            }
-            peer.judge();
-        }
-        self.zones.iter_mut().for_each(|zone| zone.refused(address));
+        self.peers.entry(address).and_modify(Seed::refused);
+        self.zones.iter_mut().for_each(|(_, zone)| zone.refused(address));
     }
 
     /// A look-up has ended; without addresses if it failed.
     pub(super) fn resolved(&mut self, name: &str, addresses: &[SocketAddr], now: Moment) {
         let own = self.own;
-        for peer in self.peers.iter_mut().filter(|peer| peer.name == name && peer.lookup == Lookup::Running) {
-            peer.lookup = Lookup::Idle;
-            peer.found(addresses, own, now);
-        }
-        self.zones.iter_mut().for_each(|zone| zone.resolved(name, addresses, own, now));
+        self.zones.iter_mut().for_each(|(_, zone)| zone.resolved(name, addresses, own, now));
+    }
+
+    /// The setting in which this name stands.
+    pub(super) fn key(&self, name: &str) -> &'static str {
+        let listed = self.zones.iter().any(|(way, zone)| *way == Way::Static && zone.name() == name);
+        if listed { "cluster.peers" } else { "cluster.dns" }
     }
 
     /// A member at this address is gone: it is asked soon.
     pub(super) fn lost(&mut self, address: SocketAddr, now: Moment) {
-        for peer in self.peers.iter_mut().filter(|peer| peer.addresses.contains(&address)) {
-            (peer.next, peer.pause) = (now + PAUSE_FIRST, PAUSE_FIRST);
-        }
-        self.zones.iter_mut().for_each(|zone| zone.lost(address, now));
+        self.peers.entry(address).and_modify(|seed| seed.lost(now));
+        self.zones.iter_mut().for_each(|(_, zone)| zone.lost(address, now));
     }
 
     /// How the member at this address, which has just appeared, was found.
@@ -214,9 +178,8 @@ impl Discovery {
 
     /// Looks again whether discovery is complete. To be called when the roster holds everybody heard of so far.
     pub(super) fn settle(&mut self, now: Moment) {
-        let listed = self.peers.iter().filter(|peer| peer.standing != Standing::Own);
-        let listed = listed.map(|peer| peer.standing != Standing::Unknown);
-        let named = self.zones.iter().map(Zone::outcome).filter(|outcome| *outcome != Outcome::OnlyOwn);
+        let listed = self.peers.values().map(|seed| !seed.is_open());
+        let named = self.zones.iter().map(|(_, zone)| zone.outcome()).filter(|outcome| *outcome != Outcome::OnlyOwn);
         let mut others = listed.chain(named.map(|outcome| outcome == Outcome::Settled)).peekable();
         let settled = match others.peek() {
             Some(_) => others.all(|settled| settled),
@@ -241,67 +204,17 @@ impl Discovery {
     }
 }
 
-impl Peer {
-    fn new(name: &str, own: SocketAddr, now: Moment) -> Self {
-        let mut peer = Self {
-            name: name.to_owned(),
-            lookup: Lookup::Idle,
-            addresses: Vec::new(),
-            refused: Vec::new(),
-            standing: Standing::Unknown,
-            next: now,
-            pause: PAUSE_FIRST,
-        };
-        if let Ok(address) = name.parse() {
-            peer.found(&[address], own, now);
-            peer.lookup = Lookup::Needless;
-        }
-        peer
-    }
-
-    fn found(&mut self, addresses: &[SocketAddr], own: SocketAddr, now: Moment) {
-        if addresses.contains(&own) {
-            self.standing = Standing::Own;
-        }
-        let reachable = addresses.iter().filter(|address| address.is_ipv4() == own.is_ipv4());
-        let reachable: Vec<_> = reachable.take(limits::ADDRESSES_OF_A_PEER).copied().collect();
-        if !reachable.is_empty() && reachable != self.addresses {
-            (self.addresses, self.next, self.pause) = (reachable, now, PAUSE_FIRST);
-            self.refused.retain(|address| self.addresses.contains(address));
-        }
-    }
-
-    fn ask(&mut self, now: Moment, live: &[SocketAddr], complete: bool) -> Vec<Ask> {
-        let member = self.addresses.iter().any(|address| live.contains(address));
-        self.next = now + self.pause;
-        self.pause = (self.pause * 2).min(PAUSE_LAST);
-        if self.standing == Standing::Own || (member && (complete || self.standing == Standing::Answered)) {
-            self.next = now + PAUSE_LAST;
-            return Vec::new();
-        }
-        let mut asks = Vec::new();
-        if self.lookup == Lookup::Idle {
-            self.lookup = Lookup::Running;
-            asks.push(Ask::Resolve(self.name.clone()));
-        }
-        asks.extend(self.addresses.iter().map(|address| Ask::Announce(*address)));
-        if !complete && self.standing == Standing::Unknown {
-            asks.extend(self.addresses.iter().map(|address| Ask::Probe(*address)));
-        }
-        asks
-    }
-
-    fn judge(&mut self) {
-        let all = self.addresses.iter().all(|address| self.refused.contains(address));
-        if self.standing == Standing::Unknown && all {
-            self.standing = Standing::Refused;
-        }
-    }
+/// The address that an entry of `cluster.peers` is; none for a name. As on the wire, IPv4 is never written as IPv6.
+fn literal(entry: &str) -> Option<SocketAddr> {
+    let address: SocketAddr = entry.parse().ok()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeSet;
+
+    use super::{super::seed::PAUSE_LAST, *};
 
     fn at(port: u16) -> SocketAddr {
         ([127, 0, 0, 1], port).into()
@@ -395,6 +308,30 @@ mod tests {
         discovery.resolved("host:1", &[at(1)], Moment(1));
         assert!(is_complete_at(&mut discovery, 1));
         assert_eq!(discovery.due(Moment(1), &[]), []);
+    }
+
+    #[test]
+    fn a_name_is_looked_up_on_while_a_member_is_at_one_of_its_addresses() {
+        let mut discovery = discovery(&["host:1"], false);
+        let answers = [&[at(1), at(2)][..], &[at(2), at(3)], &[at(3), at(2)], &[at(4), at(3)]];
+        let mut look_ups = Vec::new();
+        let mut asked = BTreeSet::new();
+        while look_ups.len() < 20 {
+            let now = discovery.next().unwrap();
+            for ask in discovery.due(now, &[at(2)]) {
+                match ask {
+                    Ask::Resolve(name) => {
+                        discovery.resolved(&name, answers[look_ups.len() % answers.len()], now);
+                        look_ups.push(now);
+                    }
+                    Ask::Announce(address) => drop(asked.insert(address)),
+                    _ => {}
+                }
+            }
+            discovery.settle(now);
+        }
+        assert!(look_ups[7..].windows(2).all(|pair| pair[1].since(pair[0]) == PAUSE_LAST), "{look_ups:?}");
+        assert!(asked.contains(&at(3)) && asked.contains(&at(4)) && !asked.contains(&at(1)), "{asked:?}");
     }
 
     #[test]

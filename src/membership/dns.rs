@@ -3,18 +3,21 @@
 //! The name is looked up for ever, because machines come and go behind it. A look-up that fails forgets nothing: a
 //! name server that is away for a while does not split a cluster.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use super::discovery::{Ask, PAUSE_FIRST, PAUSE_LAST};
+use super::{
+    discovery::Ask,
+    seed::{Repeat, Seed},
+};
 use crate::{limits, time::Moment};
 
-/// One entry of `cluster.dns`.
+/// One name whose addresses are members.
 pub(super) struct Zone {
     name: String,
     lookup: Lookup,
-    seeds: BTreeMap<SocketAddr, Standing>,
-    next: Moment,
-    pause: Duration,
+    /// Apart from the asks: an answer that varies must not make the next look-up come sooner.
+    lookups: Repeat,
+    seeds: BTreeMap<SocketAddr, Seed>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +28,6 @@ enum Lookup {
     Running {
         first: bool,
     },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    Unknown,
-    Answered,
-    /// Nobody was there.
-    Refused,
 }
 
 /// What a zone adds to the question whether discovery is complete.
@@ -49,34 +44,31 @@ pub(super) enum Outcome {
 impl Zone {
     /// For a `name:port`, to be looked up at once.
     pub(super) fn new(name: &str, now: Moment) -> Self {
-        Self { name: name.to_owned(), lookup: Lookup::Never, seeds: BTreeMap::new(), next: now, pause: PAUSE_FIRST }
+        Self { name: name.to_owned(), lookup: Lookup::Never, lookups: Repeat::from(now), seeds: BTreeMap::new() }
+    }
+
+    /// The `name:port`.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// When [`Zone::ask`] is to be called next.
     pub(super) fn next(&self) -> Moment {
-        self.next
+        self.seeds.values().map(Seed::next).fold(self.lookups.next(), Moment::min)
     }
 
     /// What is to be asked now. `live` are the addresses of the live members, `complete` says whether discovery is.
     pub(super) fn ask(&mut self, now: Moment, live: &[SocketAddr], complete: bool) -> Vec<Ask> {
-        self.next = now + self.pause;
-        self.pause = (self.pause * 2).min(PAUSE_LAST);
         let mut asks = Vec::new();
-        if !matches!(self.lookup, Lookup::Running { .. }) {
+        if self.lookups.is_due(now) && !matches!(self.lookup, Lookup::Running { .. }) {
             self.lookup = Lookup::Running { first: self.lookup == Lookup::Never };
             asks.push(Ask::Resolve(self.name.clone()));
         }
-        for (address, standing) in &self.seeds {
-            let waited_for = !complete && *standing == Standing::Unknown;
-            if waited_for || !live.contains(address) {
-                asks.push(Ask::Announce(*address));
-            }
-            asks.extend(waited_for.then_some(Ask::Probe(*address)));
-        }
+        asks.extend(self.seeds.iter_mut().flat_map(|(address, seed)| seed.ask(*address, now, live, complete)));
         asks
     }
 
-    /// A look-up of this name has ended; without addresses if it failed. `own` is left out.
+    /// A look-up of this name has ended; without addresses if it failed. `own` is left out, new ones are asked at once.
     pub(super) fn resolved(&mut self, name: &str, addresses: &[SocketAddr], own: SocketAddr, now: Moment) {
         let Lookup::Running { first } = self.lookup else { return };
         if name != self.name {
@@ -88,37 +80,29 @@ impl Zone {
         }
         self.lookup = Lookup::Idle;
         let others = addresses.iter().filter(|address| **address != own && address.is_ipv4() == own.is_ipv4());
-        let others = others.take(limits::ADDRESSES_OF_A_NAME);
-        let standing = |address: &SocketAddr| self.seeds.get(address).copied().unwrap_or(Standing::Unknown);
-        let seeds: BTreeMap<_, _> = others.map(|address| (*address, standing(address))).collect();
-        if seeds.keys().any(|address| !self.seeds.contains_key(address)) {
-            (self.next, self.pause) = (now, PAUSE_FIRST);
-        }
-        self.seeds = seeds;
+        let seed = |address: &SocketAddr| self.seeds.get(address).copied().unwrap_or(Seed::new(now));
+        self.seeds = others.take(limits::ADDRESSES_OF_A_NAME).map(|address| (*address, seed(address))).collect();
     }
 
     /// The live member at this address has told all it knows.
     pub(super) fn told(&mut self, by: SocketAddr) {
-        self.seeds.entry(by).and_modify(|standing| *standing = Standing::Answered);
+        self.seeds.entry(by).and_modify(Seed::told);
     }
 
     /// Nobody is at this address now.
     pub(super) fn refused(&mut self, address: SocketAddr) {
-        let known = self.seeds.get_mut(&address).filter(|standing| **standing == Standing::Unknown);
-        known.into_iter().for_each(|standing| *standing = Standing::Refused);
+        self.seeds.entry(address).and_modify(Seed::refused);
     }
 
     /// A member at this address is gone: it is asked soon.
     pub(super) fn lost(&mut self, address: SocketAddr, now: Moment) {
-        if self.seeds.contains_key(&address) {
-            (self.next, self.pause) = (now + PAUSE_FIRST, PAUSE_FIRST);
-        }
+        self.seeds.entry(address).and_modify(|seed| seed.lost(now));
     }
 
     /// How far the search in this zone got.
     pub(super) fn outcome(&self) -> Outcome {
         let never = matches!(self.lookup, Lookup::Never | Lookup::Running { first: true });
-        if never || self.seeds.values().any(|standing| *standing == Standing::Unknown) {
+        if never || self.seeds.values().any(Seed::is_open) {
             Outcome::Open
         } else if self.seeds.is_empty() {
             Outcome::OnlyOwn
@@ -130,7 +114,7 @@ impl Zone {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::seed::PAUSE_LAST, *};
 
     const OWN: u16 = 1;
 
@@ -161,29 +145,40 @@ mod tests {
         assert_eq!(zone.outcome(), Outcome::Settled);
     }
 
-    #[test]
-    fn a_name_is_looked_up_for_ever_and_not_more_often_than_every_five_seconds() {
-        let mut zone = zone(&[1, 2]);
+    /// When the name is looked up, if the answers are these in turn and only 2 is a live member.
+    fn look_ups(zone: &mut Zone, answers: &[&[u16]]) -> Vec<Moment> {
         let mut times = Vec::new();
-        for _ in 0..12 {
+        for _ in 0..200 {
             let now = zone.next();
             if zone.ask(now, &[at(2)], true).contains(&Ask::Resolve("nodes:4000".into())) {
+                let answer: Vec<_> = answers[times.len() % answers.len()].iter().map(|port| at(*port)).collect();
                 times.push(now);
+                zone.resolved("nodes:4000", &answer, at(OWN), now);
             }
-            zone.resolved("nodes:4000", &[at(1), at(2)], at(OWN), now);
         }
-        assert_eq!(times.len(), 12);
-        assert!(times.windows(2).skip(6).all(|pair| pair[1].since(pair[0]) == PAUSE_LAST), "{times:?}");
+        times
+    }
+
+    #[test]
+    fn a_name_is_looked_up_for_ever_and_not_more_often_than_every_five_seconds() {
+        let same: &[&[u16]] = &[&[1, 2]];
+        for answers in [same, &[&[2, 3], &[2, 4]], &[&[2, 3, 4], &[4, 2, 3]], &[&[2], &[]]] {
+            let times = look_ups(&mut zone(&[1, 2]), answers);
+            assert!(times.len() > 20, "{answers:?}: {times:?}");
+            assert!(times[..7].windows(2).all(|pair| pair[0] < pair[1]), "{answers:?}: {times:?}");
+            let late = times[6..].windows(2);
+            assert!(late.into_iter().all(|pair| pair[1].since(pair[0]) == PAUSE_LAST), "{answers:?}: {times:?}");
+        }
     }
 
     #[test]
     fn a_failed_look_up_forgets_nothing_and_a_new_answer_replaces_the_old_one() {
         let mut zone = zone(&[2]);
-        zone.ask(Moment(10), &[], true);
-        zone.resolved("nodes:4000", &[], at(OWN), Moment(20));
-        assert!(zone.ask(Moment(500), &[], true).contains(&Ask::Announce(at(2))));
-        zone.resolved("nodes:4000", &[at(3)], at(OWN), Moment(501));
-        let asks = zone.ask(Moment(501), &[], true);
+        assert!(zone.ask(Moment(200), &[], true).contains(&Ask::Resolve("nodes:4000".into())));
+        zone.resolved("nodes:4000", &[], at(OWN), Moment(210));
+        assert!(zone.ask(Moment(600), &[], true).contains(&Ask::Announce(at(2))));
+        zone.resolved("nodes:4000", &[at(3)], at(OWN), Moment(601));
+        let asks = zone.ask(Moment(601), &[], true);
         assert!(asks.contains(&Ask::Announce(at(3))) && !asks.contains(&Ask::Announce(at(2))), "{asks:?}");
     }
 

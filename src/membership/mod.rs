@@ -25,6 +25,7 @@ mod replay;
 mod report;
 mod roster;
 mod seal;
+mod seed;
 mod swim;
 mod timers;
 mod udp;

@@ -97,8 +97,9 @@ pub(super) enum News {
         count: u64,
         address: SocketAddr,
     },
-    /// A name that has no address now.
+    /// A name in this setting that has no address now.
     Unresolved {
+        key: &'static str,
         name: String,
     },
 }
@@ -311,7 +312,8 @@ impl Neighbours {
         } else if self.unresolved.get(name).is_none_or(|told| now.since(*told) >= limits::UNRESOLVED_LINE) {
             // Only names of the settings are looked up.
             self.unresolved.insert(name.to_owned(), now);
-            outputs.push(Output::Tell(News::Unresolved { name: name.to_owned() }));
+            let key = self.discovery.key(name);
+            outputs.push(Output::Tell(News::Unresolved { key, name: name.to_owned() }));
         }
     }
 
@@ -485,7 +487,11 @@ impl fmt::Display for News {
                 "datagrams dropped because they are not sealed with this cluster's secret: {count}, the last one from \
                  {address}; if that is a member, give it the same secret and cluster name"
             ),
-            Self::Unresolved { name } => write!(f, "{name} has no address now; it is looked up again and again"),
+            Self::Unresolved { key, name } => write!(
+                f,
+                "{name} in {key} has no address now; it is looked up again and again: see whether it is written right there \
+                 and known to the name server"
+            ),
         }
     }
 }

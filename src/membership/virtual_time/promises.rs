@@ -567,13 +567,50 @@ fn a_name_finds_everybody_behind_it_also_who_comes_later() {
 }
 
 #[test]
+fn one_name_in_the_list_of_peers_may_stand_for_all_nodes() {
+    for seed in SEEDS {
+        let mut world = World::new(seed);
+        let settings = Cluster { peers: vec!["nodes:1".into()], ..cluster(Discovery::Static, &[]) };
+        world.names.insert("nodes:1".into(), vec![at(1), at(2), at(3)]);
+        (1..=3).for_each(|port| world.start(port, &settings));
+        world.until("all know all", ms(1_000), World::all_know_all);
+        world.until("discovered", ms(1_000), |w| w.processes.values().all(|p| p.core.roster().discovered));
+    }
+}
+
+#[test]
+fn a_peer_name_that_was_this_process_once_is_found_where_it_points_to_later() {
+    for seed in SEEDS {
+        let mut world = World::new(seed);
+        let settings = Cluster { peers: vec!["other:1".into()], ..cluster(Discovery::Static, &[]) };
+        world.names.insert("other:1".into(), vec![at(1)]);
+        world.start(1, &settings);
+        world.run(ms(20_000));
+        assert!(world.roster(1).discovered, "nobody else is named");
+        world.start(2, &cluster(Discovery::Static, &[]));
+        world.names.insert("other:1".into(), vec![at(2)]);
+        world.until("found", ms(6_000), World::all_know_all);
+        // And on to a third one, while the second stays.
+        world.start(3, &cluster(Discovery::Static, &[]));
+        world.names.insert("other:1".into(), vec![at(3)]);
+        world.until("the third is found", ms(6_000), World::all_know_all);
+    }
+}
+
+#[test]
 fn a_name_without_an_address_is_a_line_a_minute_and_no_error() {
-    let mut world = World::new(5);
-    world.start(1, &Cluster { dns: vec!["nowhere:1".into()], ..cluster(Discovery::Dns, &[]) });
-    world.run(DISCOVERY_TIMEOUT);
-    assert!(world.roster(1).discovered, "it goes on alone");
-    world.run(ms(600_000) - DISCOVERY_TIMEOUT);
-    assert!(world.looked_up.len() > 100 && world.looked_up.len() < 140, "{} look-ups", world.looked_up.len());
-    let lines = world.process(1).news.iter().filter(|news| **news == News::Unresolved { name: "nowhere:1".into() });
-    assert!((9..=11).contains(&lines.count()));
+    let (none, nowhere) = (cluster(Discovery::Static, &[]), vec!["nowhere:1".to_owned()]);
+    let listed = Cluster { peers: nowhere.clone(), ..none.clone() };
+    let zone = Cluster { discovery: vec![Discovery::Dns], dns: nowhere, ..none };
+    for (key, settings) in [("cluster.peers", listed), ("cluster.dns", zone)] {
+        let mut world = World::new(5);
+        world.start(1, &settings);
+        world.run(DISCOVERY_TIMEOUT);
+        assert!(world.roster(1).discovered, "it goes on alone");
+        world.run(ms(600_000) - DISCOVERY_TIMEOUT);
+        assert!(world.looked_up.len() > 100 && world.looked_up.len() < 140, "{} look-ups", world.looked_up.len());
+        let told = News::Unresolved { key, name: "nowhere:1".into() };
+        assert!(told.to_string().contains(key));
+        assert!((9..=11).contains(&world.process(1).news.iter().filter(|news| **news == told).count()));
+    }
 }
