@@ -13,6 +13,13 @@ pub const SENDERS: usize = 2 * MEMBERS;
 /// line says how many there were.
 pub const UNSEALED_LINE: Duration = Duration::from_secs(10);
 
+/// Time between two lines of the log about datagrams of another version, of members that have a secret while this one has
+/// none, from another machine while there is no secret, or from another address than they say.
+pub const STRANGER_LINE: Duration = Duration::from_secs(60);
+
+/// Time between two lines of the log about other clusters: that they share a network is usual.
+pub const OTHER_CLUSTER_LINE: Duration = Duration::from_secs(3_600);
+
 /// Members remembered, those that are down included, and members of one balancer. With most managers every node holds
 /// every session, so a cluster is far smaller.
 pub const MEMBERS: usize = 256;
@@ -32,9 +39,6 @@ pub const UNRESOLVED_LINE: Duration = Duration::from_secs(60);
 
 /// Addresses heard by multicast that are remembered between beacons.
 pub const HEARD_ADDRESSES: usize = 256;
-
-/// Sender addresses of other clusters that are logged, once each.
-pub const STRANGERS_LOGGED: usize = 64;
 
 /// Probes for an absent peer that are under way at once; each is a socket.
 pub const PROBES_AT_ONCE: usize = 32;

@@ -63,8 +63,8 @@ pub(super) enum Refused {
     Unsealed,
     /// Sealed as it should be, but taken before, or too old to tell.
     Replayed,
-    /// It says that it comes from another address than it does.
-    Forged,
+    /// It says that it comes from this address, and comes from another one.
+    Forged { claimed: SocketAddr },
     /// More news than can be passed on: somebody invents members.
     Flood,
 }

@@ -26,6 +26,7 @@ mod report;
 mod roster;
 mod seal;
 mod seed;
+mod strangers;
 mod swim;
 mod timers;
 mod udp;

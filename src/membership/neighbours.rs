@@ -15,11 +15,12 @@ use rand::rngs::StdRng;
 
 use super::{
     Duty, Member, Role, Roster, Way,
-    datagram::{Envelope, Kind, Refused, VERSION},
+    datagram::{Envelope, Kind, Refused},
     discovery::{Ask, Discovery},
     identity::Identity,
     report::{Datagrams, MemberReport, MemberState, Report},
     seal::Seal,
+    strangers::{Dropped, Strangers},
     swim::{Heard, Swim},
 };
 use crate::{limits, names::NodeId, settings, time::Moment};
@@ -77,26 +78,8 @@ pub(super) enum News {
         member: Member,
         why: Why,
     },
-    /// From another machine, and this member has no secret.
-    FromNetwork {
-        address: SocketAddr,
-    },
-    OtherCluster {
-        address: SocketAddr,
-    },
-    OtherVersion {
-        address: SocketAddr,
-        version: u8,
-    },
-    /// It seals, and this member cannot.
-    Sealed {
-        address: SocketAddr,
-    },
-    /// So many datagrams were dropped, the last one from this address, since the last such line.
-    Unsealed {
-        count: u64,
-        address: SocketAddr,
-    },
+    /// Of somebody who is not listened to.
+    Dropped(Dropped),
     /// A name in this setting that has no address now.
     Unresolved {
         key: &'static str,
@@ -126,8 +109,7 @@ pub(super) struct Neighbours {
     discovery: Discovery,
     roster: Arc<Roster>,
     found: BTreeMap<SocketAddr, Way>,
-    strangers: BTreeSet<SocketAddr>,
-    unsealed: Unsealed,
+    strangers: Strangers,
     unresolved: BTreeMap<String, Moment>,
     datagrams: Datagrams,
     presence: Presence,
@@ -139,14 +121,6 @@ enum Taken {
     /// Members that are gone afterwards are gone for this reason.
     Yes(Why),
     No,
-}
-
-/// Datagrams that strangers sent and nobody was told of yet.
-#[derive(Default)]
-struct Unsealed {
-    count: u64,
-    last: Option<SocketAddr>,
-    next_line: Option<Moment>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -171,8 +145,7 @@ impl Neighbours {
             swim: Swim::new(me, rng, now),
             roster: Arc::default(),
             found: BTreeMap::new(),
-            strangers: BTreeSet::new(),
-            unsealed: Unsealed::default(),
+            strangers: Strangers::default(),
             unresolved: BTreeMap::new(),
             datagrams: Datagrams::default(),
             presence: Presence::Here,
@@ -195,11 +168,11 @@ impl Neighbours {
                 }
                 Why::Silent
             }
-            Input::Datagram { from, bytes } => match self.datagram(from, bytes, now, &mut outputs) {
+            Input::Datagram { from, bytes } => match self.datagram(from, bytes, now) {
                 Taken::Yes(why) => why,
                 // Nothing has changed, and there may be very many of them.
                 Taken::No if !was_held_up => {
-                    outputs.extend(self.unsealed.line(now).map(Output::Tell));
+                    self.tell_strangers(now, &mut outputs);
                     return outputs;
                 }
                 Taken::No => Why::Reported,
@@ -273,37 +246,27 @@ impl Neighbours {
         };
     }
 
-    fn datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Moment, outputs: &mut Vec<Output>) -> Taken {
+    fn datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Moment) -> Taken {
         self.datagrams.received += 1;
         let refused = match self.judge(from, bytes, now) {
             Ok(why) => return Taken::Yes(why),
             Err(refused) => refused,
         };
         self.datagrams.refused += 1;
+        self.strangers.note(refused, from);
         match refused {
-            Refused::FromNetwork => self.tell_once(News::FromNetwork { address: from }, from, outputs),
-            Refused::OtherCluster => {
-                self.datagrams.other_cluster += 1;
-                self.tell_once(News::OtherCluster { address: from }, from, outputs);
-            }
-            Refused::Version(version) => self.tell_once(News::OtherVersion { address: from, version }, from, outputs),
-            Refused::Sealed => self.tell_once(News::Sealed { address: from }, from, outputs),
-            Refused::Unsealed => {
-                self.datagrams.unsealed += 1;
-                self.unsealed.count += 1;
-                self.unsealed.last = Some(from);
-            }
+            Refused::OtherCluster => self.datagrams.other_cluster += 1,
+            Refused::Unsealed => self.datagrams.unsealed += 1,
             Refused::Replayed => self.datagrams.replayed += 1,
+            Refused::FromNetwork | Refused::Version(_) | Refused::Sealed => {}
             // What is inside was looked at: the protocol may have moved.
-            Refused::Malformed | Refused::Forged | Refused::Flood => return Taken::Yes(Why::Reported),
+            Refused::Malformed | Refused::Forged { .. } | Refused::Flood => return Taken::Yes(Why::Reported),
         }
         Taken::No
     }
 
-    fn tell_once(&mut self, news: News, about: SocketAddr, outputs: &mut Vec<Output>) {
-        if self.strangers.len() < limits::STRANGERS_LOGGED && self.strangers.insert(about) {
-            outputs.push(Output::Tell(news));
-        }
+    fn tell_strangers(&mut self, now: Moment, outputs: &mut Vec<Output>) {
+        outputs.extend(self.strangers.due(now).into_iter().map(News::Dropped).map(Output::Tell));
     }
 
     fn note_resolved(&mut self, name: &str, addresses: &[SocketAddr], now: Moment, outputs: &mut Vec<Output>) {
@@ -333,7 +296,7 @@ impl Neighbours {
             Kind::Leave => {
                 let identity = Identity::from_bytes(&body).map_err(|_| Refused::Malformed)?;
                 if identity.addr() != from {
-                    return Err(Refused::Forged);
+                    return Err(Refused::Forged { claimed: identity.addr() });
                 }
                 self.swim.farewell(identity, now);
                 return Ok(Why::Left);
@@ -373,7 +336,7 @@ impl Neighbours {
             self.roster = Arc::new(roster);
             outputs.push(Output::Publish(self.roster.clone()));
         }
-        outputs.extend(self.unsealed.line(now).map(Output::Tell));
+        self.tell_strangers(now, outputs);
         self.search(now, outputs);
         self.send_all(outputs);
     }
@@ -441,17 +404,11 @@ impl Neighbours {
 impl News {
     /// Somebody has to do something about it.
     pub(super) fn is_a_warning(&self) -> bool {
-        !matches!(self, Self::Found { .. } | Self::Gone { .. } | Self::OtherCluster { .. })
-    }
-}
-
-impl Unsealed {
-    /// What to say of them, if it is time. SWIM's timers see to it that somebody asks.
-    fn line(&mut self, now: Moment) -> Option<News> {
-        let address = self.last.filter(|_| self.next_line.is_none_or(|due| due <= now))?;
-        let news = News::Unsealed { count: self.count, address };
-        *self = Self { count: 0, last: None, next_line: Some(now + limits::UNSEALED_LINE) };
-        Some(news)
+        match self {
+            Self::Found { .. } | Self::Gone { .. } => false,
+            Self::Dropped(dropped) => dropped.is_a_warning(),
+            Self::Unresolved { .. } => true,
+        }
     }
 }
 
@@ -468,25 +425,7 @@ impl fmt::Display for News {
                 write!(f, "found {} at {} {way}", name(member), member.address)
             }
             Self::Gone { member, why } => write!(f, "{} is gone: {why}", name(member)),
-            Self::FromNetwork { address } => write!(
-                f,
-                "ignoring what came over the network from {address}: without a secret only this machine is heard; if that \
-                 is a member, make one with \"tasuki secret\" and name it in cluster.secret_file on both"
-            ),
-            Self::OtherCluster { address } => write!(f, "ignoring a member of another cluster at {address}"),
-            Self::OtherVersion { address, version } => write!(
-                f,
-                "ignoring a member at {address} that speaks version {version} of membership, not {VERSION}: run the same \
-                 release everywhere"
-            ),
-            Self::Sealed { address } => {
-                write!(f, "ignoring a member at {address} that has a secret: name it in cluster.secret_file here, too")
-            }
-            Self::Unsealed { count, address } => write!(
-                f,
-                "datagrams dropped because they are not sealed with this cluster's secret: {count}, the last one from \
-                 {address}; if that is a member, give it the same secret and cluster name"
-            ),
+            Self::Dropped(dropped) => write!(f, "{dropped}"),
             Self::Unresolved { key, name } => write!(
                 f,
                 "{name} in {key} has no address now; it is looked up again and again: see whether it is written right there \

@@ -135,7 +135,7 @@ impl Swim {
     pub(super) fn receive(&mut self, from: SocketAddr, body: &[u8], now: Moment) -> Result<Heard, Refused> {
         let header = take_header(&mut &body[..]).map_err(|_| Refused::Malformed)?;
         if header.src.addr() != from {
-            return Err(Refused::Forged);
+            return Err(Refused::Forged { claimed: header.src.addr() });
         }
         if self.foca.updates_backlog() > limits::UNTOLD_NEWS {
             return Err(Refused::Flood);

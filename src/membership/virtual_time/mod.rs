@@ -11,6 +11,7 @@ use super::{
     identity::Identity,
     neighbours::{Input, Neighbours, News, Output, Why},
     seal::Seal,
+    strangers::Dropped,
 };
 use crate::{
     names::NodeId,
@@ -281,6 +282,11 @@ impl World {
     fn whys(&self, port: u16) -> Vec<Why> {
         let why = |news: &News| if let News::Gone { why, .. } = news { Some(*why) } else { None };
         self.process(port).news.iter().filter_map(why).collect()
+    }
+
+    fn dropped(&self, port: u16) -> Vec<Dropped> {
+        let dropped = |news: &News| if let News::Dropped(dropped) = news { Some(*dropped) } else { None };
+        self.process(port).news.iter().filter_map(dropped).collect()
     }
 
     fn rosters(&self) -> Vec<(u16, bool, Vec<u16>)> {

@@ -7,8 +7,10 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use super::{
     super::{
         Duty, Member, MemberState, Roster, Way,
+        datagram::{Envelope, Kind, Refused},
         identity::Identity,
         neighbours::{Input, Neighbours, News, Output, Why},
+        strangers::Dropped,
     },
     DISCOVERY_TIMEOUT, Datagram, World, at, cluster, member, ms,
 };
@@ -335,7 +337,8 @@ fn members_of_another_cluster_are_ignored_and_logged_once() {
     world.start(2, &Cluster { name: "other".into(), ..cluster(Discovery::Static, &[1]) });
     world.run(ms(20_000));
     assert_eq!(world.rosters(), [(1, true, vec![]), (2, true, vec![])]);
-    assert_eq!(world.process(1).news, [News::OtherCluster { address: at(2) }]);
+    let told = Dropped { why: Refused::OtherCluster, count: 1, address: at(2) };
+    assert_eq!(world.process(1).news, [News::Dropped(told)]);
     let datagrams = world.process(1).core.report().datagrams;
     assert!(datagrams.other_cluster > 5 && datagrams.refused == datagrams.other_cluster, "{datagrams:?}");
 }
@@ -362,7 +365,8 @@ fn without_a_secret_nothing_from_the_network_is_heard() {
     let report = world.process(1).core.report();
     assert_eq!((report.members, report.datagrams.refused), (vec![], 2));
     assert!(world.roster(1).members.is_empty());
-    assert_eq!(world.process(1).news, [News::FromNetwork { address: from }]);
+    let why = Refused::FromNetwork;
+    assert_eq!(world.process(1).news, [News::Dropped(Dropped { why, count: 1, address: from })], "the next is not due");
 }
 
 #[test]
@@ -457,15 +461,13 @@ fn a_wrong_or_missing_secret_joins_nobody_and_is_told_at_a_bounded_rate() {
         assert_eq!(rosters, [vec![2], vec![1], vec![]]);
         let report = world.process(1).core.report().datagrams;
         assert!(report.unsealed > 10 && report.unsealed == report.refused, "{report:?}");
-        let told =
-            |port: u16| world.process(port).news.iter().filter(|news| matches!(news, News::Unsealed { .. })).count();
-        assert!((2..=7).contains(&told(1)), "{} lines in a minute", told(1));
-        let counted = |news: &News| if let News::Unsealed { count, .. } = news { *count } else { 0 };
-        let sum: u64 = world.process(1).news.iter().map(counted).sum();
+        let lines = |port, why| world.dropped(port).into_iter().filter(move |line| line.why == why);
+        let told = lines(1, Refused::Unsealed).count();
+        assert!((2..=7).contains(&told), "{told} lines in a minute");
+        let sum: u64 = lines(1, Refused::Unsealed).map(|line| line.count).sum();
         assert!(sum + 20 >= report.unsealed, "{sum} of {} were told of", report.unsealed);
         if stranger.is_none() {
-            let expected = |port: u16| News::Sealed { address: at(port) };
-            assert!([1, 2].iter().all(|port| world.process(3).news.contains(&expected(*port))));
+            assert!((1..=2).contains(&lines(3, Refused::Sealed).count()), "{:?}", world.process(3).news);
         }
     }
 }
@@ -525,11 +527,41 @@ fn a_member_of_another_version_is_named_and_never_misread() {
             for _ in 0..3 {
                 world.give(1, Input::Datagram { from: at(2), bytes: &other });
             }
-            assert_eq!(world.process(1).news, [News::OtherVersion { address: at(2), version }]);
+            let told = Dropped { why: Refused::Version(version), count: 1, address: at(2) };
+            assert_eq!(world.process(1).news, [News::Dropped(told)]);
             assert!(world.roster(1).members.is_empty());
             assert_eq!(world.process(1).core.report().datagrams.refused, 3);
         }
     }
+}
+
+#[test]
+fn however_many_belong_to_another_cluster_one_of_another_version_is_told_of() {
+    let mut world = World::new(8);
+    world.start(1, &cluster(Discovery::Static, &[]));
+    let mut other = Envelope::new("other", None).wrap(Kind::Probe, &[]);
+    for port in 2..=66 {
+        world.give(1, Input::Datagram { from: at(port), bytes: &other });
+    }
+    other[3] = 9;
+    world.give(1, Input::Datagram { from: at(67), bytes: &other });
+    let told = [(Refused::OtherCluster, 2), (Refused::Version(9), 67)];
+    let told = told.map(|(why, port)| Dropped { why, count: 1, address: at(port) });
+    assert_eq!(world.dropped(1), told);
+    world.run(limits::OTHER_CLUSTER_LINE + ms(1_000));
+    assert_eq!(world.dropped(1)[2..], [Dropped { why: Refused::OtherCluster, count: 64, address: at(66) }]);
+}
+
+#[test]
+fn a_member_whose_address_is_changed_on_the_way_is_told_of_with_both() {
+    let mut world = World::new(9);
+    world.secret = secret('1');
+    world.start(1, &cluster(Discovery::Static, &[]));
+    world.start(2, &cluster(Discovery::Static, &[1]));
+    let (_, ask) = world.wire.pop_first().expect("it asks");
+    world.give(1, Input::Datagram { from: at(9), bytes: &ask.bytes });
+    let told = Dropped { why: Refused::Forged { claimed: at(2) }, count: 1, address: at(9) };
+    assert_eq!(world.dropped(1), [told]);
 }
 
 #[test]
