@@ -250,6 +250,12 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv4_peer_that_is_written_as_ipv6_is_asked_where_it_is() {
+        let mut discovery = discovery(&["[::ffff:127.0.0.1]:2", "[::ffff:127.0.0.1]:1"], false);
+        assert_eq!(discovery.due(Moment(0), &[]), [Ask::Announce(at(2)), Ask::Probe(at(2))]);
+    }
+
+    #[test]
     fn a_member_is_not_asked_again_until_it_is_lost() {
         let mut discovery = discovery(&["127.0.0.1:2"], false);
         discovery.due(Moment(0), &[]);

@@ -263,11 +263,12 @@ fn cluster_name(value: &Scalar) -> Result<String, Rule> {
     good.then(|| name.to_owned()).ok_or_else(rule)
 }
 
-/// An address that the others can be told. Whoever reaches an unsealed port can change any session, so without a secret
+/// An address that the others can be told, as they write it: never IPv4 as IPv6. Whoever reaches an unsealed port can change any session, so without a secret
 /// only this machine may.
 fn cluster_address(value: &Scalar, sealed: bool) -> Result<IpAddr, Rule> {
     let address: IpAddr =
         text(value)?.parse().map_err(|_| "must be an IP address, such as \"127.0.0.1\"".to_owned())?;
+    let address = address.to_canonical();
     if !sealed && !address.is_loopback() {
         return Err(
             "without a secret the cluster stays on loopback; make one with \"tasuki secret conf/secret\", copy it \

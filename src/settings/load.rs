@@ -344,11 +344,19 @@ mod tests {
         let sealed = |bind: &str| file(&format!("[cluster]\nbind = \"{bind}\"\nsecret_file = \"s\""));
         let cluster = sealed("192.0.2.7").load().unwrap().settings.cluster;
         assert_eq!((cluster.bind.to_string(), cluster.secret_file), ("192.0.2.7".into(), Some("s".into())));
-        let nowhere = sealed("0.0.0.0").refusal();
-        assert!(
-            nowhere.ends_with("write the one by which they reach this machine, such as \"192.0.2.7\""),
-            "{nowhere}"
-        );
+        for unspecified in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
+            let nowhere = sealed(unspecified).refusal();
+            let rule = "write the one by which they reach this machine, such as \"192.0.2.7\"";
+            assert!(nowhere.ends_with(rule), "{nowhere}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_that_is_written_as_ipv6_is_the_one_that_the_others_are_told() {
+        let bind = |text: &str| file(text).load().unwrap().settings.cluster.bind.to_string();
+        assert_eq!(bind("[cluster]\nbind = \"::ffff:192.0.2.7\"\nsecret_file = \"s\""), "192.0.2.7");
+        assert_eq!(bind("[cluster]\nbind = \"::ffff:127.0.0.1\""), "127.0.0.1");
+        assert_eq!(bind("[cluster]\nbind = \"::1\""), "::1");
     }
 
     #[test]
