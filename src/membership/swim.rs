@@ -54,11 +54,16 @@ const SPREAD_AT_LEAST: u32 = 3;
 /// ... and at most this often while nobody answers: by then a silent member would have been declared down.
 const SPREAD_AT_MOST: u32 = 15;
 
-/// Returns within [`RENEWALS_WITHIN`] from which on an announcement seems to lose against an older one.
+/// Returns, each within [`RENEWALS_WITHIN`] of the one before, from which on an announcement seems to lose against an
+/// older one.
 const RENEWALS: u32 = 3;
 
 /// See [`RENEWALS`].
 const RENEWALS_WITHIN: Duration = Duration::from_secs(1);
+
+/// An announcement is raised by a second, and then by twice as much as before, so often: up to 34 years at once, for a clock
+/// that began in 1970. Not for ever: a later start that is too far ahead has to be outdone like this itself.
+const DOUBLINGS: u32 = 30;
 
 /// This process among the members.
 pub(super) struct Swim {
@@ -95,7 +100,7 @@ struct Spread {
 }
 
 struct Renewals {
-    since: Moment,
+    last: Moment,
     count: u32,
 }
 
@@ -109,7 +114,7 @@ impl Swim {
             timers: Timers::default(),
             acceptance: Acceptance::Unknown,
             spread: Spread { next: None, rounds: 0 },
-            renewals: Renewals { since: now, count: 0 },
+            renewals: Renewals { last: now, count: 0 },
             reconcile: now + RECONCILE,
         }
     }
@@ -291,12 +296,11 @@ impl Swim {
     fn renewed(&mut self, now: Moment) {
         self.acceptance = Acceptance::Unknown;
         self.spread = Spread { next: Some(now + GOSSIP), rounds: 0 };
-        if now.since(self.renewals.since) > RENEWALS_WITHIN {
-            self.renewals = Renewals { since: now, count: 0 };
-        }
-        self.renewals.count += 1;
-        if let Some(excess) = self.renewals.count.checked_sub(RENEWALS)
-            && let Some(raised) = self.me().raised(1_000 << excess.min(40))
+        let lately = now.since(self.renewals.last) <= RENEWALS_WITHIN;
+        let count = if lately { self.renewals.count.saturating_add(1) } else { 1 };
+        self.renewals = Renewals { last: now, count };
+        if let Some(excess) = count.checked_sub(RENEWALS)
+            && let Some(raised) = self.me().raised(1_000 << excess.min(DOUBLINGS))
         {
             self.change_identity(raised, now);
         }

@@ -25,6 +25,8 @@ struct World {
     rng: StdRng,
     now: Moment,
     loss: f64,
+    /// A datagram takes this long, or a millisecond more.
+    delay: Duration,
     /// Datagrams under way, by arrival and number.
     wire: BTreeMap<(Moment, u64), Datagram>,
     sent: u64,
@@ -91,6 +93,7 @@ impl World {
             rng: StdRng::seed_from_u64(seed),
             now: Moment(1_000_000),
             loss: 0.0,
+            delay: Duration::ZERO,
             wire: BTreeMap::new(),
             sent: 0,
             processes: BTreeMap::new(),
@@ -184,7 +187,7 @@ impl World {
         }
         self.sent += 1;
         self.recorded.iter_mut().for_each(|recorded| recorded.push(datagram.clone()));
-        let delay = ms(self.rng.random_range(0..=1));
+        let delay = self.delay + ms(self.rng.random_range(0..=1));
         self.wire.insert((self.now + delay, self.sent), datagram);
     }
 
