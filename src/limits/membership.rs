@@ -37,6 +37,10 @@ pub const ADDRESSES_OF_A_NAME: usize = 64;
 /// Time between two lines of the log about a name that cannot be looked up.
 pub const UNRESOLVED_LINE: Duration = Duration::from_secs(60);
 
+/// Time between two attempts to join the multicast group: the system forgets that it was joined when the interface goes, and
+/// says so to nobody.
+pub const MULTICAST_JOIN: Duration = Duration::from_secs(30);
+
 /// Addresses heard by multicast that are remembered between beacons.
 pub const HEARD_ADDRESSES: usize = 256;
 

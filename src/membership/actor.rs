@@ -15,6 +15,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     Duty, Member, Report, Roster, RosterChanged,
+    health::{Health, Turn},
     identity::Identity,
     multicast,
     neighbours::{Input, Neighbours, Output},
@@ -29,6 +30,10 @@ pub struct Membership {
     socket: UdpSocket,
     settings: settings::Cluster,
     incoming: Option<Incoming>,
+    /// Reads the socket that hears the group.
+    group: Option<SpawnHandle>,
+    joining: Health,
+    beacons: Health,
     subscribers: Vec<Recipient<RosterChanged>>,
     probes: usize,
     alarm: Option<(Moment, SpawnHandle)>,
@@ -82,7 +87,7 @@ impl Membership {
     /// Starts on the current arbiter. `socket` is the bound UDP socket of `me.address` (see [`super::bind`]). With a secret
     /// everything is sealed, and what is not is dropped.
     ///
-    /// A multicast group that cannot be joined is logged and done without.
+    /// A multicast group that cannot be joined is logged and done without until it can be.
     ///
     /// # Errors
     /// The operating system has no file descriptor left for the socket, or no random bytes.
@@ -98,9 +103,9 @@ impl Membership {
         socket.set_nonblocking(true)?;
         let seal =
             secret.map(|secret| Ok::<_, io::Error>(Seal::new(secret, &settings.name, draw_life()?))).transpose()?;
-        let group = settings.discovery.contains(&settings::Discovery::Multicast).then(|| join(settings, &socket));
-        let incoming =
-            Incoming { gossip: tokio::net::UdpSocket::from_std(socket.try_clone()?)?, group: group.flatten() };
+        let mut joining = Health::Works;
+        let group = uses_multicast(settings).then(|| join(settings, &socket, &mut joining)).flatten();
+        let incoming = Incoming { gossip: tokio::net::UdpSocket::from_std(socket.try_clone()?)?, group };
         let me = Identity::new(me, unix_millis());
         let rng = StdRng::seed_from_u64(NodeId::draw().0);
         let neighbours = Neighbours::new(settings, seal, incoming.group.is_some(), me, rng, Moment::now());
@@ -109,6 +114,9 @@ impl Membership {
             socket,
             settings: settings.clone(),
             incoming: Some(incoming),
+            group: None,
+            joining,
+            beacons: Health::Works,
             subscribers: Vec::new(),
             probes: 0,
             alarm: None,
@@ -119,7 +127,7 @@ impl Membership {
         for output in self.neighbours.handle(input, Moment::now()) {
             match output {
                 Output::Send { to, bytes } => self.send(to, &bytes),
-                Output::Beacon { bytes } => self.send(self.settings.multicast.into(), &bytes),
+                Output::Beacon { bytes } => self.send_beacon(&bytes),
                 Output::Probe { to, bytes } => self.probe(to, bytes, ctx),
                 Output::Resolve(name) => resolve(name, ctx),
                 Output::Publish(roster) => self.publish(&roster),
@@ -134,6 +142,29 @@ impl Membership {
     fn send(&self, to: SocketAddr, bytes: &[u8]) {
         if let Err(error) = self.socket.send_to(bytes, to) {
             tracing::debug!(%error, %to, "membership datagram not sent");
+        }
+    }
+
+    fn send_beacon(&mut self, bytes: &[u8]) {
+        let group = self.settings.multicast;
+        let sent = self.socket.send_to(bytes, group);
+        match (self.beacons.turn(&sent), sent) {
+            (Turn::Broke, Err(error)) => tracing::warn!(
+                "cannot send to the multicast group {group} (cluster.multicast) from {} (cluster.bind): {error}; members \
+                 that have to find this one by multicast may not, so list it in their cluster.peers",
+                self.settings.bind
+            ),
+            (Turn::Recovered, _) => tracing::info!("can send to the multicast group {group} again"),
+            _ => {}
+        }
+    }
+
+    /// Whether the interface has been away cannot be seen, so a new socket takes over from the old one each time.
+    fn join_again(&mut self, ctx: &mut Context<Self>) {
+        if let Some(socket) = join(&self.settings, &self.socket, &mut self.joining) {
+            if let Some(old) = self.group.replace(listen(socket, ctx)) {
+                ctx.cancel_future(old);
+            }
         }
     }
 
@@ -181,11 +212,11 @@ impl Actor for Membership {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         if let Some(Incoming { gossip, group }) = self.incoming.take() {
-            let sockets = [Some(gossip), group].into_iter().flatten();
-            sockets.for_each(|socket| {
-                use futures_util::StreamExt as _;
-                ctx.add_stream(udp::datagrams(socket).map(|(from, bytes)| Datagram { from, bytes }));
-            });
+            listen(gossip, ctx);
+            self.group = group.map(|socket| listen(socket, ctx));
+        }
+        if uses_multicast(&self.settings) {
+            ctx.run_interval(limits::MULTICAST_JOIN, Self::join_again);
         }
         self.step(Input::Tick, ctx);
     }
@@ -196,7 +227,7 @@ impl StreamHandler<Datagram> for Membership {
         self.step(Input::Datagram { from, bytes: &bytes }, ctx);
     }
 
-    /// The streams do not end; if one did, the others would go on.
+    /// The streams do not end by themselves; if one did, the others would go on.
     fn finished(&mut self, _: &mut Self::Context) {}
 }
 
@@ -249,9 +280,30 @@ impl Handler<Observe> for Membership {
     }
 }
 
-fn join(settings: &settings::Cluster, socket: &UdpSocket) -> Option<tokio::net::UdpSocket> {
-    let group = multicast::open(settings.multicast, settings.bind, socket);
-    group.inspect_err(|error| tracing::warn!("no multicast discovery at {}: {error}", settings.multicast)).ok()
+fn uses_multicast(settings: &settings::Cluster) -> bool {
+    settings.discovery.contains(&settings::Discovery::Multicast)
+}
+
+/// A line when it begins to fail, and one when it works again.
+fn join(settings: &settings::Cluster, socket: &UdpSocket, health: &mut Health) -> Option<tokio::net::UdpSocket> {
+    let (multicast, bind) = (settings.multicast, settings.bind);
+    let group = multicast::open(multicast, bind, socket);
+    match (health.turn(&group), &group) {
+        (Turn::Broke, Err(error)) => tracing::warn!(
+            "cannot join the multicast group {multicast} (cluster.multicast) from {bind} (cluster.bind): {error}; it is \
+             tried again every {} s; until then no member is found by multicast, so list them in cluster.peers",
+            limits::MULTICAST_JOIN.as_secs()
+        ),
+        (Turn::Recovered, _) => tracing::info!("has joined the multicast group {multicast}"),
+        _ => {}
+    }
+    group.ok()
+}
+
+/// Reads the socket until the handle is cancelled, which closes it.
+fn listen(socket: tokio::net::UdpSocket, ctx: &mut Context<Membership>) -> SpawnHandle {
+    use futures_util::StreamExt as _;
+    ctx.add_stream(udp::datagrams(socket).map(|(from, bytes)| Datagram { from, bytes }))
 }
 
 fn resolve(name: String, ctx: &mut Context<Membership>) {
@@ -290,7 +342,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::membership::{MemberState, Role, bind};
+    use crate::membership::{Datagrams, MemberState, Role, bind};
 
     const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     /// Far beyond what any test here needs; only a failure waits for it.
@@ -343,6 +395,18 @@ mod tests {
             let found = timeout(DEADLINE, self.rosters.wait_for(|roster| condition(roster))).await.map(drop);
             assert!(found.is_ok(), "not within {DEADLINE:?}: {what}; {:?}", self.rosters.borrow());
             start.elapsed()
+        }
+
+        async fn observe(&self, what: &str, condition: impl Fn(&Datagrams) -> bool) -> Datagrams {
+            let start = Instant::now();
+            loop {
+                let datagrams = self.actor.send(Observe).await.unwrap().datagrams;
+                if condition(&datagrams) {
+                    return datagrams;
+                }
+                assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}; {datagrams:?}");
+                actix::clock::sleep(Duration::from_millis(10)).await;
+            }
         }
     }
 
@@ -501,6 +565,42 @@ mod tests {
         for neighbour in [&mut first, &mut second] {
             neighbour.until("the other", |roster| roster.discovered && roster.members.len() == 1).await;
         }
+    }
+
+    /// The interface has been away for a while, and it is often time to join again.
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct LoseGroup;
+
+    impl Handler<LoseGroup> for Membership {
+        type Result = ();
+
+        fn handle(&mut self, _: LoseGroup, ctx: &mut Self::Context) {
+            if let Some(old) = self.group.take() {
+                ctx.cancel_future(old);
+            }
+            (0..3).for_each(|_| self.join_again(ctx));
+        }
+    }
+
+    #[actix::test]
+    async fn a_group_that_was_lost_is_joined_again_and_heard_once() {
+        // A port of its own: nobody else is to be heard.
+        let multicast = std::net::SocketAddrV4::new([228, 0, 0, 4].into(), socket().local_addr().unwrap().port());
+        let settings = settings::Cluster { multicast, ..cluster(settings::Discovery::Multicast, &[]) };
+        if !loopback_does_multicast(&settings).await {
+            let _ = writeln!(std::io::stderr(), "skipped: no multicast on loopback here");
+            return;
+        }
+        let member = Neighbour::start(&settings, socket()).await;
+        member.actor.send(LoseGroup).await.unwrap();
+        let sender = socket();
+        socket2::SockRef::from(&sender).set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
+        sender.send_to(b"tsk\xff of another version", multicast).unwrap();
+        let heard = member.observe("heard", |datagrams| datagrams.refused > 0).await;
+        // Its own beacons come after whatever else was in the sockets.
+        let later = member.observe("two beacons", |datagrams| datagrams.received >= heard.received + 2).await;
+        assert_eq!(later.refused, 1, "{later:?}");
     }
 
     async fn loopback_does_multicast(settings: &settings::Cluster) -> bool {

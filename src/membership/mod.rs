@@ -18,6 +18,7 @@ mod codec;
 mod datagram;
 mod discovery;
 mod dns;
+mod health;
 mod identity;
 mod multicast;
 mod neighbours;
