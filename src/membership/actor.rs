@@ -161,10 +161,10 @@ impl Membership {
 
     /// Whether the interface has been away cannot be seen, so a new socket takes over from the old one each time.
     fn join_again(&mut self, ctx: &mut Context<Self>) {
-        if let Some(socket) = join(&self.settings, &self.socket, &mut self.joining) {
-            if let Some(old) = self.group.replace(listen(socket, ctx)) {
-                ctx.cancel_future(old);
-            }
+        if let Some(socket) = join(&self.settings, &self.socket, &mut self.joining)
+            && let Some(old) = self.group.replace(listen(socket, ctx))
+        {
+            ctx.cancel_future(old);
         }
     }
 
