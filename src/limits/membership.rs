@@ -13,8 +13,8 @@ pub const SENDERS: usize = 2 * MEMBERS;
 /// line says how many there were.
 pub const UNSEALED_LINE: Duration = Duration::from_secs(10);
 
-/// Time between two lines of the log about datagrams of another version, of members that have a secret while this one has
-/// none, from another machine while there is no secret, or from another address than they say.
+/// Time between two lines of the log about datagrams of another version, of members that have a secret while this one
+/// has none, from another machine while there is no secret, or from another address than they say.
 pub const STRANGER_LINE: Duration = Duration::from_secs(60);
 
 /// Time between two lines of the log about other clusters: that they share a network is usual.
@@ -37,8 +37,8 @@ pub const ADDRESSES_OF_A_NAME: usize = 64;
 /// Time between two lines of the log about a name that cannot be looked up.
 pub const UNRESOLVED_LINE: Duration = Duration::from_secs(60);
 
-/// Time between two attempts to join the multicast group: the system forgets that it was joined when the interface goes, and
-/// says so to nobody.
+/// Time between two attempts to join the multicast group: the system forgets that it was joined when the interface
+/// goes, and says so to nobody.
 pub const MULTICAST_JOIN: Duration = Duration::from_secs(30);
 
 /// Addresses heard by multicast that are remembered between beacons.

@@ -150,8 +150,8 @@ impl Membership {
         let sent = self.socket.send_to(bytes, group);
         match (self.beacons.turn(&sent), sent) {
             (Turn::Broke, Err(error)) => tracing::warn!(
-                "cannot send to the multicast group {group} (cluster.multicast) from {} (cluster.bind): {error}; members \
-                 that have to find this one by multicast may not, so list it in their cluster.peers",
+                "cannot send to the multicast group {group} (cluster.multicast) from {} (cluster.bind): {error}; \
+                 members that have to find this one by multicast may not, so list it in their cluster.peers",
                 self.settings.bind
             ),
             (Turn::Recovered, _) => tracing::info!("can send to the multicast group {group} again"),
@@ -290,8 +290,8 @@ fn join(settings: &settings::Cluster, socket: &UdpSocket, health: &mut Health) -
     let group = multicast::open(multicast, bind, socket);
     match (health.turn(&group), &group) {
         (Turn::Broke, Err(error)) => tracing::warn!(
-            "cannot join the multicast group {multicast} (cluster.multicast) from {bind} (cluster.bind): {error}; it is \
-             tried again every {} s; until then no member is found by multicast, so list them in cluster.peers",
+            "cannot join the multicast group {multicast} (cluster.multicast) from {bind} (cluster.bind): {error}; it \
+             is tried again every {} s; until then no member is found by multicast, so list them in cluster.peers",
             limits::MULTICAST_JOIN.as_secs()
         ),
         (Turn::Recovered, _) => tracing::info!("has joined the multicast group {multicast}"),

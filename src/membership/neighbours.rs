@@ -428,8 +428,8 @@ impl fmt::Display for News {
             Self::Dropped(dropped) => write!(f, "{dropped}"),
             Self::Unresolved { key, name } => write!(
                 f,
-                "{name} in {key} has no address now; it is looked up again and again: see whether it is written right there \
-                 and known to the name server"
+                "{name} in {key} has no address now; it is looked up again and again: see whether it is written right \
+                 there and known to the name server"
             ),
         }
     }

@@ -48,8 +48,8 @@ pub struct Datagrams {
     pub received: u64,
     /// Those handed to the operating system.
     pub sent: u64,
-    /// Those that came in and were dropped: malformed, of another version or cluster, unsealed, replayed, forged, too many,
-    /// or from another machine while there is no secret.
+    /// Those that came in and were dropped: malformed, of another version or cluster, unsealed, replayed, forged, too
+    /// many, or from another machine while there is no secret.
     pub refused: u64,
     /// Of the refused ones, those of clusters with another name.
     pub other_cluster: u64,

@@ -85,14 +85,14 @@ impl fmt::Display for Dropped {
         match why {
             Refused::FromNetwork => write!(
                 f,
-                "ignoring what came over the network from {address}: without a secret only this machine is heard; if that \
-                 is a member, make one with \"tasuki secret\" and name it in cluster.secret_file on both"
+                "ignoring what came over the network from {address}: without a secret only this machine is heard; if \
+                 that is a member, make one with \"tasuki secret\" and name it in cluster.secret_file on both"
             ),
             Refused::OtherCluster => write!(f, "ignoring a member of another cluster at {address}"),
             Refused::Version(version) => write!(
                 f,
-                "ignoring a member at {address} that speaks version {version} of membership, not {VERSION}: run the same \
-                 release everywhere"
+                "ignoring a member at {address} that speaks version {version} of membership, not {VERSION}: run the \
+                 same release everywhere"
             ),
             Refused::Sealed => {
                 write!(f, "ignoring a member at {address} that has a secret: name it in cluster.secret_file here, too")
@@ -105,8 +105,8 @@ impl fmt::Display for Dropped {
             Refused::Unsealed => {
                 return write!(
                     f,
-                    "datagrams dropped because they are not sealed with this cluster's secret: {count}, the last one from \
-                     {address}; if that is a member, give it the same secret and cluster name"
+                    "datagrams dropped because they are not sealed with this cluster's secret: {count}, the last one \
+                     from {address}; if that is a member, give it the same secret and cluster name"
                 );
             }
             Refused::Malformed | Refused::Replayed | Refused::Flood => write!(f, "ignoring datagrams from {address}"),

@@ -61,8 +61,8 @@ const RENEWALS: u32 = 3;
 /// See [`RENEWALS`].
 const RENEWALS_WITHIN: Duration = Duration::from_secs(1);
 
-/// An announcement is raised by a second, and then by twice as much as before, so often: up to 34 years at once, for a clock
-/// that began in 1970. Not for ever: a later start that is too far ahead has to be outdone like this itself.
+/// An announcement is raised by a second, and then by twice as much as before, so often: up to 34 years at once, for a
+/// clock that began in 1970. Not for ever: a later start that is too far ahead has to be outdone like this itself.
 const DOUBLINGS: u32 = 30;
 
 /// This process among the members.
