@@ -6,6 +6,7 @@ mod relief;
 mod snapshot;
 
 use std::{
+    collections::BTreeSet,
     future::{Future, ready},
     io,
     net::{IpAddr, SocketAddr, TcpListener},
@@ -44,7 +45,7 @@ use crate::{
     node::{self, Handover, House, NewDuty, Notable, Notice, Order, Taker, Traffic, Uploads, Worker, hand_over},
     observe::SessionCounts,
     replication::{
-        Dialling, LinkSeal, OwnDuty, Replicator, ReplicatorConfig, Retire,
+        Dialling, LinkSeal, OwnDuty, PeerNeeds, Replicator, ReplicatorConfig, Retire,
         accept::{Doorway, accept},
         core::CoreConfig,
     },
@@ -92,8 +93,8 @@ struct Node {
 /// Runs a node until `stop` ends or it is asked to restart.
 ///
 /// # Errors
-/// [`Failure`] when a port cannot be bound, the webapps folder cannot be read, or an actor has died: the peers carry on,
-/// and a new process is safer than a crippled one.
+/// [`Failure`] when an earlier process of this node does not end, a port cannot be bound, the webapps folder cannot be read, or
+/// an actor has died: the peers carry on, and a new process is safer than a crippled one.
 pub async fn run_node(settings: Settings, stop: impl Future<Output = ()>) -> Result<Exit, Failure> {
     let listener = listen(settings.node.http, "node.http")?;
     let (mut node, mut orders) = Node::build(&settings, &listener)?;
@@ -328,12 +329,22 @@ impl Node {
 
     /// Before a peer's link is accepted: until then nobody has asked here for a session, or told of one.
     async fn load_snapshot(&mut self) -> Result<(), Failure> {
-        if self.door.is_some() {
+        if self.is_loading() {
             let (_, serving) = snapshot::nodes(&self.membership).await;
             self.snapshots.load(&self.house.table, serving).await;
+            self.tell_of_loaded().await;
             self.open_door()?;
         }
         Ok(())
+    }
+
+    /// This node's own links may have been up for long, and their peers were found to lack nothing of a table that was still
+    /// empty.
+    async fn tell_of_loaded(&self) {
+        let peers: BTreeSet<NodeId> = self.house.links().await.into_iter().map(|link| link.peer).collect();
+        for peer in peers {
+            self.exporter.do_send(PeerNeeds(peer));
+        }
     }
 
     fn open_door(&mut self) -> Result<(), Failure> {
@@ -387,7 +398,8 @@ impl Node {
             warn!(route = %self.house.route, running, "connections were cut at the end of the graceful stop");
         }
         // What was answered since is held by whoever was to be there for it, or by nobody.
-        let part = if is_relieved && self.somebody_serves() { Part::Local } else { Part::Everything };
+        let is_relieved = is_relieved && self.somebody_serves();
+        let part = if is_relieved && !self.is_loading() { Part::Local } else { Part::Everything };
         // Whoever hears that this node has left takes its sessions without asking it: nothing may be answered here from then on.
         let _ = timeout(limits::LEAVE_TIMEOUT, self.exporter.send(Retire)).await;
         let _ = timeout(limits::LEAVE_TIMEOUT, self.membership.send(Leave)).await;
@@ -404,6 +416,11 @@ impl Node {
 
     fn somebody_serves(&self) -> bool {
         self.house.roster.load().nodes().any(|node| node.duty == Duty::Serving)
+    }
+
+    /// What is being loaded, nobody has been told of. A load that has begun goes on to its end, and takes the file away.
+    fn is_loading(&self) -> bool {
+        self.door.is_some()
     }
 
     async fn has_reason_to_stay(&self, began: Moment) -> bool {
@@ -449,7 +466,7 @@ fn replicator_config(
     seal: &LinkSeal,
     table: &Table,
     membership: &Addr<Membership>,
-    exporter: Option<actix::Recipient<crate::replication::PeerNeeds>>,
+    exporter: Option<actix::Recipient<PeerNeeds>>,
 ) -> ReplicatorConfig {
     ReplicatorConfig {
         table: table.clone(),

@@ -3,7 +3,7 @@
 //! Neither may keep a node from starting or stopping: what goes wrong is said in one line, with what is lost by it.
 
 use std::{
-    io,
+    io, mem,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -43,12 +43,12 @@ pub(super) struct Snapshots {
     stage: Arc<Mutex<Stage>>,
 }
 
-/// Whether the file is still that of the last stop.
+/// Whether the file is still that of the last stop, and for this node to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// It may be: nothing replaces it.
     Unread,
-    /// It was taken or set aside, or there was none.
+    /// It was taken or set aside, or there was none, or it is left to the next start.
     Read,
 }
 
@@ -136,7 +136,10 @@ impl Snapshots {
 
     fn load_now(&self, table: &Table, serving: &[Neighbour]) {
         let mut stage = self.stage();
-        *stage = Stage::Read;
+        if mem::replace(&mut *stage, Stage::Read) == Stage::Read {
+            // The node stops already, and has left the file to the next start.
+            return;
+        }
         let shown = self.shown();
         if !self.wanted {
             // Nothing is loaded, whether it stays or not.
@@ -214,7 +217,8 @@ impl Snapshots {
     }
 
     fn save_now(&self, table: &Table, part: Part, others: Others) {
-        if *self.stage() == Stage::Unread {
+        let mut stage = self.stage();
+        if mem::replace(&mut *stage, Stage::Read) == Stage::Unread {
             return;
         }
         let ids = table.ids(|slot| snapshot::is_kept(slot, part));

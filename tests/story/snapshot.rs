@@ -1,14 +1,24 @@
 //! Everything stops on purpose, and starts again: the sessions are still there.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::Command};
+use std::{
+    fs::{self, File, OpenOptions},
+    future::ready,
+    io::Write,
+    net::{SocketAddr, UdpSocket},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use rustix::process::Signal;
+use rustix::{fs::OFlags, process::Signal};
+use tasuki::settings::Listening;
 
 use crate::{
     story,
     support::{
+        self,
         browser::Browser,
-        cluster::{Cluster, Place, Process, run_by},
+        cluster::{self, Cluster, Place, Process, run_by},
         machines::Machines,
         wait_for,
     },
@@ -40,12 +50,20 @@ fn again(cluster: &Cluster, before: &Browser) -> Browser {
 
 /// A node without a balancer, which serves. `start` is given its command.
 async fn node_by(place: &Place, start: impl FnOnce(Command) -> Command) -> (Process, Browser) {
+    let (node, address) = begin(place, start);
+    wait_for("the node serves", async || serves(address).await.then_some(())).await;
+    (node, Browser::new(address))
+}
+
+/// The same before it serves.
+fn begin(place: &Place, start: impl FnOnce(Command) -> Command) -> (Process, SocketAddr) {
     let address = free_address();
     let place = place.clone().set("NODE__HTTP", &address.to_string());
-    let node = place.spawn(start(place.tasuki(&["node"])));
-    let is_ready = async || Browser::new(address).get("/ready").await.ok().filter(|answer| answer.status.is_success());
-    wait_for("the node serves", is_ready).await;
-    (node, Browser::new(address))
+    (place.spawn(start(place.tasuki(&["node"]))), address)
+}
+
+async fn serves(address: SocketAddr) -> bool {
+    Browser::new(address).get("/ready").await.is_ok_and(|answer| answer.status.is_success())
 }
 
 async fn node(place: &Place) -> (Process, Browser) {
@@ -54,6 +72,62 @@ async fn node(place: &Place) -> (Process, Browser) {
 
 fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Nodes r1 and r2 with ports of their own, and a balancer that runs all the time.
+struct Pair {
+    place: Place,
+    replication: [SocketAddr; 2],
+    listen: SocketAddr,
+    _door: Process,
+}
+
+impl Pair {
+    /// `others` are peers that both nodes are told of, too.
+    async fn new(others: &[SocketAddr]) -> Self {
+        let replication = [support::free_address(), support::free_address()];
+        let peers: Vec<String> = replication.iter().chain(others).map(SocketAddr::to_string).collect();
+        let place = Place::new().set("CLUSTER__DISCOVERY_TIMEOUT", "2s").set("CLUSTER__PEERS", &peers.join(","));
+        let _door = place.start(&["balancer"]);
+        let listening = || ready(Listening::read(&place.path("run")).ok());
+        let listen = wait_for("the balancer listens", listening).await.listen;
+        Self { place, replication, listen, _door }
+    }
+
+    /// Both, and waits until they are in sync.
+    async fn start_both(&self) -> [Process; 2] {
+        let nodes = [self.start(0), self.start(1)];
+        cluster::settled(self.listen, 2).await;
+        nodes
+    }
+
+    fn start(&self, index: usize) -> Process {
+        let port = self.replication[index].port().to_string();
+        self.place.clone().set("NODE__REPLICATION", &port).start(&["node", "--route", ["r1", "r2"][index]])
+    }
+
+    /// One after the other, so that the first one alone saves.
+    async fn stop_both(&self, [mut first, mut second]: [Process; 2]) {
+        for node in [&mut second, &mut first] {
+            node.signal(Signal::TERM);
+            assert_eq!(node.ended().await, Some(0), "{}", self.place.log());
+        }
+        assert_eq!(snapshots(&self.place), ["r1.sessions"]);
+    }
+}
+
+/// Puts a pipe into the place of a snapshot and gives its other end when a node has begun to read there, and where the
+/// snapshot is now.
+async fn slow_to_read(file: &Path, start: impl FnOnce() -> Process) -> (Process, File, PathBuf) {
+    let kept = file.with_extension("kept");
+    fs::rename(file, &kept).unwrap();
+    assert!(Command::new("mkfifo").arg(file).status().unwrap().success());
+    let node = start();
+    // It cannot be opened so while nobody reads.
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let open = || ready(OpenOptions::new().write(true).custom_flags(nonblocking).open(file).ok());
+    let pipe = wait_for("the node reads its snapshot", open).await;
+    (node, pipe, kept)
 }
 
 #[test]
@@ -239,6 +313,49 @@ fn a_snapshot_beside_a_cluster_that_lived_on_does_not_outrank_it() {
         }
         let killed = cluster.kill("r2").await;
         assert_eq!(user.count().await.unwrap().1, 12, "{killed} is gone, and what it held");
+    });
+}
+
+#[test]
+fn peers_are_told_of_what_was_loaded_after_the_links_were_up() {
+    story(async {
+        // It never answers: both nodes wait for it, and load later.
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let pair = Pair::new(&[silent.local_addr().unwrap()]).await;
+        let nodes = pair.start_both().await;
+        let mut user = Browser::new(pair.listen);
+        assert_eq!(user.count().await.unwrap().1, 1);
+        pair.stop_both(nodes).await;
+        let [mut first, _second] = pair.start_both().await;
+        assert!(snapshots(&pair.place).is_empty(), "{}", pair.place.log());
+        first.signal(Signal::KILL);
+        first.ended().await;
+        assert_eq!(user.count().await.unwrap(), ("r2".to_owned(), 2), "{}", pair.place.log());
+    });
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_load_loses_nothing() {
+    story(async {
+        let pair = Pair::new(&[]).await;
+        let nodes = pair.start_both().await;
+        let mut user = Browser::new(pair.listen);
+        assert_eq!(user.count().await.unwrap().1, 1);
+        pair.stop_both(nodes).await;
+        let _second = pair.start(1);
+        let file = file(&pair.place, "r1");
+        let (mut first, mut pipe, kept) = slow_to_read(&file, || pair.start(0)).await;
+        let said = pair.place.log().len();
+        first.signal(Signal::TERM);
+        wait_for("r1 stops", || ready(pair.place.log()[said..].contains("Draining").then_some(()))).await;
+        fs::rename(&kept, &file).unwrap();
+        pipe.write_all(&fs::read(&file).unwrap()).unwrap();
+        drop(pipe);
+        assert_eq!(first.ended().await, Some(0));
+        assert_eq!(snapshots(&pair.place), ["r1.sessions"], "{}", pair.place.log());
+        let _first = pair.start(0);
+        cluster::settled(pair.listen, 2).await;
+        assert_eq!(user.count().await.unwrap().1, 2, "{}", pair.place.log());
     });
 }
 
