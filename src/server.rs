@@ -1,6 +1,7 @@
 //! Builds, connects, watches and drains a node or a balancer. The only file that knows every actor.
 
 mod door;
+mod lock;
 mod namesake;
 mod relief;
 mod snapshot;
@@ -34,6 +35,7 @@ use tracing::{info, warn};
 
 pub use self::door::{Replaced, Succession, run_balancer};
 use self::{
+    lock::RunLock,
     namesake::Namesake,
     snapshot::{Others, Snapshots},
 };
@@ -96,12 +98,18 @@ struct Node {
 /// [`Failure`] when an earlier process of this node does not end, a port cannot be bound, the webapps folder cannot be read, or
 /// an actor has died: the peers carry on, and a new process is safer than a crippled one.
 pub async fn run_node(settings: Settings, stop: impl Future<Output = ()>) -> Result<Exit, Failure> {
+    let mut stop = pin!(stop);
+    // As long as a node that stops is let live even when its disk hangs. Before anything in the folder is looked at.
+    let patience = settings.node.shutdown_timeout + limits::KILL_GRACE + limits::SAVE_PATIENCE;
+    let _lock = tokio::select! {
+        () = &mut stop => return Ok(Exit::Stopped),
+        lock = RunLock::take(&settings.node.run, &settings.node.route, patience) => lock?,
+    };
     let listener = listen(settings.node.http, "node.http")?;
     let (mut node, mut orders) = Node::build(&settings, &listener)?;
     let server = node.open(&settings, listener).map_err(|error| Failure(format!("cannot serve HTTP: {error}")))?;
     let handle = server.handle();
     let mut server = rt::spawn(server);
-    let mut stop = pin!(stop);
     let exit = tokio::select! {
         () = &mut stop => Ok(Exit::Stopped),
         ended = &mut server => Err(server_ended(ended.unwrap_or(Ok(())))),

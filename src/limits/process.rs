@@ -28,6 +28,9 @@ pub const NAMESAKE: Duration = Duration::from_secs(10);
 /// Between two such lines.
 pub const NAMESAKE_LINE: Duration = Duration::from_secs(60);
 
+/// How often a node that starts looks whether its earlier life is over.
+pub const LOCK_LOOK: Duration = Duration::from_millis(20);
+
 /// How often a process looks whether one of its actors has died.
 pub const ACTOR_CHECK: Duration = Duration::from_secs(1);
 

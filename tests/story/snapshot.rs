@@ -291,6 +291,28 @@ fn a_crash_after_the_start_does_not_take_sessions_back_in_time() {
 }
 
 #[test]
+fn a_start_waits_until_the_last_life_has_saved_its_sessions() {
+    story(async {
+        let place = Place::new();
+        let (mut old, mut user) = node(&place).await;
+        assert_eq!(user.count().await.unwrap().1, 1);
+        // It has been told to stop, and does not get far.
+        cluster::stop(old.pid()).await;
+        old.signal(Signal::TERM);
+        let (_new, address) = begin(&place, |command| command);
+        let waits = || place.log().contains(&format!("waiting for the earlier process {} of this node", old.pid()));
+        wait_for("the new process waits", async || (waits() || serves(address).await).then_some(())).await;
+        assert!(!serves(address).await, "it shares a folder with a process that still runs");
+        old.signal(Signal::CONT);
+        assert_eq!(old.ended().await, Some(0), "{}", place.log());
+        wait_for("the node serves", async || serves(address).await.then_some(())).await;
+        let mut now = Browser::new(address);
+        now.cookies = user.cookies.clone();
+        assert_eq!(now.count().await.unwrap().1, 2, "{}", place.log());
+    });
+}
+
+#[test]
 fn a_snapshot_beside_a_cluster_that_lived_on_does_not_outrank_it() {
     story(async {
         let place = Place::new();
