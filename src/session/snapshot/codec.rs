@@ -115,14 +115,19 @@ mod block {
 mod entry {
     pub(super) const SHARED: u8 = 1;
     pub(super) const LOCAL: u8 = 2;
-    /// For good.
-    pub(super) const ENDED: u8 = 3;
-    /// Unless it has gone on elsewhere.
-    pub(super) const REFUTABLE: u8 = 4;
+    /// For good. Only read: earlier builds wrote no time.
+    pub(super) const ENDED_SOME_TIME: u8 = 3;
+    /// Unless it has gone on elsewhere. Only read.
+    pub(super) const REFUTABLE_SOME_TIME: u8 = 4;
+    /// For good, and remembered for so many milliseconds more.
+    pub(super) const ENDED: u8 = 5;
+    /// The same, unless it has gone on elsewhere.
+    pub(super) const REFUTABLE: u8 = 6;
 }
 
 type WireEpoch = (u32, u64);
 type WireStamp = (u32, u64, u32);
+type WireEnd = (ByteArray<16>, WireStamp, u64);
 
 #[derive(Serialize, Deserialize)]
 struct WireAttribute<'a>(&'a str, #[serde(borrow)] Option<&'a Bytes>, WireStamp);
@@ -169,7 +174,7 @@ impl<W: Write> Writer<W> {
         self.block[begin..begin + 4].copy_from_slice(&(length as u32).to_be_bytes());
         self.block[begin + 4] = kind;
         match saved {
-            Saved::Ended(_) => self.counts.ended += 1,
+            Saved::Ended(..) => self.counts.ended += 1,
             Saved::Shared(_) | Saved::Local(_) => self.counts.sessions += 1,
         }
         if self.block.len() >= limits::SNAPSHOT_BLOCK_BYTES {
@@ -195,12 +200,13 @@ impl<W: Write> Writer<W> {
                 rmp_serde::encode::write(&mut self.block, &wire_whole(whole)).map(|()| entry::SHARED)
             }
             Saved::Local(whole) => rmp_serde::encode::write(&mut self.block, &wire_whole(whole)).map(|()| entry::LOCAL),
-            Saved::Ended(End { id, ending: Ending { finality, stamp } }) => {
+            Saved::Ended(End { id, ending: Ending { finality, stamp } }, left) => {
                 let kind = match finality {
                     Finality::Final => entry::ENDED,
                     Finality::Refutable => entry::REFUTABLE,
                 };
-                rmp_serde::encode::write(&mut self.block, &(ByteArray::new(id.0), wire_stamp(*stamp))).map(|()| kind)
+                let entry: WireEnd = (ByteArray::new(id.0), wire_stamp(*stamp), milliseconds(*left));
+                rmp_serde::encode::write(&mut self.block, &entry).map(|()| kind)
             }
         }
     }
@@ -263,7 +269,7 @@ impl<R: Read> Reader<R> {
         let saved = read_entry(kind, body).map_err(|what| damaged(at, format!("an entry that is none: {what}")))?;
         self.next += ENTRY_HEAD + body.len();
         match saved {
-            Saved::Ended(_) => self.counts.ended += 1,
+            Saved::Ended(..) => self.counts.ended += 1,
             Saved::Shared(_) | Saved::Local(_) => self.counts.sessions += 1,
         }
         Ok(Some(saved))
@@ -389,14 +395,25 @@ fn read_entry(kind: u8, body: &[u8]) -> Result<Saved, String> {
     match kind {
         entry::SHARED => Ok(Saved::Shared(whole_of(decode(body)?)?)),
         entry::LOCAL => Ok(Saved::Local(whole_of(decode(body)?)?)),
-        entry::ENDED | entry::REFUTABLE => {
-            let (id, stamp): (ByteArray<16>, WireStamp) = decode(body)?;
-            let finality = if kind == entry::REFUTABLE { Finality::Refutable } else { Finality::Final };
-            let ending = Ending { finality, stamp: stamp_of(stamp) };
-            Ok(Saved::Ended(End { id: SessionId(id.into_array()), ending }))
-        }
+        entry::ENDED => Ok(ended(Finality::Final, decode(body)?)),
+        entry::REFUTABLE => Ok(ended(Finality::Refutable, decode(body)?)),
+        entry::ENDED_SOME_TIME => Ok(ended_some_time(Finality::Final, decode(body)?)),
+        entry::REFUTABLE_SOME_TIME => Ok(ended_some_time(Finality::Refutable, decode(body)?)),
         kind => Err(format!("unknown kind {kind}")),
     }
+}
+
+fn ended(finality: Finality, (id, stamp, left): WireEnd) -> Saved {
+    let ending = Ending { finality, stamp: stamp_of(stamp) };
+    Saved::Ended(End { id: SessionId(id.into_array()), ending }, Duration::from_millis(left))
+}
+
+fn ended_some_time(finality: Finality, (id, stamp): (ByteArray<16>, WireStamp)) -> Saved {
+    ended(finality, (id, stamp, 0))
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 fn wire_whole(whole: &Whole) -> WireWhole<'_> {
@@ -411,7 +428,7 @@ fn wire_whole(whole: &Whole) -> WireWhole<'_> {
         (owner.counter, owner.node.0),
         wire_stamp(*stamp),
         timeout.map(|timeout| timeout.as_secs()),
-        idle.as_millis().try_into().unwrap_or(u64::MAX),
+        milliseconds(*idle),
         attributes.collect(),
     )
 }

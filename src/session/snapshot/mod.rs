@@ -25,6 +25,7 @@ use super::{
     replica::{self, Applied, Reach, Slot},
 };
 use crate::{
+    limits,
     names::{NodeId, SessionId},
     time::Moment,
 };
@@ -77,8 +78,8 @@ pub enum Saved {
     Shared(Whole),
     /// A session that never left the node.
     Local(Whole),
-    /// A session that has ended.
-    Ended(End),
+    /// A session that has ended, and for how long this is still to be remembered: zero when that is not known.
+    Ended(End, Duration),
 }
 
 /// What became of one entry.
@@ -99,7 +100,9 @@ pub fn saved(slot: &Option<Slot>, id: SessionId, part: Part, now: Moment) -> Opt
     match slot.as_ref()? {
         Slot::Live(record) if record.reach() == Reach::Node => Some(Saved::Local(record.whole(id, now))),
         Slot::Live(record) if part == Part::Everything => Some(Saved::Shared(record.whole(id, now))),
-        Slot::Ended(tombstone) if part == Part::Everything => Some(Saved::Ended(End { id, ending: tombstone.ending })),
+        Slot::Ended(tombstone) if part == Part::Everything => {
+            Some(Saved::Ended(End { id, ending: tombstone.ending }, tombstone.until.since(now)))
+        }
         _ => None,
     }
 }
@@ -125,7 +128,7 @@ pub fn restore(slots: &impl Slots, saved: Saved, part: Part, down: Duration, now
             slots.with(whole.id, |slot| replica::take_back(slot, whole, me, now));
             Restored::Back
         }
-        Saved::Shared(_) | Saved::Ended(_) if part == Part::Local => Restored::LeftOut,
+        Saved::Shared(_) | Saved::Ended(..) if part == Part::Local => Restored::LeftOut,
         Saved::Shared(mut whole) => {
             whole.idle += down;
             // Its owner may have let it be used without telling; whoever claims it looks again.
@@ -137,8 +140,15 @@ pub fn restore(slots: &impl Slots, saved: Saved, part: Part, down: Duration, now
                 _ => Restored::Back,
             }
         }
-        Saved::Ended(end) => {
-            slots.with(end.id, |slot| replica::apply(slot, Update::End(end), now));
+        Saved::Ended(end, left) => {
+            // Without the session its end says only for how long it is remembered at least.
+            let until = now + left.saturating_sub(down).min(limits::TOMBSTONE_LONGEST);
+            slots.with(end.id, |slot| {
+                replica::apply(slot, Update::End(end), now);
+                if let Some(Slot::Ended(tombstone)) = slot {
+                    tombstone.until = tombstone.until.max(until);
+                }
+            });
             Restored::Ended
         }
     }

@@ -24,6 +24,7 @@ use crate::{
 const ME: NodeId = NodeId(u64::MAX);
 const NOW: Moment = Moment(1 << 40);
 const IDLE: Duration = Duration::from_millis(61_001);
+const HOUR: Duration = Duration::from_secs(3_600);
 
 fn id(n: u32) -> SessionId {
     let mut bytes = [7; 16];
@@ -66,8 +67,11 @@ fn header() -> Header {
 }
 
 fn few() -> Vec<Saved> {
-    let ended = Saved::Ended(End { id: id(3), ending: Ending { finality: Finality::Final, stamp: stamp(9) } });
-    vec![Saved::Shared(whole(1, 0)), Saved::Local(whole(2, 10)), ended]
+    vec![Saved::Shared(whole(1, 0)), Saved::Local(whole(2, 10)), Saved::Ended(end(3), HOUR)]
+}
+
+fn end(n: u32) -> End {
+    End { id: id(n), ending: Ending { finality: Finality::Final, stamp: stamp(9) } }
 }
 
 fn written(entries: &[Saved]) -> Vec<u8> {
@@ -175,18 +179,42 @@ fn a_newer_format_and_another_file_are_named() {
 
 #[test]
 fn the_bytes_of_the_format_do_not_change() {
-    let ended = Saved::Ended(End { id: id(1), ending: Ending { finality: Finality::Final, stamp: stamp(9) } });
-    let bytes = written(&[ended]);
+    let bytes = written(&[Saved::Ended(end(1), Duration::from_millis(300))]);
     let at = blocks(&bytes)[1];
     let block = [
-        &[0, 0, 0, 28, 2][..],                                             // a block of entries
-        &[0, 0, 0, 23, 3],                                                 // an end
-        &[0x92, 0xc4, 16, 0, 0, 0, 1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7], // its id
+        &[0, 0, 0, 31, 2][..],                                             // a block of entries
+        &[0, 0, 0, 26, 5],                                                 // an end
+        &[0x93, 0xc4, 16, 0, 0, 0, 1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7], // its id
         &[0x93, 3, 5, 9],                                                  // counter, node, version
+        &[0xcd, 1, 44],                                                    // remembered for so long, in milliseconds
     ];
-    assert_eq!(bytes[at..at + 33], block.concat());
+    assert_eq!(bytes[at..at + 36], block.concat());
     assert_eq!(&bytes[..20], b"tasuki sessions\n\0\0\0\x01");
     assert_eq!(bytes[bytes.len() - 7..bytes.len() - 4], [0x92, 0, 1], "no sessions, one end");
+}
+
+#[test]
+fn ends_that_were_written_without_a_time_are_read() {
+    let end = |finality| End { id: id(1), ending: Ending { finality, stamp: stamp(9) } };
+    let bytes = written(&[Saved::Ended(end(Finality::Final), Duration::ZERO)]);
+    let at = blocks(&bytes)[1];
+    for (kind, finality) in [(3, Finality::Final), (4, Finality::Refutable)] {
+        let block = [
+            &[0, 0, 0, 28, 2][..],                                             // a block of entries
+            &[0, 0, 0, 23, kind],                                              // an end
+            &[0x92, 0xc4, 16, 0, 0, 0, 1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7], // its id
+            &[0x93, 3, 5, 9],                                                  // counter, node, version
+        ];
+        let mut old = summed(&bytes[..at], &block.concat());
+        old = summed(&old, &[&[0, 0, 0, 3, 3][..], &[0x92, 0, 1]].concat());
+        assert_eq!(read(&old).unwrap().1, [Saved::Ended(end(finality), Duration::ZERO)]);
+    }
+}
+
+/// A snapshot so far, and one more block with its checksum.
+fn summed(before: &[u8], block: &[u8]) -> Vec<u8> {
+    let all = [before, block].concat();
+    [&all[..], &crc32fast::hash(&all).to_be_bytes()].concat()
 }
 
 fn table_with(entries: Vec<Saved>, part: Part, down: Duration) -> (Table, Vec<Restored>) {
@@ -225,23 +253,33 @@ fn time_goes_on_while_the_node_is_down() {
 }
 
 #[test]
+fn an_end_is_remembered_for_as_long_as_before_the_stop() {
+    let until = |left: Duration, down: Duration| {
+        let (table, _) = table_with(vec![Saved::Ended(end(3), left)], Part::Everything, down);
+        let until = |slot: &Option<Slot>| match slot {
+            Some(Slot::Ended(tombstone)) => tombstone.until,
+            other => panic!("{other:?}"),
+        };
+        table.peek(id(3), until)
+    };
+    assert_eq!(until(5 * HOUR, HOUR), NOW + 4 * HOUR);
+    assert_eq!(until(Duration::ZERO, HOUR), NOW + limits::TOMBSTONE, "it was not said for how long");
+    assert_eq!(until(Duration::MAX, HOUR), NOW + limits::TOMBSTONE_LONGEST);
+}
+
+#[test]
 fn a_copy_from_the_disk_never_replaces_a_newer_one_or_an_end() {
     let newer = Whole { stamp: stamp(8), ..whole(1, 3) };
     let table = Table::new(ME);
     table.with(id(1), |slot| replica::apply(slot, Update::Whole(newer.clone()), NOW));
-    table.with(id(2), |slot| {
-        replica::apply(
-            slot,
-            Update::End(End { id: id(2), ending: Ending { finality: Finality::Final, stamp: stamp(1) } }),
-            NOW,
-        )
-    });
+    let ending = Ending { finality: Finality::Final, stamp: stamp(1) };
+    table.with(id(2), |slot| replica::apply(slot, Update::End(End { id: id(2), ending }), NOW));
     restore(&table, few().remove(0), Part::Everything, Duration::ZERO, NOW);
     let second = Saved::Shared(whole(2, 0));
     assert_eq!(restore(&table, second, Part::Everything, Duration::ZERO, NOW), Restored::Ended);
     let held = |n| table.peek(id(n), |slot| saved(slot, id(n), Part::Everything, NOW)).unwrap();
     assert_eq!(held(1), Saved::Shared(newer));
-    assert!(matches!(held(2), Saved::Ended(_)));
+    assert!(matches!(held(2), Saved::Ended(..)));
 }
 
 #[test]
