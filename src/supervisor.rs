@@ -68,11 +68,13 @@ pub struct Plan {
     pub restart_timeout: Duration,
 }
 
-/// How `up` came to its end when it was asked to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How `up` came to its end when it was asked to, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
     /// Every child has finished its work.
     Graceful,
+    /// A child has ended by itself, but not as one that was asked to stop: what it was to finish or to save may be lost.
+    Failed,
     /// A child was killed: it took too long, or a second signal asked for it.
     Killed,
 }
@@ -229,10 +231,7 @@ impl Keepers {
             error!("a keeper ended: {panic}");
             ("a keeper".to_owned(), Kept::Killed)
         });
-        if matches!(kept, Kept::Killed) {
-            warn!(child = %name, "killed");
-            self.end = End::Killed;
-        }
+        self.end = self.end.max(how(&name, &kept));
         self.balancer_runs &= name != BALANCER;
         Some((name, kept))
     }
@@ -266,6 +265,21 @@ impl Keepers {
         self.nodes.send_replace(Order::Kill);
         while self.next().await.is_some() {}
         self.end
+    }
+}
+
+/// Says what an administrator should look at.
+fn how(child: &str, kept: &Kept) -> End {
+    match kept {
+        Kept::Killed => {
+            warn!(%child, "killed");
+            End::Killed
+        }
+        Kept::Failed(text) => {
+            warn!(%child, "{text}, in the middle of its stop: its last lines above say why, and whether its sessions are saved");
+            End::Failed
+        }
+        Kept::Stopped | Kept::Refused(_) | Kept::NotStarted(_) => End::Graceful,
     }
 }
 
@@ -372,11 +386,45 @@ mod tests {
             stage.started("balancer", None).await;
         };
         // systemd tells everybody at once; r1 is done before the balancer is.
-        let plan =
-            stage.plan(&format!("cat > /dev/null; kill $(cat {}/r1); sleep 0.4; ENDS", folder.display()), GOOD, 10);
+        let balancer = format!("cat > /dev/null; kill $(cat {}/r1); sleep 0.4; ENDS", folder.display());
+        let node = "trap 'exit 0' TERM; exec 3<&0; cat <&3 > /dev/null & wait; ENDS";
+        let plan = stage.plan(&balancer, node, 10);
         assert_eq!(run(plan, sockets(), never(), stop, never()).await.unwrap(), End::Graceful);
         assert_eq!(stage.pid("r1"), first);
         assert!(stage.ends().contains("r2") && !stage.ends().contains("r1"), "{}", stage.ends());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_dies_in_the_middle_of_its_stop_is_told_of() {
+        let stage = Stage::new();
+        let stop = async {
+            for name in ["balancer", "r1", "r2"] {
+                stage.started(name, None).await;
+            }
+        };
+        let mut plan = stage.plan(GOOD, GOOD, 10);
+        plan.nodes[1] = stage.child("r2", "cat > /dev/null; kill -9 $$");
+        assert_eq!(run(plan, sockets(), never(), stop, never()).await.unwrap(), End::Failed);
+        assert!(stage.ends().contains("r1"), "the others have their time");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_dies_while_the_balancer_still_ends_is_told_of() {
+        for end in ["kill -9 $$", "exit 1"] {
+            let stage = Stage::new();
+            let folder = stage.0.path().display();
+            let node = format!("until test -e {folder}/go; do sleep 0.01; done; {end}");
+            let balancer = format!("cat > /dev/null; touch {folder}/go; sleep 0.4; ENDS");
+            let stop = async {
+                for name in ["balancer", "r1", "r2"] {
+                    stage.started(name, None).await;
+                }
+            };
+            let mut plan = stage.plan(&balancer, GOOD, 10);
+            plan.nodes[1] = stage.child("r2", &node);
+            assert_eq!(run(plan, sockets(), async {}, stop, never()).await.unwrap(), End::Failed, "{end}");
+            assert!(stage.ends().contains("balancer"));
+        }
     }
 
     #[tokio::test]

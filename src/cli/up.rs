@@ -40,7 +40,7 @@ impl Up {
         usize::from(self.nodes)
     }
 
-    /// Until a signal: code 0 when everything ended gracefully, 1 when something had to be killed.
+    /// Until a signal: code 0 when everything ended gracefully, 1 when something has died or had to be killed.
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let program = env::current_exe().map_err(|error| Failure::System("this executable has no path", error))?;
         let mut settings = self.config.sources().load()?.settings;
@@ -80,6 +80,10 @@ impl Up {
         })?;
         match end {
             End::Graceful => Ok(ExitCode::SUCCESS),
+            End::Failed => {
+                complain("not everything ended well; the log above says what did not, and why");
+                Ok(ExitCode::FAILURE)
+            }
             End::Killed => {
                 complain("not everything ended by itself; what was left has been killed");
                 Ok(ExitCode::FAILURE)

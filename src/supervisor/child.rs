@@ -62,6 +62,8 @@ pub(super) enum Order {
 pub(super) enum Kept {
     /// The child was told to stop and has.
     Stopped,
+    /// It has ended meanwhile, but not well; this is how.
+    Failed(String),
     /// The child had to be killed.
     Killed,
     /// The child ended with this exit code before everything was up: it cannot work as it is set up.
@@ -135,7 +137,7 @@ impl<'a> Lives<'a> {
             return Some(Kept::Refused(code));
         }
         if *orders.borrow() >= Order::LiveOut {
-            return Some(Kept::Stopped);
+            return Some(end.kept());
         }
         self.first = false;
         let wait = self.backoff.after(begun.elapsed());
@@ -176,12 +178,10 @@ fn start(plan: &ChildPlan) -> io::Result<(Child, Option<ChildStdin>)> {
 
 /// Waits for a child that has been told to stop.
 pub(super) async fn stop(mut child: Child, orders: &mut watch::Receiver<Order>) -> Kept {
-    let killed = tokio::select! {
-        _ = child.wait() => false,
-        () = ordered(orders, Order::Kill) => true,
-    };
-    if !killed {
-        return Kept::Stopped;
+    let pid = child.id();
+    tokio::select! {
+        status = child.wait() => return End::of(pid, status).kept(),
+        () = ordered(orders, Order::Kill) => {}
     }
     kill(&mut child).await;
     Kept::Killed
@@ -212,6 +212,11 @@ impl End {
             Err(error) => (None, format!("cannot be watched: {error}")),
         };
         Self { pid, code, text, not_started: None }
+    }
+
+    /// What it is of a child that was to end.
+    fn kept(self) -> Kept {
+        if self.code == Some(0) { Kept::Stopped } else { Kept::Failed(self.text) }
     }
 
     pub(super) fn not_started(error: io::Error) -> Self {
