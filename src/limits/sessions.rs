@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FRAME_BYTES, WEBAPPS};
+use super::{FRAME_BYTES, SAVE_PATIENCE, WEBAPPS};
 
 /// Ids that are drawn for a new session, until one suits the node that creates it. With 8 nodes and one copy one of three
 /// or four does; what is found in vain costs a packet more for each write.
@@ -56,8 +56,14 @@ pub const SWEEP_BATCH: usize = 1_024;
 /// Bytes of a snapshot's block, from which on it is written.
 pub const SNAPSHOT_BLOCK_BYTES: usize = 64 * 1024;
 
-/// Bytes of a snapshot that the disk has not confirmed: a slow one takes as much in a second or two.
-pub const SNAPSHOT_UNSETTLED_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of a snapshot that the disk has not confirmed. While it takes these, the file does not grow, and who waits for it
+/// sees nothing. Smaller pieces than this cost time.
+pub const SNAPSHOT_UNSETTLED_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes a second of the slowest disk that is waited for: of a memory card that others write to as well, say.
+pub const SNAPSHOT_SLOWEST: usize = 256 * 1024;
+
+const _: () = assert!(SNAPSHOT_UNSETTLED_BYTES <= SNAPSHOT_SLOWEST * SAVE_PATIENCE.as_secs() as usize);
 
 /// Bytes of the longest block of a snapshot: one that was almost full, and the largest session.
 pub const SNAPSHOT_BLOCK_MOST: usize = SNAPSHOT_BLOCK_BYTES + SNAPSHOT_ENTRY_BYTES;
@@ -68,7 +74,8 @@ pub const SNAPSHOT_ENTRY_BYTES: usize = FRAME_BYTES;
 /// A snapshot that is older is not loaded: nobody waits for its sessions, or a clock is wrong.
 pub const SNAPSHOT_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// Snapshots of one node that were set aside because they are damaged, and as many because they are out of date.
+/// Snapshots of one node that were set aside because they are damaged, as many because they are out of date, and as many that
+/// could not be read.
 pub const SNAPSHOTS_ASIDE: usize = 8;
 
 /// How long an ended session is remembered. Longer than any delta can be under way: a link that is silent for
