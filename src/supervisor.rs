@@ -47,6 +47,8 @@ use saving::Saving;
 use crate::{
     balancer::Sockets,
     limits,
+    names::Route,
+    session::snapshot::file::SnapshotFile,
     settings::{Refusal, Settings, variable_of},
 };
 
@@ -161,6 +163,15 @@ pub fn plan(settings: &Settings, nodes: usize, program: &Path, config: Option<&P
     })
 }
 
+impl Plan {
+    /// Snapshots of nodes that are not to be started: fewer nodes than at the last stop, or other names.
+    fn strays(&self) -> Vec<PathBuf> {
+        let is_planned = |route: &Route| self.nodes.iter().any(|node| node.name == route.as_str());
+        let run = std::path::absolute(&self.run).unwrap_or_else(|_| self.run.clone());
+        SnapshotFile::of_others(&run, is_planned)
+    }
+}
+
 /// Starts everything and keeps it running until `stop`; then stops it gracefully, or at once with `stop_at_once`.
 /// `sockets` are where users connect.
 ///
@@ -176,6 +187,12 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     stop_at_once: impl Future<Output = ()>,
 ) -> Result<End, Failure> {
+    for file in plan.strays() {
+        warn!(
+            "{} holds sessions of a node that is not started here, and stays: start that node (--nodes), or remove the file",
+            file.display()
+        );
+    }
     let mut keepers = Keepers::start(plan, sockets);
     let (mut came_up, mut stop) = (std::pin::pin!(came_up), std::pin::pin!(stop));
     let mut waiting = true;
@@ -589,6 +606,16 @@ mod tests {
         plan.nodes[0].program = "/nowhere/tasuki".into();
         let failure = run(plan, sockets(), never(), never(), never()).await.unwrap_err().to_string();
         assert!(failure.starts_with("r1 could not be started: No such file"), "{failure}");
+    }
+
+    #[test]
+    fn snapshots_of_nodes_that_are_not_started_are_told_of() {
+        let stage = Stage::new();
+        let plan = stage.plan(GOOD, GOOD, 10);
+        for name in ["r1.sessions", "r2.sessions", "r3.sessions"] {
+            fs::write(plan.run.join(name), "").unwrap();
+        }
+        assert_eq!(plan.strays(), [plan.run.join("r3.sessions")]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use crate::{
     membership::{self, Duty, MemberState, Membership, Role},
     names::{NodeId, Route, SessionId},
+    observe::SessionCounts,
     session::{
         Slots, Table,
         snapshot::{
@@ -78,6 +79,16 @@ enum NotLoaded {
     Stale(Stale),
     #[error("it cannot be taken away, and would be loaded again later: {0}")]
     Stays(io::Error),
+}
+
+impl NotLoaded {
+    fn aside(&self) -> Aside {
+        match self {
+            Self::Stale(_) => Aside::Stale,
+            Self::Unreadable(Unreadable::Io(_)) | Self::Stays(_) => Aside::Unreadable,
+            Self::Unreadable(_) => Aside::Damaged,
+        }
+    }
 }
 
 impl Snapshots {
@@ -149,12 +160,11 @@ impl Snapshots {
         match self.try_load(table, serving) {
             Ok(None) => {}
             Ok(Some((loaded, down))) => {
-                let Loaded { back, over, left_out } = loaded;
-                info!(sessions = back, over, left_out, down_s = down.as_secs(), "loaded {}", shown.display());
+                let Loaded { back, over, .. } = loaded;
+                info!(sessions = back, over, down_s = down.as_secs(), "loaded {}", shown.display());
             }
             Err(why) => {
-                let aside = if matches!(why, NotLoaded::Stale(_)) { Aside::Stale } else { Aside::Damaged };
-                if self.set_aside(aside, &why.to_string()).is_err() {
+                if self.set_aside(why.aside(), &why.to_string()).is_err() {
                     // It would take what is loaded back in time after a crash.
                     forget_all(table);
                 }
@@ -193,7 +203,7 @@ impl Snapshots {
         let mut loaded = Loaded::default();
         let Some(mut reader) = self.file.open()? else { return Ok(loaded) };
         while let Some(saved) = reader.entry().inspect_err(|_| forget_all(table))? {
-            if table.is_full(self.max_sessions) {
+            if saved.is_session_of(part) && self.is_full(table) {
                 loaded.left_out += 1;
                 continue;
             }
@@ -203,16 +213,33 @@ impl Snapshots {
                 Restored::Ended | Restored::LeftOut => {}
             }
         }
+        if let Loaded { left_out: left_out @ 1.., .. } = loaded {
+            let max = self.max_sessions;
+            warn!(left_out, "sessions are lost: there is room for {max} only, and more were saved (session.max_sessions)");
+        }
         Ok(loaded)
     }
 
-    /// Says why, and what has become of the file.
+    /// Ends do not count: a session that comes back because its end had no room is worse than one that does not.
+    fn is_full(&self, table: &Table) -> bool {
+        let SessionCounts { owned, held } = table.counts();
+        owned + held >= self.max_sessions
+    }
+
+    /// Says why, what has become of the file, and what can be done.
     fn set_aside(&self, aside: Aside, why: &str) -> io::Result<()> {
         let shown = self.shown();
         let place = self.file.set_aside(aside).inspect_err(|error| {
             error!("the sessions of {} are not loaded: {why}; it cannot be set aside: {error}", shown.display());
         })?;
-        warn!("the sessions of {} are not loaded: {why}; kept as {}", shown.display(), name(&place));
+        let (kept, wanted) = (name(&place), name(&shown));
+        let advice = match aside {
+            Aside::Unreadable => {
+                format!("; when this user can read it, move it back to {wanted} while the node is stopped")
+            }
+            Aside::Damaged | Aside::Stale => String::new(),
+        };
+        warn!("the sessions of {} are not loaded: {why}; kept as {kept}{advice}", shown.display());
         Ok(())
     }
 
@@ -300,4 +327,90 @@ fn forget_all(table: &Table) {
 
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::session::{
+        delta::{End, Ending, Finality, Update, Whole},
+        replica,
+        stamp::{Epoch, Stamp},
+    };
+
+    fn snapshots(run: &Path, max_sessions: usize) -> Snapshots {
+        let mut settings = Settings::default();
+        settings.node.run = run.to_owned();
+        settings.session.max_sessions = max_sessions.try_into().unwrap();
+        Snapshots::new(&settings)
+    }
+
+    fn nobody() -> Others {
+        Others { known: Vec::new(), live: Vec::new() }
+    }
+
+    fn id(n: u8) -> SessionId {
+        SessionId([n; 16])
+    }
+
+    /// So many sessions and as many ends.
+    fn table_of(count: u8) -> Table {
+        let table = Table::new(NodeId(1));
+        let (owner, now) = (Epoch { counter: 1, node: NodeId(2) }, Moment::now());
+        let stamp = Stamp { epoch: owner, version: 1 };
+        for n in 0..count {
+            let session = Whole {
+                id: id(n),
+                context: "/".parse().unwrap(),
+                owner,
+                stamp,
+                timeout: None,
+                idle: Duration::ZERO,
+                behind: false,
+                attributes: Vec::new(),
+            };
+            table.with(session.id, |slot| replica::apply(slot, Update::Whole(session), now));
+            let end = End { id: id(count + n), ending: Ending { finality: Finality::Final, stamp } };
+            table.with(end.id, |slot| replica::apply(slot, Update::End(end), now));
+        }
+        table
+    }
+
+    #[test]
+    fn sessions_without_room_are_counted_and_every_end_is_remembered() {
+        let run = tempfile::tempdir().unwrap();
+        let saves = snapshots(run.path(), 100);
+        assert!(!saves.is_there());
+        saves.save_now(&table_of(8), Part::Everything, nobody());
+        let (table, loads) = (Table::new(NodeId(3)), snapshots(run.path(), 3));
+        let (loaded, _) = loads.try_load(&table, &[]).unwrap().unwrap();
+        assert_eq!(loaded, Loaded { back: 3, over: 0, left_out: 5 });
+        assert_eq!(table.remembered(), 8);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_called_damaged() {
+        let run = tempfile::tempdir().unwrap();
+        // Nobody can read it, not even root, who may read every file.
+        fs::create_dir(run.path().join("r1.sessions")).unwrap();
+        let snapshots = snapshots(run.path(), 100);
+        assert!(snapshots.is_there());
+        snapshots.load_now(&Table::new(NodeId(1)), &[]);
+        assert!(run.path().join("r1.sessions.unreadable-1").exists());
+    }
+
+    #[test]
+    fn a_stop_before_the_load_leaves_the_file_to_the_next_start() {
+        let run = tempfile::tempdir().unwrap();
+        let saves = snapshots(run.path(), 100);
+        assert!(!saves.is_there());
+        saves.save_now(&table_of(1), Part::Everything, nobody());
+        let (table, next) = (Table::new(NodeId(3)), snapshots(run.path(), 100));
+        assert!(next.is_there());
+        next.save_now(&table, Part::Everything, nobody());
+        next.load_now(&table, &[]);
+        assert_eq!((next.is_there(), table.slots()), (true, 0));
+    }
 }

@@ -228,7 +228,7 @@ impl<R: Read> Reader<R> {
     pub fn open(stream: R) -> Result<Self, Unreadable> {
         let mut input = Summed::new(stream);
         let mut magic = [0; MAGIC.len()];
-        let is_there = input.read(&mut magic).is_ok_and(|read| read == magic.len()) && magic == *MAGIC;
+        let is_there = input.read(&mut magic)? == magic.len() && magic == *MAGIC;
         if !is_there {
             return Err(Unreadable::NotASnapshot);
         }

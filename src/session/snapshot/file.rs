@@ -35,8 +35,10 @@ pub struct OnDisk {
 /// Why a file is set aside instead of being used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aside {
-    /// It cannot be read.
+    /// What is in it is not what was written.
     Damaged,
+    /// The file system does not give it, or does not let it go.
+    Unreadable,
     /// It can, but what is in it must not come back.
     Stale,
 }
@@ -45,6 +47,19 @@ impl SnapshotFile {
     /// That of the node `route` in the folder `run`.
     pub fn of(run: &Path, route: &Route) -> Self {
         Self { folder: run.to_owned(), name: format!("{route}.sessions") }
+    }
+
+    /// The snapshots in the folder `run` of nodes that are not `wanted`. What cannot be listed is nobody's loss now.
+    pub fn of_others(run: &Path, wanted: impl Fn(&Route) -> bool) -> Vec<PathBuf> {
+        let is_of_another = |name: &str| {
+            let route = name.strip_suffix(".sessions").and_then(|route| route.parse::<Route>().ok());
+            route.is_some_and(|route| !wanted(&route))
+        };
+        let paths = fs::read_dir(run).into_iter().flatten().flatten().map(|entry| entry.path());
+        let named = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(is_of_another);
+        let mut others: Vec<PathBuf> = paths.filter(named).collect();
+        others.sort();
+        others
     }
 
     /// Where it stands.
@@ -124,6 +139,7 @@ impl SnapshotFile {
     pub fn set_aside(&self, aside: Aside) -> io::Result<PathBuf> {
         let word = match aside {
             Aside::Damaged => "damaged",
+            Aside::Unreadable => "unreadable",
             Aside::Stale => "stale",
         };
         let places = (1..=limits::SNAPSHOTS_ASIDE).map(|n| self.folder.join(format!("{}.{word}-{n}", self.name)));

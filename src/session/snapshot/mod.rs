@@ -82,6 +82,17 @@ pub enum Saved {
     Ended(End, Duration),
 }
 
+impl Saved {
+    /// Whether it is a session that is taken back with this part. An end takes no session's room.
+    pub fn is_session_of(&self, part: Part) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::Shared(_) => part == Part::Everything,
+            Self::Ended(..) => false,
+        }
+    }
+}
+
 /// What became of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restored {

@@ -347,6 +347,31 @@ fn files_are_set_aside_under_new_names_and_never_too_many() {
         }
     }
     assert_eq!(names(&file).len(), limits::SNAPSHOTS_ASIDE);
-    fill(&file).unwrap();
-    assert!(file.set_aside(Aside::Stale).unwrap().to_string_lossy().ends_with("r1.sessions.stale-1"));
+    for (aside, word) in [(Aside::Stale, "stale"), (Aside::Unreadable, "unreadable")] {
+        fill(&file).unwrap();
+        let place = file.set_aside(aside).unwrap();
+        assert!(place.to_string_lossy().ends_with(&format!("r1.sessions.{word}-1")), "{place:?}");
+    }
+}
+
+#[test]
+fn snapshots_of_other_nodes_are_found_and_nothing_else_is() {
+    let run = tempfile::tempdir().unwrap();
+    let others = || SnapshotFile::of_others(run.path(), |route| route.as_str() == "r1");
+    for name in ["r1.sessions", "r1.lock", "r2.sessions.stale-1", "r3.sessions.unfinished", "a.b.sessions"] {
+        fs::write(run.path().join(name), "").unwrap();
+    }
+    assert!(others().is_empty());
+    for name in ["r3.sessions", "r2.sessions"] {
+        fs::write(run.path().join(name), "").unwrap();
+    }
+    assert_eq!(others(), ["r2.sessions", "r3.sessions"].map(|name| run.path().join(name)));
+    assert!(SnapshotFile::of_others(&run.path().join("nowhere"), |_| false).is_empty());
+}
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_another_file() {
+    let (_folder, file) = file();
+    fs::create_dir_all(file.path()).unwrap();
+    assert!(matches!(file.open().map(drop), Err(Unreadable::Io(_))));
 }
