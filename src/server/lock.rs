@@ -125,7 +125,8 @@ mod tests {
         let _first = take(folder.path(), "r1", Duration::ZERO).await.unwrap();
         let Failure(why) = take(folder.path(), "r1", limits::LOCK_LOOK).await.unwrap_err();
         let file = folder.path().join("r1.lock");
-        let expected = format!("another process {} runs as r1 and has locked {}; stop it", process::id(), file.display());
+        let expected =
+            format!("another process {} runs as r1 and has locked {}; stop it", process::id(), file.display());
         assert!(why.starts_with(&expected), "{why}");
         fs::write(&file, "").unwrap();
         let Failure(why) = take(folder.path(), "r1", Duration::ZERO).await.unwrap_err();

@@ -3,6 +3,7 @@
 //! Neither may keep a node from starting or stopping: what goes wrong is said in one line, with what is lost by it.
 
 use std::{
+    cell::Cell,
     io, mem,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,10 +16,11 @@ use tracing::{error, info, warn};
 
 use crate::{
     membership::{self, Duty, MemberState, Membership, Role},
-    names::{NodeId, Route, SessionId},
+    names::{NodeId, Route},
     observe::SessionCounts,
     session::{
         Slots, Table,
+        replica::Slot,
         snapshot::{
             self, Clock, Header, Part, Restored,
             codec::{Counts, Put, Unreadable},
@@ -215,7 +217,10 @@ impl Snapshots {
         }
         if let Loaded { left_out: left_out @ 1.., .. } = loaded {
             let max = self.max_sessions;
-            warn!(left_out, "sessions are lost: there is room for {max} only, and more were saved (session.max_sessions)");
+            warn!(
+                left_out,
+                "sessions are lost: there is room for {max} only, and more were saved (session.max_sessions)"
+            );
         }
         Ok(loaded)
     }
@@ -248,9 +253,15 @@ impl Snapshots {
         if mem::replace(&mut *stage, Stage::Read) == Stage::Unread {
             return;
         }
-        let ids = table.ids(|slot| snapshot::is_kept(slot, part));
+        let sessions = Cell::new(0);
+        let is_kept = |slot: &Slot| {
+            let is_kept = snapshot::is_kept(slot, part);
+            sessions.set(sessions.get() + usize::from(is_kept && matches!(slot, Slot::Live(_))));
+            is_kept
+        };
+        let (ids, sessions) = (table.ids(is_kept), sessions.get());
         if ids.is_empty() || !self.wanted {
-            return self.end_without(&ids);
+            return self.end_without(sessions);
         }
         let header = Header {
             route: self.route.to_string(),
@@ -261,7 +272,7 @@ impl Snapshots {
             routes: others.live.iter().map(Route::to_string).collect(),
             by: concat!("tasuki ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        info!(sessions = ids.len(), "saving what no other node holds in {}", self.shown().display());
+        info!(sessions, "saving what no other node holds, and what has ended, in {}", self.shown().display());
         let (now, mut too_large) = (Moment::now(), 0);
         let written = self.file.write(&header, |writer| {
             for id in &ids {
@@ -277,16 +288,15 @@ impl Snapshots {
                 info!(sessions, ended, too_large, "saved for the next start in {}", shown.display());
             }
             Err(error) => {
-                let sessions = ids.len();
                 error!(sessions, "sessions are lost: {} (node.run) cannot be written: {error}", shown.display());
             }
         }
     }
 
     /// A file of an earlier stop must not be taken for this one's.
-    fn end_without(&self, lost: &[SessionId]) {
-        if !lost.is_empty() {
-            info!(sessions = lost.len(), "sessions end with this node: node.snapshot is false");
+    fn end_without(&self, sessions: usize) {
+        if sessions > 0 {
+            info!(sessions, "sessions end with this node: node.snapshot is false");
         }
         if let Err(error) = self.file.remove() {
             warn!("{} is out of date and cannot be removed: {error}", self.shown().display());
@@ -334,10 +344,13 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::session::{
-        delta::{End, Ending, Finality, Update, Whole},
-        replica,
-        stamp::{Epoch, Stamp},
+    use crate::{
+        names::SessionId,
+        session::{
+            delta::{End, Ending, Finality, Update, Whole},
+            replica,
+            stamp::{Epoch, Stamp},
+        },
     };
 
     fn snapshots(run: &Path, max_sessions: usize) -> Snapshots {
@@ -388,6 +401,17 @@ mod tests {
         let (loaded, _) = loads.try_load(&table, &[]).unwrap().unwrap();
         assert_eq!(loaded, Loaded { back: 3, over: 0, left_out: 5 });
         assert_eq!(table.remembered(), 8);
+    }
+
+    #[test]
+    fn a_restart_beside_others_does_not_forget_what_has_ended() {
+        let run = tempfile::tempdir().unwrap();
+        let saves = snapshots(run.path(), 100);
+        assert!(!saves.is_there());
+        saves.save_now(&table_of(8), Part::Local, nobody());
+        let table = Table::new(NodeId(3));
+        snapshots(run.path(), 100).load_now(&table, &[Neighbour { id: NodeId(2), started_unix_ms: 0 }]);
+        assert_eq!((table.slots(), table.remembered()), (8, 8));
     }
 
     #[test]

@@ -30,11 +30,12 @@ use crate::{
     time::Moment,
 };
 
-/// Which sessions are written or read.
+/// Which sessions are written or read. What is remembered of ended ones always is: nodes tell each other of it for a while
+/// only, and when all of them have been restarted since, nobody would know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
-    /// All, and what is remembered of ended ones: nobody else is left to hold them.
+    /// All: nobody else is left to hold them.
     Everything,
     /// Those that never leave this node: nobody else ever held them.
     Local,
@@ -111,9 +112,7 @@ pub fn saved(slot: &Option<Slot>, id: SessionId, part: Part, now: Moment) -> Opt
     match slot.as_ref()? {
         Slot::Live(record) if record.reach() == Reach::Node => Some(Saved::Local(record.whole(id, now))),
         Slot::Live(record) if part == Part::Everything => Some(Saved::Shared(record.whole(id, now))),
-        Slot::Ended(tombstone) if part == Part::Everything => {
-            Some(Saved::Ended(End { id, ending: tombstone.ending }, tombstone.until.since(now)))
-        }
+        Slot::Ended(tombstone) => Some(Saved::Ended(End { id, ending: tombstone.ending }, tombstone.until.since(now))),
         _ => None,
     }
 }
@@ -122,7 +121,7 @@ pub fn saved(slot: &Option<Slot>, id: SessionId, part: Part, now: Moment) -> Opt
 pub fn is_kept(slot: &Slot, part: Part) -> bool {
     match slot {
         Slot::Live(record) => part == Part::Everything || record.reach() == Reach::Node,
-        Slot::Ended(_) => part == Part::Everything,
+        Slot::Ended(_) => true,
         Slot::Sought(_) => false,
     }
 }
@@ -139,7 +138,7 @@ pub fn restore(slots: &impl Slots, saved: Saved, part: Part, down: Duration, now
             slots.with(whole.id, |slot| replica::take_back(slot, whole, me, now));
             Restored::Back
         }
-        Saved::Shared(_) | Saved::Ended(..) if part == Part::Local => Restored::LeftOut,
+        Saved::Shared(_) if part == Part::Local => Restored::LeftOut,
         Saved::Shared(mut whole) => {
             whole.idle += down;
             // Its owner may have let it be used without telling; whoever claims it looks again.

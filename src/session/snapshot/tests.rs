@@ -283,13 +283,17 @@ fn a_copy_from_the_disk_never_replaces_a_newer_one_or_an_end() {
 }
 
 #[test]
-fn of_a_node_that_others_relieve_only_its_own_sessions_are_kept() {
+fn of_a_node_that_others_relieve_its_own_sessions_and_all_ends_are_kept() {
     let (table, restored) = table_with(few(), Part::Local, Duration::ZERO);
-    assert_eq!(restored, [Restored::LeftOut, Restored::Back, Restored::LeftOut]);
+    assert_eq!(restored, [Restored::LeftOut, Restored::Back, Restored::Ended]);
     let context = ContextPath::root();
     let birth = Birth { id: id(9), me: ME, term: Term(1), context: &context, reach: Reach::Cluster, timeout: None };
     table.with(id(9), |slot| replica::create(slot, &birth, &[Change::Remove("a".into())], NOW));
-    assert_eq!(table.ids(|slot| is_kept(slot, Part::Local)), [id(2)]);
+    let mut kept = table.ids(|slot| is_kept(slot, Part::Local));
+    kept.sort();
+    assert_eq!(kept, [id(2), id(3)]);
+    let end = table.peek(id(3), |slot| saved(slot, id(3), Part::Local, NOW));
+    assert_eq!(end, Some(Saved::Ended(self::end(3), HOUR)));
     assert!(table.peek(id(9), |slot| saved(slot, id(9), Part::Local, NOW)).is_none());
     assert!(table.peek(id(9), |slot| saved(slot, id(9), Part::Everything, NOW)).is_some());
 }
