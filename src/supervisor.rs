@@ -486,7 +486,9 @@ mod tests {
     async fn a_refusal_after_the_system_came_up_is_a_restart() {
         let stage = Stage::new();
         let mut plan = stage.plan(GOOD, GOOD, 10);
-        plan.nodes[1] = stage.child("r2", "sleep 0.3; exit 1");
+        let again = "test -e FOLDER/again && { cat > /dev/null; exit 0; }; touch FOLDER/again; sleep 0.3; exit 1";
+        let again = again.replace("FOLDER", &stage.0.path().display().to_string());
+        plan.nodes[1] = stage.child("r2", &again);
         let stop = async {
             let first = stage.started("r2", None).await;
             stage.started("r2", Some(first)).await;

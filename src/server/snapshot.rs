@@ -345,7 +345,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        names::SessionId,
+        names::{ContextPath, SessionId},
         session::{
             delta::{End, Ending, Finality, Update, Whole},
             replica,
@@ -376,7 +376,7 @@ mod tests {
         for n in 0..count {
             let session = Whole {
                 id: id(n),
-                context: "/".parse().unwrap(),
+                context: ContextPath::root(),
                 owner,
                 stamp,
                 timeout: None,
