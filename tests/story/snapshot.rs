@@ -365,6 +365,8 @@ fn a_stop_in_the_middle_of_a_load_loses_nothing() {
         assert_eq!(user.count().await.unwrap().1, 1);
         pair.stop_both(nodes).await;
         let _second = pair.start(1);
+        // It has nothing, and could relieve r1 of that.
+        cluster::settled(pair.listen, 1).await;
         let file = file(&pair.place, "r1");
         let (mut first, mut pipe, kept) = slow_to_read(&file, || pair.start(0)).await;
         let said = pair.place.log().len();
