@@ -84,7 +84,7 @@ impl Attempt {
 ///   without any route: the same member, but stay, for its owner may be alive.
 /// - No session: the method's choice among those of the lowest set that are not full. The same with `sticky = false`, where
 ///   a session moves with its requests.
-/// - With `failover = false` a session that has a route is never moved.
+/// - With `failover = false` a session that has the route of a member, present or past, is never moved.
 pub(crate) fn first(
     view: &View,
     session: Option<Token<'_>>,
@@ -107,7 +107,7 @@ pub(crate) fn first(
             return Chosen::Wait;
         }
     }
-    if token.route.is_some() && !binding.failover {
+    if !may_move(view, token, binding) {
         return Chosen::Nobody;
     }
     let attempt = if token.route.is_some() { Attempt::Move } else { Attempt::Stay };
@@ -127,7 +127,7 @@ pub(crate) fn another(
 ) -> Chosen {
     match session {
         None => spread(view, tried, binding, Attempt::Stay, picker, now),
-        Some(token) if token.route.is_some() && binding.sticky && !binding.failover => Chosen::Nobody,
+        Some(token) if binding.sticky && !may_move(view, token, binding) => Chosen::Nobody,
         Some(token) => {
             let few = eligible(view, tried, binding);
             choose(view, tried, few, Attempt::Move, now, |few| {
@@ -135,6 +135,11 @@ pub(crate) fn another(
             })
         }
     }
+}
+
+/// Whether a session may be served by another member than its own. A route that was never one of ours holds nobody here.
+fn may_move(view: &View, token: Token<'_>, binding: Binding) -> bool {
+    binding.failover || token.route.is_none_or(|route| !view.knows(route))
 }
 
 /// By the method, among those that are not full, or all when each is. A session that moves does not ask who is full: its
@@ -205,7 +210,7 @@ mod tests {
     const ID: &str = "00112233445566778899AABBCCDDEEFF";
 
     fn view(members: Vec<Member>) -> View {
-        View { members: members.into_iter().map(Arc::new).collect() }
+        View { members: members.into_iter().map(Arc::new).collect(), left: vec!["left".parse().unwrap()] }
     }
 
     fn three(standing: Standing) -> View {
@@ -281,8 +286,9 @@ mod tests {
         let bound = Binding { failover: false, ..BOUND };
         let view = three(Standing::Failed);
         assert!(matches!(begin(&view, token(Some("r1")), bound, &mut picker()), Chosen::Nobody));
-        let gone = begin(&three(Standing::Usable), token(Some("gone")), bound, &mut picker());
-        assert!(matches!(gone, Chosen::Nobody), "nor when its member has left");
+        let begun = |route| begin(&three(Standing::Usable), token(Some(route)), bound, &mut picker());
+        assert!(matches!(begun("left"), Chosen::Nobody), "nor when its member has left");
+        assert!(matches!(begun("foreign"), Chosen::Member(_)), "that is a session of another balancer");
         assert!(matches!(another(&view, token(Some("r2")), &[2], bound, &mut picker(), NOW), Chosen::Nobody));
         assert!(matches!(begin(&view, None, bound, &mut picker()), Chosen::Member(_)));
     }

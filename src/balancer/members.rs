@@ -264,7 +264,7 @@ impl Members {
     /// What requests may see.
     pub(crate) fn view(&self) -> View {
         let member = |entry: &Entry| Arc::new(entry.member(&self.rules, set_of(&self.orders, entry)));
-        View { members: self.entries.iter().map(member).collect() }
+        View { members: self.entries.iter().map(member).collect(), left: self.left.iter().cloned().collect() }
     }
 
     fn life(&mut self, route: Route, address: SocketAddr, now: Moment) -> Entry {

@@ -29,6 +29,8 @@ use crate::{
 pub(crate) struct View {
     /// At most one for each route.
     pub(crate) members: Vec<Arc<Member>>,
+    /// Routes of members that have served and left.
+    pub(crate) left: Vec<Route>,
 }
 
 /// A member as a request sees it.
@@ -201,6 +203,11 @@ impl View {
     /// The member of this route.
     pub(crate) fn named(&self, route: &str) -> Option<&Arc<Member>> {
         self.members.iter().find(|member| member.route.as_str() == route)
+    }
+
+    /// Whether a member of this route is here or has been: not one of another balancer whose cookie has the same name.
+    pub(crate) fn knows(&self, route: &str) -> bool {
+        self.named(route).is_some() || self.left.iter().any(|left| left.as_str() == route)
     }
 
     /// Whether this life of a member is still served by connections of the pool.
@@ -547,7 +554,7 @@ pub(crate) mod tests {
     fn a_draining_member_keeps_no_connections_and_has_not_failed() {
         let member = Member { standing: Standing::Draining, ..usable(4, "r1") };
         assert!(!member.may_serve() && !member.has_failed());
-        let view = View { members: vec![Arc::new(member), Arc::new(usable(5, "r2"))] };
+        let view = View { members: vec![Arc::new(member), Arc::new(usable(5, "r2"))], left: Vec::new() };
         assert!(!view.keeps(4) && view.keeps(5) && !view.keeps(6));
         assert!(view.named("r2").is_some() && view.named("r3").is_none());
     }

@@ -32,6 +32,29 @@ async fn with_pages_in(place: Place, pages: &[(&str, &str)]) -> Cluster {
 }
 
 #[test]
+fn a_session_begins_with_a_value_and_is_handed_to_its_user_only() {
+    story(async {
+        let pages = [
+            ("nothing.txt.j2", "{% do session.set('n', 1) %}{% do session.remove('n') %}nothing"),
+            ("public.txt.j2", "{% do response.header('Cache-Control', 'public, max-age=60') %}{{ session.add('n') }}"),
+        ];
+        for dirty_flag in ["true", "false"] {
+            let cluster = with_pages_in(Place::new().set("SESSION__DIRTY_FLAG", dirty_flag), &pages).await;
+            let mut browser = cluster.browser();
+            assert_eq!(browser.get("/nothing.txt").await.unwrap().body, "nothing");
+            assert!(browser.cookies.is_empty(), "dirty_flag = {dirty_flag}: {:?}", browser.cookies);
+            let first = browser.get("/public.txt").await.unwrap();
+            assert_eq!((first.body.as_str(), first.header("cache-control")), ("1", Some("no-store")));
+            let second = browser.get("/public.txt").await.unwrap();
+            assert_eq!((second.body.as_str(), second.header("cache-control")), ("2", Some("public, max-age=60")));
+            let (_, token) = browser.cookies.iter().next().unwrap();
+            let led = cluster.browser().get(&format!("/public.txt;jsessionid={token}")).await.unwrap();
+            assert_eq!(led.body, "1", "who follows a link is not led into another one's session");
+        }
+    });
+}
+
+#[test]
 fn a_page_that_fails_or_never_ends_is_an_error_and_no_more() {
     story(async {
         let wraps = "{% set ns = namespace(x=[]) %}{% for i in range(24000) %}{% set ns.x = [ns.x] %}{% endfor %}";

@@ -190,7 +190,7 @@ mod tests {
 
     fn of_members(members: Vec<Member>) -> Report {
         let reported = |member: Member| {
-            let counted = View { members: vec![Arc::new(member)] }.report(Moment(0)).remove(0);
+            let counted = View { members: vec![Arc::new(member)], left: Vec::new() }.report(Moment(0)).remove(0);
             let (state, sessions) = (NodeState::Ready, Some(SessionCounts { owned: 7, held: 9 }));
             ReportedMember { counted, state, pid: Some(4711), sessions, staying: 0, peers: vec![], lag_ms: 0 }
         };
