@@ -24,20 +24,29 @@ pub(super) enum CookieChange {
     Clear,
 }
 
-/// The session ids of a request, the likeliest first: those of its cookies, in their order.
+/// A session id that a request brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Brought {
+    pub(super) token: SessionToken,
+    /// Not in a cookie: then it never becomes one, or whoever follows somebody's link would go on in that one's session.
+    pub(super) is_in_path: bool,
+}
+
+/// The session ids of a request, the likeliest first: the path parameter `;jsessionid=`, then cookies in their order.
 ///
-/// There may be several, for webapps below one another each set a cookie of the same name (RFC 6265 section 5.4). What stands
-/// behind `;jsessionid=` in the path is not looked at: whoever follows somebody's link would work in that one's session.
-pub(super) fn tokens(request: &HttpRequest, name: &str) -> SmallVec<[SessionToken; 2]> {
+/// There may be several, for webapps below one another each set a cookie of the same name (RFC 6265 section 5.4).
+pub(super) fn tokens(request: &HttpRequest, name: &str) -> SmallVec<[Brought; 2]> {
+    let in_path = path_parameter(request.path(), name).into_iter().map(|text| (text, true));
     let in_cookies = request.headers().get_all(header::COOKIE).filter_map(|value| value.to_str().ok());
     let in_cookies = in_cookies.flat_map(|line| line.split(';')).filter_map(|pair| {
         let (key, value) = pair.split_once('=')?;
-        (key.trim() == name).then(|| value.trim().trim_matches('"'))
+        (key.trim() == name).then(|| (value.trim().trim_matches('"'), false))
     });
-    let mut tokens = SmallVec::new();
-    for token in in_cookies.filter_map(|text| text.parse::<SessionToken>().ok()) {
-        if tokens.len() < limits::SESSION_COOKIES_TRIED && !tokens.contains(&token) {
-            tokens.push(token);
+    let mut tokens = SmallVec::<[Brought; 2]>::new();
+    for (text, is_in_path) in in_path.chain(in_cookies) {
+        let Ok(token) = text.parse::<SessionToken>() else { continue };
+        if tokens.len() < limits::SESSION_COOKIES_TRIED && tokens.iter().all(|known| known.token != token) {
+            tokens.push(Brought { token, is_in_path });
         }
     }
     tokens
@@ -75,6 +84,13 @@ pub(super) fn cookie<'a>(
     Some(cookie)
 }
 
+/// The value of `;jsessionid=` in the last path segment that has one.
+fn path_parameter<'a>(path: &'a str, cookie: &str) -> Option<&'a str> {
+    let parameters = path.split('/').flat_map(|segment| segment.split(';').skip(1));
+    let named = parameters.filter_map(|parameter| parameter.split_once('='));
+    named.filter(|(key, _)| key.eq_ignore_ascii_case(cookie)).map(|(_, value)| value).last()
+}
+
 #[cfg(test)]
 mod tests {
     use actix_web::{cookie::SameSite, test::TestRequest};
@@ -86,14 +102,14 @@ mod tests {
 
     fn ids(request: TestRequest) -> Vec<String> {
         let tokens = tokens(&request.to_http_request(), "JSESSIONID");
-        tokens.iter().map(|token| token.id.to_string()).collect()
+        tokens.iter().map(|brought| brought.token.id.to_string()).collect()
     }
 
     #[test]
-    fn nobody_is_led_into_a_session_by_a_link() {
+    fn the_path_parameter_comes_before_the_cookies() {
         let request = TestRequest::with_uri(&format!("/shop/a;jsessionid={A}.r1?x=1"))
             .insert_header(("Cookie", format!("x=1; JSESSIONID={B}.r2")));
-        assert_eq!(ids(request), [B]);
+        assert_eq!(ids(request), [A, B]);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use actix_web::rt;
 use smallvec::SmallVec;
 
-use super::{SessionRules, Worker};
+use super::{SessionRules, Worker, cookie::Brought};
 use crate::{
-    names::{Route, SessionId, SessionToken},
+    names::{Route, SessionId},
     replication::{Claim, Claimed, Touch, core::Wish},
     session::{
         NoTurn, Slots, Swept, Turn,
@@ -99,13 +99,13 @@ impl Worker {
     /// owner if need be.
     pub(super) async fn enter(
         &self,
-        tokens: &[SessionToken],
+        tokens: &[Brought],
         rules: &SessionRules,
         attempt: Attempt,
     ) -> Result<Entry, NotDone> {
-        for token in tokens {
+        for Brought { token, is_in_path } in tokens {
             if let Some(turn) = self.admit(token.id, rules, attempt).await? {
-                let cookie_is_stale = token.route.as_ref() != Some(&self.house.route);
+                let cookie_is_stale = !is_in_path && token.route.as_ref() != Some(&self.house.route);
                 let Some((epoch, attributes)) = self.contents(token.id) else { continue };
                 let draft = self.compared(Draft::of(Some(token.id), attributes));
                 let admitted = turn.map_or(Admitted::Beside(epoch), Admitted::InTurn);
@@ -113,7 +113,8 @@ impl Worker {
             }
         }
         let draft = self.compared(Draft::blank());
-        Ok(Entry { draft, admitted: Admitted::Blank, cookie_is_stale: !tokens.is_empty() })
+        let cookie_is_stale = tokens.iter().any(|brought| !brought.is_in_path);
+        Ok(Entry { draft, admitted: Admitted::Blank, cookie_is_stale })
     }
 
     /// Lets a request to a session that this node owns now: in its turn, or without one where requests run side by side. None

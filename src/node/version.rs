@@ -26,7 +26,7 @@ impl Worker {
             return versions.newest().clone();
         }
         let tokens = versions.all().flat_map(|app| cookie::tokens(request, self.cookie_name(app)));
-        let tag = tokens.into_iter().find_map(|token| self.tag_here(token.id, versions.newest().context()));
+        let tag = tokens.into_iter().find_map(|brought| self.tag_here(brought.token.id, versions.newest().context()));
         tag.map_or(versions.newest().clone(), |tag| self.of_session(versions, tag.as_deref()))
     }
 
