@@ -142,6 +142,8 @@ pub(crate) struct Node {
     pub(crate) incoming: BTreeMap<ConnId, Incoming>,
     /// Of a node that asks one peer for each claim: which one.
     pub(crate) asked: Vec<BTreeMap<Ticket, NodeId>>,
+    /// What peers had refused and was not told again at the last tick of each replicator.
+    refused: Vec<usize>,
     born_us: u64,
     discovered: bool,
 }
@@ -187,6 +189,7 @@ impl Node {
             links: BTreeMap::new(),
             incoming: BTreeMap::new(),
             asked: vec![BTreeMap::new(); workers + 1],
+            refused: vec![0; workers + 1],
             born_us,
             awaited: Vec::new(),
             discovered: false,
@@ -228,7 +231,8 @@ impl Node {
     pub(crate) fn unfinished(&self, now: Moment) -> Option<String> {
         let peers = self.peers().flat_map(|(peer, _)| self.cores.iter().map(move |core| core.peer(peer, now)));
         let in_flight: usize = peers.filter(|peer| peer.lag >= ACK_TIMEOUT).map(|peer| peer.in_flight).sum();
-        let refused = self.cores.iter().map(|core| core.kept().refused).sum();
+        // What has been refused since then waits for the next tick.
+        let refused = self.cores.iter().zip(&self.refused).map(|(core, left)| core.kept().refused.min(*left)).sum();
         let counts = [self.jobs.len(), self.turns.len(), self.waits.len(), self.claims.len(), in_flight, refused];
         let named = "jobs, turns, waits, claims, updates in flight, refused sessions";
         (counts != [0; 6]).then(|| format!("{:?} still has {counts:?} of {named}", self.id))
@@ -330,6 +334,9 @@ impl Cluster {
         let period_us = limits::REPLICATOR_TICK.as_micros() as u64;
         self.world.after(period_us, Event::Node(id, Input::Tick(core)));
         self.with_core(id, core, Core::tick);
+        if let Some(node) = self.node_mut(id) {
+            node.refused[core] = node.cores[core].kept().refused;
+        }
         let now_us = self.world.now_us();
         if self.node_mut(id).is_some_and(|node| node.is_ready(now_us)) {
             self.set_duty(id, Duty::Serving);
