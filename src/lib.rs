@@ -40,4 +40,5 @@ pub mod session;
 pub mod settings;
 pub mod supervisor;
 pub mod time;
+mod untold;
 pub mod webapp;

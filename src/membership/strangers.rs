@@ -3,10 +3,15 @@
 //!
 //! A line for each address would not do: probes leave from a port of their own each, and addresses are easily forged.
 
-use std::{fmt, mem::discriminant, net::SocketAddr, time::Duration};
+use std::{
+    fmt,
+    mem::{Discriminant, discriminant},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use super::datagram::{Refused, VERSION};
-use crate::{limits, time::Moment};
+use crate::{limits, time::Moment, untold::Untold};
 
 /// Datagrams that were dropped for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +28,12 @@ pub(super) struct Dropped {
 #[derive(Default)]
 pub(super) struct Strangers {
     /// One for each reason.
-    lines: Vec<Line>,
+    kinds: Vec<Kind>,
 }
 
-struct Line {
-    dropped: Dropped,
-    next: Moment,
+struct Kind {
+    reason: Discriminant<Refused>,
+    untold: Untold<(Refused, SocketAddr)>,
 }
 
 impl Strangers {
@@ -37,26 +42,26 @@ impl Strangers {
         if pause(why).is_none() {
             return;
         }
-        let same = |line: &&mut Line| discriminant(&line.dropped.why) == discriminant(&why);
-        match self.lines.iter_mut().find(same) {
-            Some(line) => line.dropped = Dropped { why, count: line.dropped.count + 1, address },
-            None => self.lines.push(Line { dropped: Dropped { why, count: 1, address }, next: Moment::default() }),
-        }
+        let reason = discriminant(&why);
+        let known = self.kinds.iter().position(|kind| kind.reason == reason);
+        let at = known.unwrap_or_else(|| {
+            self.kinds.push(Kind { reason, untold: Untold::default() });
+            self.kinds.len() - 1
+        });
+        self.kinds[at].untold.note((why, address));
     }
 
     /// What to say now. SWIM's timers see to it that somebody asks.
     pub(super) fn due(&mut self, now: Moment) -> Vec<Dropped> {
-        let due = self.lines.iter_mut().filter(|line| line.dropped.count > 0 && line.next <= now);
-        due.map(|line| line.tell(now)).collect()
+        self.kinds.iter_mut().filter_map(|kind| kind.due(now)).collect()
     }
 }
 
-impl Line {
-    fn tell(&mut self, now: Moment) -> Dropped {
-        let told = self.dropped;
-        self.next = now + pause(told.why).unwrap_or_default();
-        self.dropped.count = 0;
-        told
+impl Kind {
+    fn due(&mut self, now: Moment) -> Option<Dropped> {
+        let &(why, _) = self.untold.last()?;
+        let ((why, address), count) = self.untold.due(now, pause(why)?)?;
+        Some(Dropped { why, count, address })
     }
 }
 
@@ -141,7 +146,7 @@ mod tests {
         let later = Moment(5) + limits::STRANGER_LINE;
         assert_eq!(counts(strangers.due(later)), [(Refused::Version(8), 1)]);
         assert_eq!(counts(strangers.due(Moment(5) + limits::OTHER_CLUSTER_LINE)), [(Refused::OtherCluster, 1)]);
-        assert_eq!(strangers.lines.len(), 3, "the memory is bounded by the reasons");
+        assert_eq!(strangers.kinds.len(), 3, "the memory is bounded by the reasons");
     }
 
     #[test]

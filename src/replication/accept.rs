@@ -243,7 +243,7 @@ impl TurnedAway {
             strangers: Refusals::of("links of strangers refused"),
             unlike: Refusals::of("links of another cluster or release refused"),
             silent: Refusals::of("links on which nobody greeted in time"),
-            closed: Refusals::of("links closed for what came over them"),
+            closed: Refusals::of_closed(),
             too_many: Refusals::of("links dropped, peers of this cluster perhaps among them: too many at once"),
             unaccepted: Refusals::of(
                 "links that cannot be accepted; too few file descriptors are a matter of ulimit -n",

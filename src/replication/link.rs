@@ -130,7 +130,7 @@ impl Link {
         replicator: Recipient<FromLink>,
     ) -> Self {
         let outbox = Rc::new(Outbox::default());
-        let closed = Refusals::of("links closed for what came over them");
+        let closed = Refusals::of_closed();
         let dialer = Dialer { number, peer, hello, seal, outbox: outbox.clone(), replicator, closed };
         Self { number, outbox, queue_bytes, task: rt::spawn(dialer.run()) }
     }

@@ -9,14 +9,12 @@ use actix_web::rt;
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::{limits, time::Moment};
+use crate::{limits, time::Moment, untold::Untold};
 
 /// Links that are turned away for one kind of reason.
 pub(super) struct Refusals {
     what: &'static str,
-    untold: Cell<u64>,
-    last: RefCell<String>,
-    next_line: Cell<Moment>,
+    untold: RefCell<Untold<String>>,
     /// Somebody waits to tell the rest.
     is_awaited: Cell<bool>,
 }
@@ -24,20 +22,25 @@ pub(super) struct Refusals {
 impl Refusals {
     /// `what` they are, as the log has it.
     pub(super) fn of(what: &'static str) -> Rc<Self> {
-        let (untold, last, next_line, is_awaited) = Default::default();
-        Rc::new(Self { what, untold, last, next_line, is_awaited })
+        let (untold, is_awaited) = Default::default();
+        Rc::new(Self { what, untold, is_awaited })
+    }
+
+    /// Links that either end closes, because what came over them is nothing that a member sends.
+    pub(super) fn of_closed() -> Rc<Self> {
+        Self::of("links closed for what came over them")
     }
 
     /// One more. There is a line for it now or, with others, within [`limits::UNSEALED_LINE`].
     pub(super) fn note(self: &Rc<Self>, why: String) {
         let now = Moment::now();
-        self.untold.set(self.untold.get() + 1);
-        self.last.replace(why);
-        if now >= self.next_line.get() {
+        self.untold.borrow_mut().note(why);
+        let next = self.untold.borrow().next();
+        if now >= next {
             return self.tell(now);
         }
         if !self.is_awaited.replace(true) {
-            let (this, rest) = (self.clone(), self.next_line.get().since(now));
+            let (this, rest) = (self.clone(), next.since(now));
             rt::spawn(async move {
                 sleep(rest).await;
                 this.is_awaited.set(false);
@@ -47,10 +50,8 @@ impl Refusals {
     }
 
     fn tell(&self, now: Moment) {
-        let count = self.untold.replace(0);
-        if count > 0 {
-            warn!("{}: {count}; the last one: {}", self.what, self.last.borrow());
-            self.next_line.set(now + limits::UNSEALED_LINE);
+        if let Some((last, count)) = self.untold.borrow_mut().due(now, limits::UNSEALED_LINE) {
+            warn!("{}: {count}; the last one: {last}", self.what);
         }
     }
 }
@@ -63,10 +64,16 @@ mod tests {
     async fn every_refusal_is_told_of_and_few_lines_are_written() {
         let refusals = Refusals::of("links refused");
         refusals.note("first".into());
-        assert_eq!((refusals.untold.get(), refusals.is_awaited.get()), (0, false), "told at once");
+        let last = |refusals: &Refusals| refusals.untold.borrow().last().cloned();
+        assert_eq!((last(&refusals), refusals.is_awaited.get()), (None, false), "told at once");
         (0..1_000).for_each(|_| refusals.note("again".into()));
-        assert_eq!((refusals.untold.get(), refusals.is_awaited.get()), (1_000, true), "one waits for all of them");
-        refusals.tell(refusals.next_line.get());
-        assert_eq!(refusals.untold.get(), 0);
+        assert_eq!(
+            (last(&refusals), refusals.is_awaited.get()),
+            (Some("again".into()), true),
+            "one waits for all of them"
+        );
+        let next = refusals.untold.borrow().next();
+        refusals.tell(next);
+        assert_eq!(last(&refusals), None);
     }
 }

@@ -29,6 +29,7 @@ const WAIT: RangeInclusive<Duration> = MILLI..=MINUTE;
 
 pub(super) fn check(raw: Raw) -> Result<Settings, Wrong> {
     let (cluster, session) = (cluster(raw.cluster)?, session(raw.session)?);
+    somebody_is_asked(&cluster)?;
     enough_copies(&cluster, &session)?;
     Ok(Settings { cluster, session, node: node(raw.node)?, balancer: balancer(raw.balancer)? })
 }
@@ -66,6 +67,21 @@ fn session(raw: raw::Session) -> Result<Session, Wrong> {
     set(&mut it.repair_interval, "session.repair_interval", raw.repair_interval, |value| duration(value, repair))?;
     set(&mut it.max_sessions, "session.max_sessions", raw.max_sessions, |value| values::count(value, 1_000_000_000))?;
     Ok(it)
+}
+
+/// Whether those who are named to be asked for the others are asked.
+fn somebody_is_asked(cluster: &Cluster) -> Result<(), Wrong> {
+    let named = [
+        ("cluster.peers", &cluster.peers, Discovery::Static, "static"),
+        ("cluster.dns", &cluster.dns, Discovery::Dns, "dns"),
+    ];
+    for (key, names, way, word) in named {
+        if !names.is_empty() && !cluster.discovery.contains(&way) {
+            let rule = format!("nobody here is asked, because cluster.discovery lacks {word:?}; add it there");
+            return Err(Wrong::new(key, format!("{names:?}"), rule));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the copies that are demanded can be there at all.

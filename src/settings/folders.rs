@@ -69,7 +69,8 @@ impl Tls {
     }
 }
 
-fn absolute(path: &Path) -> PathBuf {
+/// The path as people find it, whatever folder they look from. As written where the own folder is not known.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 

@@ -375,6 +375,14 @@ mod tests {
                 "t.toml: cluster.min_copies = 3: there are never more than 2: session.manager = \"backup\" with session.copies = 1",
             ),
             (
+                "[cluster]\ndns = [\"nodes:4000\"]",
+                "t.toml: cluster.dns = [\"nodes:4000\"]: nobody here is asked, because cluster.discovery lacks \"dns\"; add it there",
+            ),
+            (
+                "[cluster]\ndiscovery = [\"multicast\"]\npeers = [\"node2:4000\"]",
+                "t.toml: cluster.peers = [\"node2:4000\"]: nobody here is asked, because cluster.discovery lacks \"static\"; add it there",
+            ),
+            (
                 "[cluster]\nmin_copies = 2\n[session]\nack = \"none\"",
                 "t.toml: cluster.min_copies = 2: session.ack = \"none\" waits for no copy; write \"one\" or \"all\" there",
             ),

@@ -29,6 +29,7 @@ pub use checked::{
     Ack, Balancer, Cluster, Discovery, Manager, Method, Node, Session, SessionManager, Settings, Static, StaticMember,
     Tls,
 };
+pub(crate) use folders::absolute;
 pub use keys::{VARIABLE_PREFIX, variable_of};
 pub use listening::Listening;
 pub use load::{DEFAULT_FILE, Loaded, Sources};
