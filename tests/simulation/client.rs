@@ -376,6 +376,10 @@ impl Cluster {
         let is_contested = how == Ended::Maybe && self.rules.strays > 0;
         // Of two nodes that must both hold it one is away.
         let is_contested = is_contested || self.machines.len() <= self.rules.least;
+        // So may it because of a claim that an earlier fault has held up until its node had given it up: the others cannot
+        // know that. The user hears that the write is in doubt, and nothing is lost.
+        let is_late_claim = how == Ended::Maybe && pending.since_us < self.plan.late_claims_until_us;
+        let is_contested = is_contested || is_late_claim;
         if !is_contested && self.plan.maintenance_since_us.is_some_and(|since_us| pending.since_us >= since_us) {
             let (op, session) = (pending.op, pending.session);
             self.checker.violate(format!("{op:?} of tab {tab} ({session:?}) failed during maintenance: {how:?}"));

@@ -96,6 +96,9 @@ impl Apart {
     }
 }
 
+/// What a fault has held up has arrived by then: a link that was cut catches up, and who claims gives up.
+const LATE_CLAIMS_US: u64 = 1_000_000;
+
 impl Cluster {
     /// Something goes wrong.
     pub(crate) fn begin_fault(&mut self, fault: Fault) {
@@ -106,6 +109,9 @@ impl Cluster {
         story::tell_all(self.plan.log.last());
         self.plan.lasts_until(until_us);
         self.plan.maintenance_since_us = (fault == Fault::Drain && !self.plan.is_storm).then_some(now_us);
+        if fault != Fault::Drain {
+            self.plan.late_claims_until_us = self.plan.late_claims_until_us.max(until_us + LATE_CLAIMS_US);
+        }
         match fault {
             Fault::Kill | Fault::PowerCut => {
                 self.crash(machine, fault);

@@ -68,6 +68,8 @@ pub(crate) struct Plan {
     calm: usize,
     /// Since when the last fault is maintenance, which nobody may notice.
     pub(crate) maintenance_since_us: Option<u64>,
+    /// Until then a claim may arrive that was held up by a fault, and given up.
+    pub(crate) late_claims_until_us: u64,
     /// Who does not hear whom, until that is healed.
     pub(crate) apart: Apart,
     /// What happened, for the report of a violation.
@@ -85,6 +87,7 @@ impl Plan {
             healed_us: now_us,
             calm: 0,
             maintenance_since_us: None,
+            late_claims_until_us: 0,
             apart: Apart::default(),
             log: Vec::new(),
         }
