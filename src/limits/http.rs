@@ -29,7 +29,8 @@ pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// Silence in the middle of such a body.
 pub const UPLOAD_SILENCE: Duration = Duration::from_secs(20);
 
-/// Bytes of all files that a node is being sent or has in its hands. Above it a form with files is answered 503.
+/// Bytes of all bodies that a node is being sent or has in its hands, files on the disk included. Above it a body is answered
+/// 503.
 pub const UPLOADS_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Bytes of a file's name, as on most file systems.

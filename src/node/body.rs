@@ -23,7 +23,7 @@ use crate::{
     webapp::{self, Body, TooManyParameters, Upload},
 };
 
-/// What was read. Its files take room until this is dropped.
+/// What was read. It takes room until this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Received {
     pub(super) body: Body,
@@ -69,7 +69,7 @@ enum BadBody {
     Json(#[from] serde_json::Error),
     #[error("The body took too long to arrive.")]
     Slow,
-    #[error("This server is being sent as many files as it can take. Please try again later.")]
+    #[error("This server is being sent as much as it can take. Please try again later.")]
     NoRoom,
     #[error("The file could not be stored. Please tell the administrator.")]
     Disk(#[from] io::Error),
@@ -96,14 +96,15 @@ async fn read(request: &HttpRequest, payload: web::Payload, uploads: &Uploads) -
     match Kind::of(request)? {
         Kind::None => Ok(Received::default()),
         Kind::Form => {
-            let bytes = whole(payload, "A form").await?;
+            let (bytes, room) = whole(payload, "A form", uploads).await?;
             let text = std::str::from_utf8(&bytes).map_err(|_| BadBody::NotUtf8)?;
             let form = Some(webapp::parameters(text)?);
-            Ok(Received { body: Body { form, ..Body::default() }, room: None })
+            Ok(Received { body: Body { form, ..Body::default() }, room: Some(room) })
         }
         Kind::Json => {
-            let json = Some(webapp::json(&whole(payload, "A JSON body").await?)?);
-            Ok(Received { body: Body { json, ..Body::default() }, room: None })
+            let (bytes, room) = whole(payload, "A JSON body", uploads).await?;
+            let json = Some(webapp::json(&bytes)?);
+            Ok(Received { body: Body { json, ..Body::default() }, room: Some(room) })
         }
         Kind::Parts => {
             let most = uploads.largest_form();
@@ -116,13 +117,21 @@ async fn read(request: &HttpRequest, payload: web::Payload, uploads: &Uploads) -
 }
 
 /// A body that is kept in memory.
-async fn whole(payload: web::Payload, what: &'static str) -> Result<Bytes, BadBody> {
-    match timeout(limits::FORM_TIMEOUT, payload.to_bytes_limited(limits::FORM_BYTES)).await {
-        Ok(Ok(Ok(body))) => Ok(body),
-        Ok(Ok(Err(_))) => Err(BadBody::Incomplete),
-        Ok(Err(_)) => Err(BadBody::TooLarge(what, limits::FORM_BYTES as u64)),
-        Err(_) => Err(BadBody::Slow),
+async fn whole(payload: web::Payload, what: &'static str, uploads: &Uploads) -> Result<(Vec<u8>, Room), BadBody> {
+    timeout(limits::FORM_TIMEOUT, collect(payload, what, uploads.room())).await.map_err(|_| BadBody::Slow)?
+}
+
+async fn collect(mut payload: web::Payload, what: &'static str, mut room: Room) -> Result<(Vec<u8>, Room), BadBody> {
+    let mut body = Vec::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| BadBody::Incomplete)?;
+        if body.len() + chunk.len() > limits::FORM_BYTES {
+            return Err(BadBody::TooLarge(what, limits::FORM_BYTES as u64));
+        }
+        room.take(chunk.len()).map_err(|Full| BadBody::NoRoom)?;
+        body.extend_from_slice(&chunk);
     }
+    Ok((body, room))
 }
 
 async fn parts(request: &HttpRequest, payload: web::Payload, uploads: &Uploads) -> Result<Received, BadBody> {
@@ -205,8 +214,10 @@ impl Form<'_> {
 
     fn count_text(&mut self, bytes: usize) -> Result<(), BadBody> {
         self.text_bytes += bytes;
-        let most = limits::FORM_BYTES;
-        if self.text_bytes > most { Err(BadBody::TooLarge("The text of a form", most as u64)) } else { Ok(()) }
+        if self.text_bytes > limits::FORM_BYTES {
+            return Err(BadBody::TooLarge("The text of a form", limits::FORM_BYTES as u64));
+        }
+        self.room.take(bytes).map_err(|Full| BadBody::NoRoom)
     }
 }
 

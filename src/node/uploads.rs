@@ -29,14 +29,14 @@ struct Inner {
     taken: AtomicU64,
 }
 
-/// What the files of one request take, until it is dropped.
+/// What the body of one request takes, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Room {
     uploads: Uploads,
     bytes: u64,
 }
 
-/// The node has as many bytes of files in its hands as it can take.
+/// The node has as many bytes of bodies in its hands as it can take.
 #[derive(Debug)]
 pub(super) struct Full;
 
@@ -81,7 +81,7 @@ impl Uploads {
         &self.0.folder
     }
 
-    /// Bytes of all files that there are now.
+    /// Bytes of all bodies that there are now.
     #[cfg(test)]
     pub(super) fn taken(&self) -> u64 {
         self.0.taken.load(Relaxed)

@@ -141,17 +141,24 @@ async fn a_form_in_parts_that_is_broken_is_said_to_be_so() {
 }
 
 #[actix_web::test]
-async fn the_room_of_files_is_given_back_when_they_go() {
+async fn the_room_of_a_body_is_given_back_when_its_request_ends() {
     let run = tempfile::tempdir().unwrap();
     let uploads = uploads(&run);
-    let body = file("f", "a", &"x".repeat(300_000)) + "--XX--";
-    let request = TestRequest::post().insert_header((header::CONTENT_TYPE, PARTS));
-    let request = request.insert_header((header::CONTENT_LENGTH, body.len())).set_payload(body);
-    let (request, mut payload) = request.to_http_parts();
-    let payload = web::Payload::from_request(&request, &mut payload).await.unwrap();
-    let received = read(&request, payload, &uploads).await.unwrap();
-    assert_eq!(uploads.taken(), 300_000);
-    assert_eq!(std::fs::read_dir(uploads.folder()).unwrap().count(), 0, "it has no name that could be left behind");
-    drop(received);
-    assert_eq!(uploads.taken(), 0);
+    let bodies = [
+        (PARTS, file("f", "a", &"x".repeat(300_000)) + "--XX--", 300_000),
+        (PARTS, part("name=\"abc\"", "text") + "--XX--", 7),
+        ("application/x-www-form-urlencoded", "a=1".to_owned(), 3),
+        ("application/json", "{}".to_owned(), 2),
+    ];
+    for (content_type, body, taken) in bodies {
+        let request = TestRequest::post().insert_header((header::CONTENT_TYPE, content_type));
+        let request = request.insert_header((header::CONTENT_LENGTH, body.len())).set_payload(body);
+        let (request, mut payload) = request.to_http_parts();
+        let payload = web::Payload::from_request(&request, &mut payload).await.unwrap();
+        let received = read(&request, payload, &uploads).await.unwrap();
+        assert_eq!(uploads.taken(), taken, "{content_type}");
+        drop(received);
+        assert_eq!(uploads.taken(), 0);
+    }
+    assert_eq!(std::fs::read_dir(uploads.folder()).unwrap().count(), 0, "none has a name that could be left behind");
 }
