@@ -52,7 +52,7 @@ use crate::{
         core::CoreConfig,
     },
     session::{SessionStore, Table, placement::Spread, snapshot::Part},
-    settings::{Badge, SessionManager, Settings, variable_of},
+    settings::{Badge, SessionManager, Settings, absolute, variable_of},
     time::Moment,
     webapp::{Deployer, NodeInfo, Sources},
 };
@@ -87,6 +87,10 @@ struct Node {
     run: PathBuf,
     /// Where the peers' links wait until this node has loaded its snapshot; none when they are accepted.
     door: Option<(TcpListener, Doorway)>,
+    /// Accepts the peers' links.
+    accepting: Option<rt::task::JoinHandle<()>>,
+    /// Takes what other nodes hand over.
+    taker: Addr<Taker>,
     seal: LinkSeal,
     workers: usize,
     shutdown_timeout: Duration,
@@ -207,7 +211,8 @@ impl Node {
         membership.do_send(Subscribe(notice.clone().recipient()));
         membership.do_send(Subscribe(exporter.clone().recipient()));
         let (claim_timeout, merged) = (settings.session.claim_timeout, exporter.clone().recipient());
-        let offered = Taker::new(house.clone(), exporter.clone()).start().recipient();
+        let taker = Taker::new(house.clone(), exporter.clone()).start();
+        let offered = taker.clone().recipient();
         let doorway = Doorway {
             table,
             cluster,
@@ -235,6 +240,8 @@ impl Node {
             badge,
             run,
             door,
+            accepting: None,
+            taker,
             seal,
             workers,
             shutdown_timeout,
@@ -356,7 +363,10 @@ impl Node {
     }
 
     fn open_door(&mut self) -> Result<(), Failure> {
-        self.door.take().map_or(Ok(()), |(links, doorway)| accept_links(links, doorway))
+        if let Some((links, doorway)) = self.door.take() {
+            self.accepting = Some(accept_links(links, doorway)?);
+        }
+        Ok(())
     }
 
     async fn is_linked(&self, roster: &Roster) -> bool {
@@ -419,7 +429,8 @@ impl Node {
     async fn is_relieved(&self) -> bool {
         let roster = self.house.roster.load_full();
         let serves = |id| roster.node(id).is_some_and(|node| node.duty == Duty::Serving);
-        relief::is_relieved(&self.house.links().await, serves, self.house.table.placed().placement.spread())
+        let (links, each) = (self.house.links().await, self.house.replicator_count());
+        relief::is_relieved(&links, each, serves, self.house.table.placed().placement.spread())
     }
 
     fn somebody_serves(&self) -> bool {
@@ -443,7 +454,7 @@ impl Node {
         !(heard && handed_over && self.house.traffic.is_quiet(now, limits::DRAIN_QUIET))
     }
 
-    /// An actor whose mailbox is closed has panicked.
+    /// An actor whose mailbox is closed has panicked, and so has a task that has ended.
     fn check(&self) -> Result<(), Failure> {
         let alive = [
             ("membership", self.membership.connected()),
@@ -451,6 +462,8 @@ impl Node {
             ("session store", self.store.connected()),
             ("deployer", self.house.deployer.connected()),
             ("replicator", self.house.replicators_live()),
+            ("taker", self.taker.connected()),
+            ("link", self.accepting.as_ref().is_none_or(|task| !task.is_finished())),
         ];
         match alive.iter().find(|(_, alive)| !alive) {
             Some((actor, _)) => Err(Failure(format!("the {actor} actor has died: this is a fault of tasuki"))),
@@ -499,10 +512,10 @@ fn replicator_config(
     }
 }
 
-fn accept_links(listener: TcpListener, doorway: Doorway) -> Result<(), Failure> {
+fn accept_links(listener: TcpListener, doorway: Doorway) -> Result<rt::task::JoinHandle<()>, Failure> {
     let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
-    rt::spawn(accept(listener.map_err(|error| Failure(format!("cannot accept links: {error}")))?, doorway));
-    Ok(())
+    let listener = listener.map_err(|error| Failure(format!("cannot accept links: {error}")))?;
+    Ok(rt::spawn(accept(listener, doorway)))
 }
 
 fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
@@ -512,11 +525,10 @@ fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
 }
 
 fn cannot_write(run: &Path, error: &io::Error) -> String {
-    let shown = std::path::absolute(run).unwrap_or_else(|_| run.to_owned());
     let variable = variable_of("node.run");
     format!(
         "cannot write into {} (node.run): {error}; let this user write there, or name another folder with {variable}",
-        shown.display()
+        absolute(run).display()
     )
 }
 

@@ -46,8 +46,8 @@ pub const DRAIN_QUIET: Duration = Duration::from_millis(150);
 /// What a stopping node grants its connections when the time for a graceful stop is used up already.
 pub const LAST_REPLIES: Duration = Duration::from_millis(500);
 
-// A child is killed when it takes longer.
-const _: () = assert!(LAST_REPLIES.as_millis() + LEAVE_TIMEOUT.as_millis() < KILL_GRACE.as_millis());
+// A child is killed when it takes longer; links and membership are told one after the other.
+const _: () = assert!(LAST_REPLIES.as_millis() + 2 * LEAVE_TIMEOUT.as_millis() < KILL_GRACE.as_millis());
 
 /// Time to tell the others that this member leaves.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);

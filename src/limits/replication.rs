@@ -177,6 +177,12 @@ pub const OFFER_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks of a draining node at what it still owns.
 pub const OFFER_PAUSE: Duration = Duration::from_millis(250);
 
+/// The same when nothing was left at the last one: a look at a million sessions is work, and a node may stay drained for days.
+pub const OFFER_IDLE: Duration = Duration::from_secs(2);
+
+/// A worker that has not said in this time how its links are is not asked on: it hangs, or the machine does.
+pub const LINK_REPORT: Duration = Duration::from_secs(2);
+
 /// Claims of one link that wait for the turn of their session, from which on nothing more is read of it: far more than a
 /// node has requests under way.
 pub const CLAIMS_WAITING: usize = 16 * 1024;

@@ -105,6 +105,11 @@ impl Worker {
     /// A new session in place of this one. The old one ends last: if the new one cannot begin, nothing has been done, and the
     /// request may be sent to another node.
     async fn replace(&self, id: SessionId, changes: &[Change], rules: &SessionRules) -> Result<Done, NotDone> {
+        // One takes the other's room, but an end is remembered beside it.
+        if self.house.table.is_full_of_ends(self.house.session.max_sessions.get()) {
+            self.tell_full();
+            return Err(NotDone::Full);
+        }
         let done = self.create(changes, rules).await?;
         let ended = self.end(id).await;
         if let (Err(_), CookieChange::Set(new)) = (&ended, done.cookie) {
@@ -170,6 +175,7 @@ impl Worker {
             return Ok(1);
         }
         let Committed { update, undo } = committed;
+        let peers = self.house.roster.load().nodes().count();
         // Without an answer the process is going down. Nobody may be told that the write is safe, nor that it was not made.
         let verdict = self.replicator.send(Replicate(update)).await.ok().flatten().ok_or(NotDone::Doubtful(None))?;
         match verdict {
@@ -188,7 +194,7 @@ impl Worker {
             }
             Verdict::Fenced(promised) => {
                 self.give_way(id, undo, promised);
-                Err(self.outranked(promised))
+                Err(self.outranked(promised, peers))
             }
             Verdict::Replaced(by) => {
                 self.give_way(id, undo, by);
@@ -279,10 +285,11 @@ impl Worker {
         route.map_or(NotDone::AskAnother, NotDone::AskNode)
     }
 
-    fn outranked(&self, promised: Epoch) -> NotDone {
+    /// `peers` were there to be told of the commit; one that has gone since may come back with it.
+    fn outranked(&self, promised: Epoch, peers: usize) -> NotDone {
         let owner = self.house.route_of(promised.node);
         // With a single peer, which has refused, nobody else can hold the commit.
-        match self.house.roster.load().nodes().count() {
+        match peers.max(self.house.roster.load().nodes().count()) {
             0 | 1 => owner.map_or(NotDone::AskAnother, NotDone::AskNode),
             _ => NotDone::Doubtful(owner),
         }

@@ -2,7 +2,8 @@
 //!
 //! `/.tasuki` answers to this machine and to the addresses of live balancers, and only to requests with the header
 //! `Tasuki-Control`, which a foreign web page cannot make a browser send without asking first (CORS preflight). What a
-//! front has passed on is refused: our balancer never does, and another one would open this to its clients.
+//! front says that it has passed on is refused: our balancer never does, and another one would open this to its clients.
+//! One on this machine that says nothing has to keep these paths to itself.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -91,7 +92,7 @@ impl Worker {
         }
         let headers = request.headers();
         let is_order = headers.contains_key(CONTROL) && !was_forwarded(headers) && names_an_address(headers);
-        if !is_order || !self.house.comes_from_us(request.peer_addr()) {
+        if !is_order || !request.peer_addr().is_some_and(|peer| self.house.is_ours(peer.ip())) {
             return refusal::page(StatusCode::FORBIDDEN, "Not from here.");
         }
         match (asked, request.method()) {
@@ -132,9 +133,9 @@ impl Worker {
 }
 
 impl House {
-    /// Whether a request comes from this machine or from a live balancer.
-    pub(super) fn comes_from_us(&self, peer: Option<SocketAddr>) -> bool {
-        peer.is_some_and(|peer| is_ours(peer.ip(), &self.roster.load()))
+    /// Whether an address is of this machine or of a live balancer.
+    pub(super) fn is_ours(&self, peer: IpAddr) -> bool {
+        is_ours(peer, self.http, &self.roster.load())
     }
 
     /// How this node is.
@@ -169,10 +170,10 @@ impl House {
         }
     }
 
-    /// Every link of every worker.
+    /// Every link of every worker. One that hangs does not hold up the others, nor a stop.
     pub async fn links(&self) -> Vec<LinkReport> {
         let replicators = self.replicators().clone();
-        let reports = replicators.iter().map(|replicator| replicator.send(Observe));
+        let reports = replicators.iter().map(|replicator| replicator.send(Observe).timeout(limits::LINK_REPORT));
         futures_util::future::join_all(reports).await.into_iter().flatten().flatten().collect()
     }
 }
@@ -222,11 +223,13 @@ fn names_an_address(headers: &HeaderMap) -> bool {
     headers.get(header::HOST).and_then(|host| host.to_str().ok()).is_some_and(host_is_local)
 }
 
-/// Whether an address is of this machine or of a live balancer.
-fn is_ours(peer: IpAddr, roster: &Roster) -> bool {
+/// `own` is where this node is reached: who connects to that from the same machine comes from the same address. On a socket
+/// of both families an IPv4 address is a mapped one.
+fn is_ours(peer: IpAddr, own: SocketAddr, roster: &Roster) -> bool {
+    let peer = peer.to_canonical();
     let is_balancer =
         |ip| roster.members.iter().any(|member| member.role == Role::Balancer && member.address.ip() == ip);
-    peer.is_loopback() || is_balancer(peer)
+    peer.is_loopback() || peer == own.ip() || is_balancer(peer)
 }
 
 #[cfg(test)]
@@ -300,7 +303,13 @@ mod tests {
 
     #[test]
     fn strangers_give_no_orders() {
-        assert!(is_ours("127.0.0.9".parse().unwrap(), &Roster::default()));
-        assert!(!is_ours("192.0.2.1".parse().unwrap(), &Roster::default()));
+        let role = Role::Balancer;
+        let balancer = membership::Member { id: NodeId(1), address: ([192, 0, 2, 3], 4100).into(), role };
+        let roster = Roster { members: vec![balancer], discovered: true };
+        let is_ours = |peer: &str| is_ours(peer.parse().unwrap(), ([192, 0, 2, 2], 18080).into(), &roster);
+        for peer in ["127.0.0.9", "::ffff:127.0.0.1", "::1", "192.0.2.2", "192.0.2.3", "::ffff:192.0.2.3"] {
+            assert!(is_ours(peer), "{peer}");
+        }
+        assert!(!is_ours("192.0.2.1") && !is_ours("::ffff:192.0.2.1"));
     }
 }

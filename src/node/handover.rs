@@ -95,7 +95,7 @@ pub async fn hand_over(house: Arc<House>, replicator: Addr<Replicator>) {
         }
         let serving = serving(&house.roster.load());
         join_all(lanes(moving, &serving).into_iter().map(|lane| offer(&house, &replicator, lane))).await;
-        sleep(limits::OFFER_PAUSE).await;
+        sleep(if told { limits::OFFER_IDLE } else { limits::OFFER_PAUSE }).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! One request of a node, from the head to the reply.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     limits,
     membership::Duty,
-    session::draft::Draft,
+    session::{draft::Draft, replica::Reach},
     time::Moment,
     webapp::{self, Concurrency, Found, Page, PageError, Rendered, Resource, Versions, Webapp},
 };
@@ -107,7 +107,7 @@ impl Worker {
             true => cookie::tokens(request, self.cookie_name(&visit.app)),
             false => Default::default(),
         };
-        let rules = self.house.session_rules(&visit.app);
+        let rules = self.rules_of_all(visit);
         let mut entry = self.enter(&tokens, &rules, visit.attempt).await.map_err(not_done)?;
         if let Some(other) = self.other_version(visit.versions, &visit.app, &entry.draft) {
             visit.app = other;
@@ -153,6 +153,21 @@ impl Worker {
             response.insert_header(("Tasuki-Copies", copies));
         }
         Ok(response.body(body))
+    }
+
+    /// By what a request is let to a session before it is known which version the session is on: found as far away as one
+    /// of them has it found, and in its turn if one of them wants that.
+    fn rules_of_all(&self, visit: &Visit<'_>) -> SessionRules {
+        let mut rules = self.house.session_rules(&visit.app);
+        for other in visit.versions.all().map(|app| self.house.session_rules(app)) {
+            if other.reach == Reach::Cluster {
+                rules.reach = Reach::Cluster;
+            }
+            if other.concurrency == Concurrency::Serial {
+                rules.concurrency = Concurrency::Serial;
+            }
+        }
+        rules
     }
 
     /// What the page makes of a request that has been let to its session.
@@ -231,17 +246,19 @@ impl Client {
     /// What a front says of it, or the connection itself.
     ///
     /// Fronts are believed on this machine, as live balancers, and in `balancer.trusted_proxies`; our balancer removes
-    /// what clients say of themselves.
+    /// what clients say of themselves, other fronts may write behind it.
     pub(super) fn of(request: &HttpRequest, house: &House) -> Self {
         let said = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let ip = request.peer_addr().map(|address| address.ip());
-        let trusted = ip.is_some_and(|ip| house.trusted_proxies.iter().any(|net| net.contains(&ip)));
-        let believed = trusted || house.comes_from_us(request.peer_addr());
+        let ip = request.peer_addr().map(|address| address.ip().to_canonical());
+        let is_front = |ip: IpAddr| house.trusted_proxies.iter().any(|net| net.contains(&ip)) || house.is_ours(ip);
+        let believed = ip.is_some_and(is_front);
         let first = |name| {
             let list = said(name).filter(|_| believed)?;
             list.split(',').next().map(|item| item.trim().to_owned())
         };
-        let address = first("X-Forwarded-For").or_else(|| ip.map(|ip| ip.to_string())).unwrap_or_default();
+        let lists = request.headers().get_all("X-Forwarded-For").filter_map(|list| list.to_str().ok());
+        let address = behind(lists.filter(|_| believed), is_front).map(str::to_owned);
+        let address = address.or_else(|| ip.map(|ip| ip.to_string())).unwrap_or_default();
         let scheme = first("X-Forwarded-Proto").filter(|scheme| scheme == "https").unwrap_or_else(|| "http".into());
         let host = first("X-Forwarded-Host").or_else(|| said("Host").map(str::to_owned)).unwrap_or_default();
         Self { address, scheme, host }
@@ -261,6 +278,14 @@ impl Client {
             now: Timestamp::now(),
         }
     }
+}
+
+/// The client at the end of a way that fronts have written down, each behind the one before: the last address that is no
+/// front's. What stands before it the client may have invented (as mod_remoteip and Tomcat's RemoteIpValve have it).
+fn behind<'a>(lists: impl Iterator<Item = &'a str>, is_front: impl Fn(IpAddr) -> bool) -> Option<&'a str> {
+    let hops: Vec<&str> = lists.flat_map(|list| list.split(',')).map(str::trim).filter(|hop| !hop.is_empty()).collect();
+    let is_client = |hop: &&&str| !hop.parse().is_ok_and(|ip: IpAddr| is_front(ip.to_canonical()));
+    hops.iter().rev().find(is_client).or(hops.first()).copied()
 }
 
 fn attempt(request: &HttpRequest) -> Attempt {
@@ -287,4 +312,22 @@ fn redirect(to: String, query: &str) -> HttpResponse {
 
 fn not_found() -> HttpResponse {
     refusal::page(StatusCode::NOT_FOUND, "There is no page at this address.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_does_not_choose_its_address_by_what_it_says_of_earlier_fronts() {
+        let is_front = |ip: IpAddr| ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 2]);
+        let client = |lists: &[&'static str]| behind(lists.iter().copied(), is_front);
+        assert_eq!(client(&["192.0.2.1"]), Some("192.0.2.1"));
+        assert_eq!(client(&["203.0.113.9, 192.0.2.1"]), Some("192.0.2.1"), "nginx writes behind what it was told");
+        assert_eq!(client(&["203.0.113.9", "192.0.2.1"]), Some("192.0.2.1"), "HAProxy writes a line of its own");
+        assert_eq!(client(&["203.0.113.9, 192.0.2.1, 10.0.0.2", "::ffff:127.0.0.1"]), Some("192.0.2.1"));
+        assert_eq!(client(&["127.0.0.1, 10.0.0.2"]), Some("127.0.0.1"), "one on this machine");
+        assert_eq!(client(&["2001:db8::1, unknown"]), Some("unknown"));
+        assert_eq!((client(&[]), client(&[" ,"])), (None, None));
+    }
 }

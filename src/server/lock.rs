@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::{Failure, cannot_write};
-use crate::{limits, names::Route};
+use crate::{limits, names::Route, settings::absolute};
 
 /// What this process has for itself until this value is dropped.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ fn holder(file: &Path) -> String {
 }
 
 fn shown(file: &Path) -> String {
-    std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display().to_string()
+    absolute(file).display().to_string()
 }
 
 #[cfg(test)]

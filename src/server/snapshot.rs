@@ -28,7 +28,7 @@ use crate::{
             verdict::{self, Neighbour, Stale},
         },
     },
-    settings::Settings,
+    settings::{Settings, absolute},
     time::Moment,
 };
 
@@ -130,16 +130,22 @@ impl Snapshots {
     /// It is gone afterwards, before the first request: a file that was there after a crash would take sessions back in
     /// time.
     pub(super) async fn load(&self, table: &Table, serving: Vec<Neighbour>) {
-        let (this, table) = (self.clone(), table.clone());
-        // It reads and writes files, so it has a thread of its own; what went wrong has been said.
-        let _ = rt::task::spawn_blocking(move || this.load_now(&table, &serving)).await;
+        let (this, into) = (self.clone(), table.clone());
+        // It reads and writes files, so it has a thread of its own.
+        if rt::task::spawn_blocking(move || this.load_now(&into, &serving)).await.is_err() {
+            // Half a snapshot is none. Where there is no file any more, that has been said.
+            forget_all(table);
+            let _ = self.set_aside(Aside::Damaged, "reading it panicked: a fault of tasuki");
+        }
     }
 
     /// Writes this part of the table, which does not change any more. A file that was not read yet stays as it is: this
     /// node has taken no request.
     pub(super) async fn save(&self, table: &Table, part: Part, others: Others) {
         let (this, table) = (self.clone(), table.clone());
-        let _ = rt::task::spawn_blocking(move || this.save_now(&table, part, others)).await;
+        if rt::task::spawn_blocking(move || this.save_now(&table, part, others)).await.is_err() {
+            error!("sessions are lost: saving them in {} panicked: a fault of tasuki", self.shown().display());
+        }
     }
 
     /// The nodes that stopped together with this one: each has saved what it held, and perhaps the newest copy of what is here.
@@ -308,8 +314,7 @@ impl Snapshots {
     }
 
     fn shown(&self) -> PathBuf {
-        let path = self.file.path();
-        std::path::absolute(&path).unwrap_or(path)
+        absolute(&self.file.path())
     }
 }
 

@@ -56,14 +56,14 @@ impl SessionStore {
         let term = self.table.lease().term(now);
         self.drop_strays(now);
         let due = self.table.ids(|slot| due(slot, term, now) != Due::Nothing);
-        let mut updates: Vec<Update> = due.iter().filter_map(|id| self.settle(*id, now)).collect();
+        let updates: Vec<Update> = due.iter().filter_map(|id| self.settle(*id, now)).collect();
         if !due.is_empty() {
             info!(ended = updates.len(), forgotten = due.len() - updates.len(), "sessions swept");
         }
         self.table.shrink();
-        while !updates.is_empty() {
-            let rest = updates.split_off(updates.len().min(limits::SWEEP_BATCH));
-            self.ended.do_send(Swept(std::mem::replace(&mut updates, rest)));
+        let mut rest = updates.into_iter();
+        while !rest.as_slice().is_empty() {
+            self.ended.do_send(Swept(rest.by_ref().take(limits::SWEEP_BATCH).collect()));
         }
     }
 

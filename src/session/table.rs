@@ -206,7 +206,12 @@ impl Table {
     /// could come back and take little room, so they count only when there are as many again.
     pub fn is_full(&self, max_sessions: usize) -> bool {
         let SessionCounts { owned, held } = self.counts();
-        owned + held >= max_sessions || self.slots() >= max_sessions.saturating_mul(2)
+        owned + held >= max_sessions || self.is_full_of_ends(max_sessions)
+    }
+
+    /// Whether there is no room for one more end beside what is there.
+    pub fn is_full_of_ends(&self, max_sessions: usize) -> bool {
+        self.slots() >= max_sessions.saturating_mul(2)
     }
 
     /// How many ended sessions are remembered.
