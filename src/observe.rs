@@ -158,7 +158,7 @@ pub struct Terms {
     pub admin: Admin,
     /// Its share of new sessions, 1 to 100.
     pub weight: u8,
-    /// Used only when no other member may serve.
+    /// Used only when no other member of its set may serve.
     pub standby: bool,
     /// What was set and is not what the file says.
     pub differs: Vec<Differs>,

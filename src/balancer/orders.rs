@@ -40,7 +40,7 @@ pub(crate) enum Change {
     Duty(Admin),
     /// Its share of new sessions, 1 to 100.
     Weight(u8),
-    /// Whether it is used only when no other member may serve.
+    /// Whether it is used only when no other member of its set may serve.
     Standby(bool),
     /// Everything as the file has it.
     AsInFile,

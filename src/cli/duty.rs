@@ -125,7 +125,7 @@ impl Standby {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let Self { member, standby } = self;
         member.set(Action::Standby(standby == Switch::On), |route| match standby {
-            Switch::On => format!("{route} is a standby member: it is used when no other one may serve"),
+            Switch::On => format!("{route} is a standby member: it is used when no other one of its set may serve"),
             Switch::Off => format!("{route} is no standby member"),
         })
     }

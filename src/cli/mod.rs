@@ -78,7 +78,7 @@ enum Command {
     Disable(duty::OneMember),
     /// Set a member's share of new sessions
     Weight(duty::Weight),
-    /// Use a member only when no other one may serve (on), or as all others (off)
+    /// Use a member only when no other one of its set may serve (on), or as all others (off)
     Standby(duty::Standby),
     /// Take back what was set of a member: everything is as the settings file says
     Reset(duty::OneMember),

@@ -215,7 +215,7 @@ impl End {
     }
 
     /// What it is of a child that was to end.
-    fn kept(self) -> Kept {
+    pub(super) fn kept(self) -> Kept {
         if self.code == Some(0) { Kept::Stopped } else { Kept::Failed(self.text) }
     }
 

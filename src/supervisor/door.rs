@@ -105,7 +105,9 @@ impl Watch<'_> {
                 Some(came) = self.coming.join_next() => {
                     self.take_over(came.unwrap_or_else(|panic| Err(panic.to_string())), orders).await;
                 }
-                Some(_) = self.leaving.join_next() => {}
+                Some(left) = self.leaving.join_next() => if let Ok(Kept::Failed(text)) = left {
+                    warn!(child = %self.door.plan.name, "{text}, before it had finished what it had when it was replaced");
+                },
                 () = ordered(orders, Order::Stop) => return Life::Stopped(self.stop(orders).await),
             }
         }
@@ -163,12 +165,13 @@ async fn come(mut new: Started, mut orders: watch::Receiver<Order>) -> Result<St
 
 /// Waits until the old balancer has finished what it has, which it bounds itself.
 async fn leave(mut old: Started, longest: Duration, mut orders: watch::Receiver<Order>) -> Kept {
+    let pid = old.child.id();
     tokio::select! {
-        _ = old.child.wait() => return Kept::Stopped,
+        status = old.child.wait() => return End::of(pid, status).kept(),
         () = sleep(longest) => {}
         () = ordered(&mut orders, Order::Stop) => return child::stop(old.hang_up(), &mut orders).await,
     }
-    warn!(pid = old.child.id(), "the balancer that was replaced does not end; it is killed");
+    warn!(pid, "the balancer that was replaced does not end; it is killed");
     kill(&mut old.hang_up()).await;
     Kept::Killed
 }

@@ -274,11 +274,16 @@ impl Parent {
 ///
 /// # Errors
 /// Why there is none; what was started has been killed. This process is still the one.
-pub async fn start_successor(command: Command, door: Sockets) -> Result<Option<u32>, String> {
+pub async fn start_successor(mut command: Command, door: Sockets) -> Result<Option<u32>, String> {
+    // Who stops this process meanwhile wants no other one in its place.
+    command.kill_on_drop(true);
     let mut started = Started::start(command, &door).map_err(|error| format!("it cannot be started: {error}"))?;
     let pid = started.child.id();
     match timeout(limits::RESTART_TIMEOUT, started.becomes_ready()).await {
-        Ok(Ok(())) => return Ok(pid),
+        Ok(Ok(())) => {
+            std::mem::forget(started.child);
+            return Ok(pid);
+        }
         Ok(Err(why)) => return Err(why),
         Err(_) => {}
     }

@@ -1,8 +1,13 @@
 //! A node dies by kill -9, and no answered write with it.
 
+use rustix::process::Signal;
+
 use crate::{
     story,
-    support::{cluster::Cluster, load::Load},
+    support::{
+        cluster::{Cluster, send},
+        load::Load,
+    },
 };
 
 #[test]
@@ -83,7 +88,50 @@ fn a_login_and_a_half_filled_form_survive() {
         assert_ne!(home.header("tasuki-node"), Some(node.as_str()));
         let mut stolen = cluster.browser();
         stolen.cookies.insert("JSESSIONID".into(), before);
-        assert!(!stolen.get("/request/").await.unwrap().body.contains("Hanako"), "the old id is worth nothing");
+        let answer = stolen.get("/request/").await.unwrap();
+        assert!(!answer.status.is_server_error(), "{}", answer.status);
+        assert!(!answer.body.contains("Hanako"), "the old id is worth nothing");
+    });
+}
+
+#[test]
+fn an_id_that_nobody_has_given_out_never_becomes_a_session() {
+    story(async {
+        let cluster = Cluster::up(2).await;
+        for route in ["r1", "r2", "r9"] {
+            let mut browser = cluster.browser();
+            let invented = "0123456789abcdef0123456789ABCDEF";
+            browser.cookies.insert("JSESSIONID".into(), format!("{invented}.{route}"));
+            for count in 1..=2 {
+                assert_eq!(browser.count().await.unwrap().1, count);
+                let given = browser.cookies["JSESSIONID"][..32].to_owned();
+                assert!(!given.eq_ignore_ascii_case(invented), "{given}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_balancer_that_dies_costs_its_users_no_session_and_moves_none() {
+    story(async {
+        let cluster = Cluster::up(2).await;
+        let mut browsers = Vec::new();
+        for _ in 0..6 {
+            let mut browser = cluster.browser();
+            let (owner, _) = browser.count().await.unwrap();
+            browsers.push((browser, owner));
+        }
+        let load = Load::start(cluster.listen, 8);
+        load.progress(300).await;
+        send(cluster.status().await.unwrap().balancer.pid, Signal::KILL);
+        load.everyone().await;
+        for (browser, owner) in browsers {
+            let mut browser = browser.window();
+            assert_eq!(browser.count().await.unwrap(), (owner, 2), "on the node that has it");
+        }
+        let seen = load.finish().await;
+        println!("{} answered, {} cut off, longest gap {:?}", seen.answered, seen.failed, seen.longest_gap);
+        assert_eq!((seen.lost, seen.reset), (0, 0), "{:?}", seen.first_trouble);
     });
 }
 

@@ -89,7 +89,7 @@ fn while_one_of_three_nodes_hangs_all_users_go_on_and_lose_nothing() {
                 (nodes.len() == 2 && nodes.iter().all(|node| node.peers.len() == 1)).then_some(())
             };
             wait_for("the others give it up", given_up).await;
-            load.progress(300).await;
+            load.everyone().await;
             cluster::send(pid, Signal::CONT);
             cluster.settled(3).await;
         }

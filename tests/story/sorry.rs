@@ -33,6 +33,7 @@ fn when_both_nodes_are_stopped_the_sorry_page_answers_and_afterwards_the_counter
         let nodes = [node("r1", ports[0]), node("r2", ports[1])];
         settled(listen, 2).await;
         assert_eq!(browser.count().await.unwrap().1, 1);
+        let forgotten = browser.cookies["JSESSIONID"].clone();
         drop(nodes);
         let sorry = wait_for("the sorry page", || async {
             let answer = Browser::new(listen).get("/").await.unwrap();
@@ -45,6 +46,7 @@ fn when_both_nodes_are_stopped_the_sorry_page_answers_and_afterwards_the_counter
         settled(listen, 2).await;
         let (_, count) = browser.count().await.unwrap();
         assert_eq!(count, 1, "nobody was left to remember; the old cookie is no error");
+        assert_ne!(browser.cookies["JSESSIONID"][..32], forgotten[..32], "and no id to begin a session with");
     });
 }
 

@@ -68,8 +68,10 @@ impl Place {
     /// The same, of another copy of the program.
     pub fn tasuki_at(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
-        let inherited = std::env::vars_os().map(|(name, _)| name);
-        for name in inherited.filter(|name| name.to_string_lossy().starts_with("TASUKI_")) {
+        let is_ours = |name: &str| {
+            name.starts_with("TASUKI_") || name.starts_with("LISTEN_") || ["RUST_LOG", "NOTIFY_SOCKET"].contains(&name)
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         command.args(arguments).current_dir(self.folder.path()).envs(self.settings.iter().cloned());
