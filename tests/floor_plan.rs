@@ -23,7 +23,7 @@ const FLOORS: &[&[&str]] = &[
     &["deployment"],
     &["webapp", "replication", "balancer"],
     &["session", "membership"],
-    &["settings", "observe", "descriptors"],
+    &["settings", "observe", "descriptors", "untold"],
     &["names", "time", "limits"],
 ];
 
