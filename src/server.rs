@@ -1,4 +1,4 @@
-//! Builds, connects, watches and drains a node or a balancer. The only file that knows every actor.
+//! Builds, connects, watches and drains a node (a balancer: `door`). The only file that knows every actor.
 
 mod door;
 mod lock;

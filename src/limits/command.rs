@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Bytes of a settings file. Ours, with every key and its explanation, has a hundredth of it.
 pub const SETTINGS_BYTES: usize = 1024 * 1024;
 
-/// Bytes of a cluster's name. It stands in every datagram.
+/// Bytes of a cluster's name. A hash of it stands in every datagram.
 pub const CLUSTER_NAME_BYTES: usize = 64;
 
 /// Bytes of the session cookie's name. It stands in every request.

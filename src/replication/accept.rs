@@ -56,7 +56,7 @@ pub struct Doorway {
     pub duty: SharedDuty,
     /// The other members.
     pub roster: Arc<ArcSwap<Roster>>,
-    /// How long a claim or a copy waits for the running request of its session.
+    /// How long a claim waits for the running request of its session.
     pub claim_timeout: Duration,
     /// Who tells the other nodes what has come of a merge.
     pub merged: Recipient<Swept>,

@@ -1,4 +1,4 @@
-//! Takes a node's sessions from the disk when it starts, and puts them there when it stops and nobody else holds them.
+//! Takes a node's sessions from the disk when it starts, and puts there when it stops what nobody else holds.
 //!
 //! Neither may keep a node from starting or stopping: what goes wrong is said in one line, with what is lost by it.
 

@@ -1,6 +1,6 @@
 //! The actor that owns the life of sessions: it ends what is over and forgets what is past.
 //!
-//! Requests do not pass its mailbox; they use the table, which it hands out.
+//! Requests do not pass its mailbox; they use the table, as it does.
 
 use std::time::Duration;
 

@@ -417,7 +417,7 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 fn wire_whole(whole: &Whole) -> WireWhole<'_> {
-    // The last node of a cluster writes it: nobody has gone on since.
+    // Whether a copy may be old is not saved: beside nodes with newer ones those win, and alone there is nothing better.
     let Whole { id, context, owner, stamp, timeout, idle, behind: _, attributes } = whole;
     let attributes = attributes.iter().map(|Attribute { name, value, stamp }| {
         WireAttribute(name, value.as_ref().map(|value| Bytes::new(value.as_bytes())), wire_stamp(*stamp))

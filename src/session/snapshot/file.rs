@@ -131,7 +131,7 @@ impl SnapshotFile {
         fs::metadata(self.unfinished()).ok().map(|metadata| metadata.len())
     }
 
-    /// Moves it out of the way, to `.damaged-1` or `.stale-1` behind its name, and gives its new place. Of at most
+    /// Moves it out of the way, to `.damaged-1`, `.unreadable-1` or `.stale-1` behind its name, and gives its new place. Of at most
     /// [`limits::SNAPSHOTS_ASIDE`] such files the oldest one is given up.
     ///
     /// # Errors

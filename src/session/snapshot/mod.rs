@@ -1,4 +1,5 @@
-//! Sessions over a planned full stop: the last node to stop writes them down, the next start takes them back.
+//! Sessions over a planned stop: a node that stops writes down what nobody else holds, and what it remembers of ends; its next
+//! start takes that back.
 //!
 //! ```text
 //!   graceful stop ─► saved ─► codec ─► file (run/r1.sessions)
@@ -6,7 +7,7 @@
 //! ```
 //!
 //! What comes back is a copy, as if a node that is gone had told it: whoever needs the session claims it first, and the
-//! newest copy of all nodes wins. Whether a file may be used at all is decided in `verdict`: a cluster that lived on
+//! newest copy of all nodes wins. Only sessions that do not travel are owned at once. Whether a file may be used at all is decided in `verdict`: a cluster that lived on
 //! without this node has ended sessions and forgotten them, and those must not come back.
 //!
 //! The codec works on any [`std::io::Write`] and [`std::io::Read`]; only `file` knows that there is a disk.
