@@ -159,11 +159,11 @@ impl Worker {
     /// of them has it found, and in its turn if one of them wants that.
     fn rules_of_all(&self, visit: &Visit<'_>) -> SessionRules {
         let mut rules = self.house.session_rules(&visit.app);
-        for other in visit.versions.all().map(|app| self.house.session_rules(app)) {
-            if other.reach == Reach::Cluster {
+        for version in visit.versions.all().map(|app| app.descriptor()) {
+            if version.distributable {
                 rules.reach = Reach::Cluster;
             }
-            if other.concurrency == Concurrency::Serial {
+            if version.concurrency == Concurrency::Serial {
                 rules.concurrency = Concurrency::Serial;
             }
         }
